@@ -1,0 +1,1 @@
+"""The science of Sumi: corruption processes, objectives, denoisers, samplers, their data, evaluation and lineage."""

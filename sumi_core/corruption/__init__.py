@@ -1,0 +1,25 @@
+"""Forward processes and noise schedules: how clean tokens become noise, and the exact bound that follows."""
+
+from typing import TYPE_CHECKING
+
+from sumi_core.registry import Registry
+
+if TYPE_CHECKING:
+    from sumi_core.corruption.process import ForwardProcess
+    from sumi_core.corruption.schedules import NoiseSchedule
+
+PROCESSES: "Registry[ForwardProcess]" = Registry(
+    "corruption process",
+    {
+        "absorbing": "sumi_core.corruption.absorbing:Absorbing",
+        "uniform": "sumi_core.corruption.uniform:Uniform",
+    },
+)
+
+SCHEDULES: "Registry[NoiseSchedule]" = Registry(
+    "noise schedule",
+    {
+        "cosine": "sumi_core.corruption.schedules:Cosine",
+        "linear": "sumi_core.corruption.schedules:Linear",
+    },
+)

@@ -1,0 +1,31 @@
+"""From sources of text to batches: documents, tokenizers, token shards, and noise addressed by example."""
+
+from typing import TYPE_CHECKING
+
+from sumi_core.registry import Registry
+
+if TYPE_CHECKING:
+    from sumi_core.data.sources import Source
+    from sumi_core.data.tokenizers import Tokenizer
+
+SOURCES: "Registry[Source]" = Registry(
+    "corpus source",
+    {
+        "huggingface": "sumi_core.data.sources.huggingface:HuggingFace",
+        "jsonl": "sumi_core.data.sources.files:Jsonl",
+        "mixture": "sumi_core.data.sources.mixture:Mixture",
+        "parquet": "sumi_core.data.sources.files:Parquet",
+        "python-stdlib": "sumi_core.data.sources.python_stdlib:PythonStdlib",
+        "text": "sumi_core.data.sources.files:TextFiles",
+        "web-bible": "sumi_core.data.sources.web_bible:WebBible",
+    },
+)
+
+TOKENIZERS: "Registry[Tokenizer]" = Registry(
+    "tokenizer",
+    {
+        "bpe": "sumi_core.data.tokenizers.bpe:ByteLevelBpe",
+        "byte": "sumi_core.data.tokenizers.byte:Byte",
+        "huggingface": "sumi_core.data.tokenizers.huggingface:HuggingFace",
+    },
+)

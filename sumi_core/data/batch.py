@@ -1,0 +1,34 @@
+"""What a training or evaluation step consumes: tokens, and the addresses of their noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sumi_core.data.noise import Noise, stratified_times
+
+
+@dataclass
+class Batch:
+    """``B`` sequences of ``L`` tokens, a slice of the global batch of one step.
+
+    tokens: ``[B, L]`` int64. examples: ``[B]`` global example numbers (address of the corruption noise).
+    positions: ``[B]`` places in the global batch of ``global_size`` sequences (address of the noise level).
+    """
+
+    tokens: Tensor
+    examples: Tensor
+    positions: Tensor
+    global_size: int
+    step: int
+    seed: int
+
+    def noise(self, stream: str) -> Noise:
+        """Per-example random numbers on the tokens' device."""
+        return Noise(self.seed, stream, self.step, self.examples, self.tokens.device)
+
+    def times(self, low: float, high: float) -> Tensor:
+        """One stratified noise level per sequence in [low, high), ``[B]`` float64 on the tokens' device."""
+        drawn = stratified_times(self.seed, "time", self.step, self.positions.cpu(), self.global_size, low, high)
+        return drawn.to(self.tokens.device)

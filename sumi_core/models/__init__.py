@@ -1,0 +1,38 @@
+"""The denoiser: a LLaMA-style transformer whose attention pattern is an argument, and its size presets."""
+
+from typing import TYPE_CHECKING, Any
+
+from sumi_core.registry import Registry
+
+if TYPE_CHECKING:
+    from sumi_core.models.attention import AttentionPattern
+
+ATTENTION_PATTERNS: "Registry[AttentionPattern]" = Registry(
+    "attention pattern",
+    {
+        "bidirectional": "sumi_core.models.attention:Bidirectional",
+        "causal": "sumi_core.models.attention:Causal",
+    },
+)
+
+
+def _preset(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_layers": layers,
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        **more,
+    }
+
+
+# Keys of sumi_core.config.ModelConfig. sumi-7b: Tohoku's Sumi (arXiv 2606.19005), vocabulary 100,278.
+PRESETS: dict[str, dict[str, Any]] = {
+    "nano": _preset(128, 352, 4, 4, 2),
+    "tiny": _preset(320, 864, 6, 5, 5),
+    "small": _preset(768, 2048, 12, 12, 12),
+    "base": _preset(1024, 2816, 24, 16, 16),
+    "1b": _preset(2048, 5632, 20, 32, 8, rope_theta=500_000.0),
+    "sumi-7b": _preset(4096, 12288, 36, 32, 8, rope_theta=500_000.0),
+}
