@@ -1,0 +1,184 @@
+"""The stages of an experiment: what each reads, what it is made from, and how one is computed or found.
+
+A stage's fingerprint is the hash of its code version, the config sections it reads and the fingerprints of its inputs,
+so it is known before anything is computed, and equal for every cell that shares the work.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sumi_core.config import Experiment
+from sumi_core.data import SOURCES
+from sumi_core.lineage.fingerprint import canonical_json, fingerprint
+from sumi_core.lineage.provenance import provenance
+from sumi_core.lineage.store import Artifact, Build, Store
+
+if TYPE_CHECKING:
+    from sumi_core.lineage.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step from corpus to evaluation. Raise ``version`` whenever its code would give other outputs."""
+
+    name: str
+    version: str
+    reads: tuple[str, ...]  # sections of the experiment
+    inputs: tuple[str, ...]  # stages
+    function: str  # "module:function", imported when first computed
+    resumable: bool = False  # continues from what an interrupted run left in its folder
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("corpus", "1", ("corpus",), (), "sumi_core.data.corpus:build_corpus"),
+        Stage("tokenizer", "1", ("tokenizer",), ("corpus",), "sumi_core.data.tokenization:build_tokenizer"),
+        Stage("token_shards", "1", ("shards",), ("corpus", "tokenizer"), "sumi_core.data.shards:build_token_shards", resumable=True),
+        Stage(
+            "pretrained_denoiser",
+            "1",
+            ("model", "process", "schedule", "objective", "training", "seed"),
+            ("tokenizer", "token_shards"),
+            "sumi_core.training.stage:build_pretrained_denoiser",
+            resumable=True,
+        ),
+        Stage("exported_model", "1", (), ("tokenizer", "pretrained_denoiser"), "sumi_core.export.stage:build_exported_model"),
+        Stage(
+            "evaluation",
+            "1",
+            ("evaluation",),
+            ("corpus", "tokenizer", "token_shards", "exported_model"),
+            "sumi_core.evaluation.stage:build_evaluation",
+        ),
+    )
+}
+DATA_STAGES = ("corpus", "tokenizer", "token_shards")
+CELL_STAGES = ("pretrained_denoiser", "exported_model", "evaluation")
+
+
+class Launcher(Protocol):
+    """Runs a training process for a request file and returns when it has ended well."""
+
+    def run(self, request: Path) -> None: ...
+
+
+@dataclass
+class StageContext:
+    """What a stage function gets: the experiment, whole inputs, and a folder that is its own to write."""
+
+    experiment: Experiment
+    key: str
+    folder: Path
+    inputs: Mapping[str, Artifact]
+    launcher: Launcher | None = None
+    tracking: Tracking | None = None
+    log: Callable[[str], None] = print
+    progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None
+
+
+class MissingInput(RuntimeError):
+    """A stage was asked for before one of its inputs is whole."""
+
+
+def stage_identity(experiment: Experiment, name: str) -> dict[str, Any]:
+    """The plain data a stage's fingerprint is the hash of."""
+    stage, config = STAGES[name], experiment.identity()
+    identity: dict[str, Any] = {
+        "stage": name,
+        "version": stage.version,
+        "config": {section: config[section] for section in stage.reads},
+        "inputs": {upstream: stage_fingerprint(experiment, upstream) for upstream in stage.inputs},
+    }
+    if name == "corpus":
+        identity["source"] = _source_identity(canonical_json(config["corpus"]["source"]))
+    return identity
+
+
+def stage_fingerprint(experiment: Experiment, name: str) -> str:
+    """A stage's name for what would make it, from the config alone."""
+    return fingerprint(stage_identity(experiment, name))
+
+
+def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
+    """The fingerprint of every stage."""
+    return {name: stage_fingerprint(experiment, name) for name in STAGES}
+
+
+@functools.lru_cache(maxsize=64)
+def _source_identity(source_json: str) -> dict[str, Any]:
+    """What the source's documents are made from (file digests, package version), read once per process."""
+    import json
+
+    source = json.loads(source_json)
+    return SOURCES.build(source.pop("name"), source).identity()
+
+
+def refresh_source_identities() -> None:
+    """Look at the sources again: a long-lived process calls this before it plans."""
+    _source_identity.cache_clear()
+
+
+@dataclass
+class Computation:
+    """How stages are computed in this process: where outputs live, who trains, who watches."""
+
+    store: Store
+    launcher: Launcher | None = None
+    tracking: Tracking | None = None
+    log: Callable[[str], None] = print
+    progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None
+    provenance: dict[str, Any] = field(default_factory=dict)  # added to every manifest: Dagster and MLflow run ids
+
+    def ensure(self, experiment: Experiment, key: str, name: str) -> tuple[Artifact, bool]:
+        """The stage's whole output, computed now if nobody has. Returns it and whether it was found ready.
+
+        Raises MissingInput when an upstream stage is not whole, and whatever the stage function raises; the partial
+        folder of a resumable stage stays for the next attempt.
+        """
+        stage = STAGES[name]
+        identity = stage_identity(experiment, name)
+        own = fingerprint(identity)
+        inputs = {upstream: self._input(experiment, key, name, upstream) for upstream in stage.inputs}
+        with self.store.building(name, own, resumable=stage.resumable, log=self.log) as build:
+            if build.artifact is not None:
+                return build.artifact, True
+            return self._compute(experiment, key, stage, identity, inputs, build), False
+
+    def ensure_all(self, experiment: Experiment, key: str) -> dict[str, Artifact]:
+        """Every stage of an experiment, in order."""
+        return {name: self.ensure(experiment, key, name)[0] for name in STAGES}
+
+    def _input(self, experiment: Experiment, key: str, name: str, upstream: str) -> Artifact:
+        artifact = self.store.find(upstream, stage_fingerprint(experiment, upstream))
+        if artifact is None:
+            raise MissingInput(f"{name} of '{key}' needs its {upstream}, which is not computed; materialize {upstream} first, or let `sumi run {key}` do both")
+        return artifact
+
+    def _compute(
+        self, experiment: Experiment, key: str, stage: Stage, identity: dict[str, Any], inputs: dict[str, Artifact], build: Build
+    ) -> Artifact:
+        module, _, attribute = stage.function.partition(":")
+        function = getattr(importlib.import_module(module), attribute)
+        started = time.time()
+        context = StageContext(experiment, key, build.folder, inputs, self.launcher, self.tracking, self.log, self.progress)
+        summary = function(context)
+        return build.finish(
+            {
+                "key": key,
+                "identity": identity,
+                "experiment": experiment.to_dict(),
+                "inputs": {upstream: artifact.fingerprint for upstream, artifact in inputs.items()},
+                "summary": summary,
+                "started": started,
+                "seconds": time.time() - started,
+                "provenance": {**provenance(), **self.provenance},
+            }
+        )
