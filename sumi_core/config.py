@@ -152,7 +152,7 @@ class Experiment:
     shards: ShardsConfig = field(default_factory=ShardsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     process: Any = _component(PROCESSES, "uniform", optional=True)
-    schedule: Any = _component(SCHEDULES, "linear")
+    schedule: Any = _component(SCHEDULES, "linear", optional=True)  # null where there is no process
     objective: Any = _component(OBJECTIVES, "nelbo")
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -186,9 +186,12 @@ def merge(low: Any, high: Any, schema: Any = Experiment) -> Any:
         below = low.get(key)
         if declared is not None and "registry" in declared.metadata:
             value, below = _as_component(value), _as_component(below)
-            if isinstance(value, Mapping) and isinstance(below, Mapping):
-                if value.get("name", below.get("name")) != below.get("name"):
-                    below = None
+            if (
+                isinstance(below, Mapping)
+                and isinstance(value, Mapping)
+                and value.get("name") not in (None, below.get("name"))
+            ):
+                below = None
         inner = _inner_dataclass(declared) if declared is not None else None
         merged[key] = merge(below, value, inner)
     return merged
@@ -216,9 +219,21 @@ def resolve(data: Mapping[str, Any], where: str) -> Experiment:
     model = plain.get("model")
     if isinstance(model, dict) and model.get("preset") is not None:
         if model["preset"] not in PRESETS:
-            raise ConfigError(where, "model.preset", f"no preset is called '{model['preset']}'; {nearest(str(model['preset']), PRESETS)}")
+            raise ConfigError(
+                where,
+                "model.preset",
+                f"no preset is called '{model['preset']}'; {nearest(str(model['preset']), PRESETS)}",
+            )
         plain["model"] = {**PRESETS[model["preset"]], **model}
     experiment = _typed(Experiment, plain, where, "")
+    if experiment.process is None:
+        experiment.schedule = None  # means nothing without a process, so it must not change a fingerprint
+    elif experiment.schedule is None:
+        raise ConfigError(
+            where,
+            "schedule",
+            f"process '{experiment.process['name']}' needs a noise schedule; one of {', '.join(SCHEDULES.names())}",
+        )
     _check(experiment, where)
     return experiment
 
@@ -275,7 +290,9 @@ def component(registry: Registry[Any], value: Any, where: str, key: str) -> dict
     """Check one component and write out its options: ``"linear"`` → ``{"name": "linear", "clip": 0.001}``."""
     value = _as_component(value)
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise ConfigError(where, key, f"expected the name of a {registry.kind} ({', '.join(registry.names())}), got {value!r}")
+        raise ConfigError(
+            where, key, f"expected the name of a {registry.kind} ({', '.join(registry.names())}), got {value!r}"
+        )
     try:
         options = registry.options(value["name"])
     except UnknownName as error:
@@ -344,29 +361,53 @@ def _check(experiment: Experiment, where: str) -> None:
         raise ConfigError(where, key, problem)
 
     if model.hidden_size % model.num_heads:
-        refuse("model.num_heads", f"{model.num_heads} heads do not divide hidden_size {model.hidden_size}; choose a divisor")
+        refuse(
+            "model.num_heads",
+            f"{model.num_heads} heads do not divide hidden_size {model.hidden_size}; choose a divisor",
+        )
     if (model.hidden_size // model.num_heads) % 2:
-        refuse("model.num_heads", f"a head would be {model.hidden_size // model.num_heads} wide; rotary embeddings need an even width")
+        refuse(
+            "model.num_heads",
+            f"a head would be {model.hidden_size // model.num_heads} wide; rotary embeddings need an even width",
+        )
     if model.num_heads % model.num_kv_heads:
-        refuse("model.num_kv_heads", f"{model.num_kv_heads} key-value heads do not divide num_heads {model.num_heads}; choose a divisor")
+        refuse(
+            "model.num_kv_heads",
+            f"{model.num_kv_heads} key-value heads do not divide num_heads {model.num_heads}; choose a divisor",
+        )
     if model.attention not in ATTENTION_PATTERNS:
-        refuse("model.attention", f"no attention pattern is called '{model.attention}'; {nearest(model.attention, ATTENTION_PATTERNS.names())}")
+        refuse(
+            "model.attention",
+            f"no attention pattern is called '{model.attention}'; {nearest(model.attention, ATTENTION_PATTERNS.names())}",
+        )
 
     objective: Any = OBJECTIVES.get(experiment.objective["name"])
     if objective.needs_process and experiment.process is None:
-        refuse("process", f"objective '{experiment.objective['name']}' needs a corruption process; one of {', '.join(PROCESSES.names())}")
+        refuse(
+            "process",
+            f"objective '{experiment.objective['name']}' needs a corruption process; one of {', '.join(PROCESSES.names())}",
+        )
     if not objective.needs_process and experiment.process is not None:
         refuse("process", f"objective '{experiment.objective['name']}' corrupts nothing; write process: null")
     if model.attention not in objective.attention_patterns:
-        refuse("model.attention", f"objective '{experiment.objective['name']}' needs one of {', '.join(objective.attention_patterns)}, not '{model.attention}'")
+        refuse(
+            "model.attention",
+            f"objective '{experiment.objective['name']}' needs one of {', '.join(objective.attention_patterns)}, not '{model.attention}'",
+        )
     if model.time_conditioning != "none" and experiment.process is None:
-        refuse("model.time_conditioning", f"objective '{experiment.objective['name']}' has no noise level to condition on; write none")
+        refuse(
+            "model.time_conditioning",
+            f"objective '{experiment.objective['name']}' has no noise level to condition on; write none",
+        )
 
     if training.warmup_steps > training.steps:
         refuse("training.warmup_steps", f"{training.warmup_steps} warm-up steps exceed training.steps {training.steps}")
     share = training.accumulation * experiment.runtime.devices
     if training.batch_size % share:
-        refuse("training.batch_size", f"{training.batch_size} sequences cannot be split over {training.accumulation} micro-batches × {experiment.runtime.devices} devices")
+        refuse(
+            "training.batch_size",
+            f"{training.batch_size} sequences cannot be split over {training.accumulation} micro-batches × {experiment.runtime.devices} devices",
+        )
     for metric in experiment.evaluation.metrics:
         if metric not in METRICS:
             refuse("evaluation.metrics", f"no sample metric is called '{metric}'; {nearest(metric, METRICS.names())}")

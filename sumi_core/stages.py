@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,14 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("corpus", "1", ("corpus",), (), "sumi_core.data.corpus:build_corpus"),
         Stage("tokenizer", "1", ("tokenizer",), ("corpus",), "sumi_core.data.tokenization:build_tokenizer"),
-        Stage("token_shards", "1", ("shards",), ("corpus", "tokenizer"), "sumi_core.data.shards:build_token_shards", resumable=True),
+        Stage(
+            "token_shards",
+            "1",
+            ("shards",),
+            ("corpus", "tokenizer"),
+            "sumi_core.data.shards:build_token_shards",
+            resumable=True,
+        ),
         Stage(
             "pretrained_denoiser",
             "1",
@@ -50,7 +58,13 @@ STAGES: dict[str, Stage] = {
             "sumi_core.training.stage:build_pretrained_denoiser",
             resumable=True,
         ),
-        Stage("exported_model", "1", (), ("tokenizer", "pretrained_denoiser"), "sumi_core.export.stage:build_exported_model"),
+        Stage(
+            "exported_model",
+            "1",
+            (),
+            ("tokenizer", "pretrained_denoiser"),
+            "sumi_core.export.stage:build_exported_model",
+        ),
         Stage(
             "evaluation",
             "1",
@@ -115,8 +129,6 @@ def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
 @functools.lru_cache(maxsize=64)
 def _source_identity(source_json: str) -> dict[str, Any]:
     """What the source's documents are made from (file digests, package version), read once per process."""
-    import json
-
     source = json.loads(source_json)
     return SOURCES.build(source.pop("name"), source).identity()
 
@@ -159,16 +171,26 @@ class Computation:
     def _input(self, experiment: Experiment, key: str, name: str, upstream: str) -> Artifact:
         artifact = self.store.find(upstream, stage_fingerprint(experiment, upstream))
         if artifact is None:
-            raise MissingInput(f"{name} of '{key}' needs its {upstream}, which is not computed; materialize {upstream} first, or let `sumi run {key}` do both")
+            raise MissingInput(
+                f"{name} of '{key}' needs its {upstream}, which is not computed; materialize {upstream} first, or let `sumi run {key}` do both"
+            )
         return artifact
 
     def _compute(
-        self, experiment: Experiment, key: str, stage: Stage, identity: dict[str, Any], inputs: dict[str, Artifact], build: Build
+        self,
+        experiment: Experiment,
+        key: str,
+        stage: Stage,
+        identity: dict[str, Any],
+        inputs: dict[str, Artifact],
+        build: Build,
     ) -> Artifact:
         module, _, attribute = stage.function.partition(":")
         function = getattr(importlib.import_module(module), attribute)
         started = time.time()
-        context = StageContext(experiment, key, build.folder, inputs, self.launcher, self.tracking, self.log, self.progress)
+        context = StageContext(
+            experiment, key, build.folder, inputs, self.launcher, self.tracking, self.log, self.progress
+        )
         summary = function(context)
         return build.finish(
             {

@@ -62,13 +62,17 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> dict[str, Sweep]
 
     Raises ConfigError for the first file that is wrong, or when two files share a name."""
     if not folder.is_dir():
-        raise ConfigError(str(folder), "", "there is no experiments folder; run sumi from a project, or name one with --project")
+        raise ConfigError(
+            str(folder), "", "there is no experiments folder; run sumi from a project, or name one with --project"
+        )
     sweeps: dict[str, Sweep] = {}
     for file in sorted(folder.rglob("*.yaml")):
         if file.relative_to(folder).parts[0] == "base":
             continue
         if file.stem in sweeps:
-            raise ConfigError(str(file), "", f"the name '{file.stem}' is taken by {sweeps[file.stem].file}; rename one of the files")
+            raise ConfigError(
+                str(file), "", f"the name '{file.stem}' is taken by {sweeps[file.stem].file}; rename one of the files"
+            )
         sweeps[file.stem] = load_sweep(file, folder, overrides)
     return sweeps
 
@@ -103,9 +107,17 @@ def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[C
     chosen: dict[str, Cell] = {}
     every = [cell for sweep in sweeps.values() for cell in sweep.cells]
     for pattern in patterns:
-        found = [c for c in every if c.sweep == pattern or c.key == pattern or fnmatchcase(c.key, pattern) or fnmatchcase(c.sweep, pattern)]
+        found = [
+            c
+            for c in every
+            if c.sweep == pattern or c.key == pattern or fnmatchcase(c.key, pattern) or fnmatchcase(c.sweep, pattern)
+        ]
         if not found:
-            raise ConfigError("experiments", pattern, f"no experiment or cell has this name; {nearest(pattern, [*sweeps, *(c.key for c in every)])}")
+            raise ConfigError(
+                "experiments",
+                pattern,
+                f"no experiment or cell has this name; {nearest(pattern, [*sweeps, *(c.key for c in every)])}",
+            )
         chosen.update((cell.key, cell) for cell in found)
     return list(chosen.values())
 
@@ -137,7 +149,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is written twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{key}' is written twice", key_node.start_mark
+            )
         seen.add(key)
     return dict(loader.construct_mapping(node, deep=True))
 
@@ -188,7 +202,9 @@ def _inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]
 
 def _expand(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
     if not isinstance(axes, Mapping) or not axes:
-        raise ConfigError(str(file), "axes", "expected at least one axis, written as name: [values] or name: {label: {key: value}}")
+        raise ConfigError(
+            str(file), "axes", "expected at least one axis, written as name: [values] or name: {label: {key: value}}"
+        )
     choices: list[list[tuple[tuple[str, str], dict[str, Any]]]] = []
     for axis, points in axes.items():
         key = f"axes.{axis}"
@@ -200,7 +216,9 @@ def _expand(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...], di
             settings = [(str(label), _nest_all(keys, file, f"{key}.{label}")) for label, keys in points.items()]
         for label, setting in settings:
             if not _LABEL.fullmatch(label):
-                raise ConfigError(str(file), key, f"'{label}' cannot name a cell; use letters, digits, '_', '+', '-' and '.'")
+                raise ConfigError(
+                    str(file), key, f"'{label}' cannot name a cell; use letters, digits, '_', '+', '-' and '.'"
+                )
             check_keys(setting, str(file), prefix=f"{key}: ")
         choices.append([((str(axis), label), setting) for label, setting in settings])
     expanded = []
@@ -232,7 +250,9 @@ def _nest_all(keys: Any, file: Path, where: str) -> dict[str, Any]:
     if keys is None:
         return {}
     if not isinstance(keys, Mapping):
-        raise ConfigError(str(file), where, f"expected the keys this label sets, such as {{process: uniform}}, got {keys!r}")
+        raise ConfigError(
+            str(file), where, f"expected the keys this label sets, such as {{process: uniform}}, got {keys!r}"
+        )
     merged: dict[str, Any] = {}
     for dotted, value in keys.items():
         merged = merge(merged, _nest(str(dotted), value))

@@ -32,7 +32,9 @@ class Noise:
     True
     """
 
-    def __init__(self, seed: int, stream: str, step: int, examples: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, seed: int, stream: str, step: int, examples: Sequence[int] | Tensor, device: torch.device | str = "cpu"
+    ) -> None:
         ids = examples.tolist() if isinstance(examples, Tensor) else examples
         self._rows = [address_generator(seed, stream, step, int(example)) for example in ids]
         self.device = torch.device(device)
@@ -49,7 +51,9 @@ class Noise:
         return torch.from_numpy(rows).to(self.device)
 
 
-def stratified_times(seed: int, stream: str, step: int, positions: Tensor, total: int, low: float, high: float) -> Tensor:
+def stratified_times(
+    seed: int, stream: str, step: int, positions: Tensor, total: int, low: float, high: float
+) -> Tensor:
     """Low-discrepancy noise levels: one uniform offset per step, spread evenly over the global batch.
 
     t_i = low + (high − low) · frac(u + i / total), i the example's place in the global batch, so each t_i is

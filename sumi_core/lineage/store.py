@@ -115,9 +115,13 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = path.open("a+")
         except OSError as error:
-            raise StoreError(f"cannot write to {path.parent}: {error.strerror}; free space or fix its permissions") from None
+            raise StoreError(
+                f"cannot write to {path.parent}: {error.strerror}; free space or fix its permissions"
+            ) from None
         with lock:
-            flock_patiently(lock, lambda: log(f"{stage} {fingerprint} is being computed by {_holder(lock)}; waiting for it"))
+            flock_patiently(
+                lock, lambda: log(f"{stage} {fingerprint} is being computed by {_holder(lock)}; waiting for it")
+            )
             _write_holder(lock)
             build = Build(self, stage, fingerprint, self.find(stage, fingerprint))
             if build.artifact is None:

@@ -1,0 +1,255 @@
+"""MLflow: one run per cell, nested under one run per sweep, in an MLflow experiment named after the sweep.
+
+A run carries the resolved config as params, every stage's fingerprint and the Dagster run as tags, the corpus and token
+shards as dataset inputs, the training history, each stage's figures as ``<stage>/<name>`` metrics, the exported model as
+a logged model, and what people look at (plots, reports) as artifacts. Recording a stage twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sumi_core.lineage.store import Artifact, locked
+from sumi_core.stages import experiment_fingerprints
+from sumi_core.sweeps import Cell
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# MLflow's own limits for one request.
+_BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH = 1000, 100, 6000
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """A connection to an MLflow store. ``locks`` is a local folder that keeps concurrent processes apart."""
+
+    uri: str
+    artifacts: Path | None  # where a local store puts artifacts; None: the server decides
+    locks: Path
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of this store, quiet and without telemetry."""
+        quiet_mlflow()
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri)
+
+    def initialise(self) -> None:
+        """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock."""
+        with locked(self.locks / "mlflow.lock"):
+            self.client.search_experiments(max_results=1)
+
+    def experiment_id(self, sweep: str) -> str:
+        """The MLflow experiment of a sweep, created if missing."""
+        client = self.client
+        with locked(self.locks / "mlflow.lock"):
+            existing = client.get_experiment_by_name(sweep)
+            if existing is not None:
+                if existing.lifecycle_stage == "deleted":
+                    client.restore_experiment(existing.experiment_id)
+                return str(existing.experiment_id)
+            location = (self.artifacts / sweep).as_uri() if self.artifacts else None
+            return str(client.create_experiment(sweep, artifact_location=location))
+
+    def open_sweep(self, sweep: str, description: str = "") -> str:
+        """The run id of a sweep's parent run, created if missing."""
+        experiment = self.experiment_id(sweep)
+        with locked(self.locks / f"mlflow-{sweep}.lock"):
+            found = self._search(experiment, f"tags.`sumi.kind` = 'sweep' and tags.`sumi.sweep` = '{sweep}'")
+            if found:
+                return str(found[0].info.run_id)
+            tags = {"sumi.kind": "sweep", "sumi.sweep": sweep, "mlflow.note.content": description}
+            run = self.client.create_run(experiment, tags=tags, run_name=sweep)
+            self.client.set_terminated(run.info.run_id, "FINISHED")
+            return str(run.info.run_id)
+
+    def open_cell(self, cell: Cell, description: str = "", tags: Mapping[str, str] | None = None) -> str:
+        """The run id of a cell in its current recipe: found by its fingerprint, else created, and set running."""
+        fingerprints = experiment_fingerprints(cell.experiment)
+        parent = self.open_sweep(cell.sweep, description)
+        experiment, client = self.experiment_id(cell.sweep), self.client
+        with locked(self.locks / f"mlflow-{cell.sweep}.lock"):
+            run = self.find_cell(cell)
+            if run is None:
+                created = client.create_run(
+                    experiment,
+                    run_name=" ".join([cell.key, *cell.overrides]),
+                    tags={
+                        "mlflow.parentRunId": parent,
+                        "sumi.kind": "cell",
+                        "sumi.sweep": cell.sweep,
+                        "sumi.cell": cell.key,
+                        "sumi.overrides": " ".join(cell.overrides),
+                        **{f"sumi.axis.{axis}": label for axis, label in cell.labels.items()},
+                        **{f"sumi.fingerprint.{stage}": value for stage, value in fingerprints.items()},
+                        **(tags or {}),
+                    },
+                )
+                run_id = str(created.info.run_id)
+                self._log_params(run_id, cell.experiment.to_dict())
+                return run_id
+        run_id = str(run.info.run_id)
+        for key, value in (tags or {}).items():
+            client.set_tag(run_id, key, value)
+        if not self.is_recorded(run, "evaluation", fingerprints["evaluation"]):
+            client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def find_cell(self, cell: Cell) -> Run | None:
+        """The run of a cell's current recipe, or None."""
+        own = experiment_fingerprints(cell.experiment)["evaluation"]
+        condition = f"tags.`sumi.cell` = '{cell.key}' and tags.`sumi.fingerprint.evaluation` = '{own}'"
+        found = self._search(self.experiment_id(cell.sweep), condition)
+        return found[0] if found else None
+
+    @staticmethod
+    def is_recorded(run: Run, stage: str, fingerprint: str) -> bool:
+        """Whether a stage's figures are already in the run."""
+        return bool(run.data.tags.get(f"sumi.recorded.{stage}") == fingerprint)
+
+    def record_stage(self, run_id: str, artifact: Artifact) -> None:
+        """Put a stage's figures, files and lineage into a run; does nothing the second time."""
+        client = self.client
+        run = client.get_run(run_id)
+        if self.is_recorded(run, artifact.stage, artifact.fingerprint):
+            return
+        if artifact.stage in ("corpus", "token_shards"):
+            self._log_dataset(run_id, artifact)
+        if artifact.stage == "pretrained_denoiser":
+            from sumi_core.training.history import sync_history
+
+            sync_history(artifact.folder / "history.parquet", self.uri, run_id)
+        model_id = self._log_model(run, artifact) if artifact.stage == "exported_model" else None
+        if artifact.stage == "evaluation":
+            model_id = run.data.tags.get("sumi.model_id")
+        self._log_figures(run, artifact, model_id)
+        for name in ("report.md", "metrics.json", "samples.parquet", "training.json", "README.md", "sumi.json"):
+            if (artifact.folder / name).is_file():
+                client.log_artifact(run_id, str(artifact.folder / name), artifact.stage)
+        if (artifact.folder / "plots").is_dir():
+            client.log_artifacts(run_id, str(artifact.folder / "plots"), f"{artifact.stage}/plots")
+        git = artifact.manifest["provenance"].get("git", {})
+        client.set_tag(run_id, "sumi.git.commit", str(git.get("commit")))
+        client.set_tag(run_id, "sumi.git.dirty", str(git.get("dirty")))
+        client.set_tag(run_id, f"sumi.folder.{artifact.stage}", str(artifact.folder))
+        client.set_tag(run_id, f"sumi.recorded.{artifact.stage}", artifact.fingerprint)
+
+    def record_report(self, sweep: str, folder: Path) -> str:
+        """Put a sweep's comparison into its parent run; returns that run's id."""
+        run_id = self.open_sweep(sweep)
+        self.client.log_artifacts(run_id, str(folder), "report")
+        return run_id
+
+    def close(self, run_id: str, *, failed: str | None = None) -> None:
+        """End a run well, or as failed with its reason."""
+        if failed is not None:
+            self.client.set_tag(run_id, "sumi.error", failed[:5000])
+        self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+    def cell_runs(self, sweeps: list[str]) -> list[Run]:
+        """Every cell run of the named sweeps, newest first."""
+        ids = [self.experiment_id(sweep) for sweep in sweeps]
+        return self._search(ids, "tags.`sumi.kind` = 'cell'")
+
+    def _search(self, experiments: str | list[str], condition: str) -> list[Run]:
+        ids = [experiments] if isinstance(experiments, str) else experiments
+        return list(self.client.search_runs(ids, condition, order_by=["attributes.start_time DESC"], max_results=5000))
+
+    def _log_params(self, run_id: str, config: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        flat = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in flatten(config)]
+        for start in range(0, len(flat), _BATCH_PARAMS):
+            self.client.log_batch(run_id, params=flat[start : start + _BATCH_PARAMS])
+
+    def _log_figures(self, run: Run, artifact: Artifact, model_id: str | None) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        fresh = [
+            Metric(f"{artifact.stage}/{key}", float(value), now, 0, model_id=model_id)
+            for key, value in flatten(artifact.summary)
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        ]
+        fresh = [metric for metric in fresh if metric.key not in run.data.metrics]
+        for start in range(0, len(fresh), _BATCH_METRICS):
+            self.client.log_batch(run.info.run_id, metrics=fresh[start : start + _BATCH_METRICS])
+
+    def _log_dataset(self, run_id: str, artifact: Artifact) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=artifact.stage,
+            digest=artifact.fingerprint,
+            source_type="sumi",
+            source=json.dumps({"folder": str(artifact.folder), "identity": artifact.manifest["identity"]}),
+            profile=json.dumps(artifact.summary),
+        )
+        tags = [InputTag("mlflow.data.context", "training")]
+        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+
+    def _log_model(self, run: Run, artifact: Artifact) -> str:
+        """A logged model that points at the exported folder; the weights stay in the store, recorded by SHA-256."""
+        existing = run.data.tags.get("sumi.model_id")
+        if existing:
+            return str(existing)
+        client = self.client
+        weights = artifact.manifest["files"].get("model.safetensors", {})
+        model = client.create_logged_model(
+            run.info.experiment_id,
+            name=str(run.data.tags["sumi.cell"]).replace(".", "-"),
+            source_run_id=run.info.run_id,
+            tags={
+                "sumi.folder": str(artifact.folder),
+                "sumi.fingerprint": artifact.fingerprint,
+                "sumi.weights.sha256": str(weights.get("sha256")),
+            },
+            params={key: _text(value) for key, value in flatten(artifact.manifest["experiment"]["model"])},
+            model_type=str(artifact.summary.get("stock_class", "denoiser")),
+        )
+        client.finalize_logged_model(model.model_id, "READY")
+        client.set_tag(run.info.run_id, "sumi.model_id", model.model_id)
+        return str(model.model_id)
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``{"a": {"b": 1}}`` → ``("a.b", 1)``; lists stay whole."""
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def quiet_mlflow() -> None:
+    """No telemetry, no migration chatter. Set before the first import, since MLflow reads them then."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.db"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def tracked_failure(tracking: Tracking | None, run_id: str | None) -> Iterator[None]:
+    """Mark the run failed when the body raises, interruptions included, and let the exception pass."""
+    try:
+        yield
+    except BaseException as error:
+        if tracking is not None and run_id is not None:
+            tracking.close(run_id, failed=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
