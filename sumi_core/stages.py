@@ -162,7 +162,11 @@ class Computation:
         with self.store.building(name, own, resumable=stage.resumable, log=self.log) as build:
             if build.artifact is not None:
                 return build.artifact, True
-            return self._compute(experiment, key, stage, identity, inputs, build), False
+            try:
+                return self._compute(experiment, key, stage, identity, inputs, build), False
+            except Exception as error:
+                self.store.record_failure(name, own, key, f"{type(error).__name__}: {error}")
+                raise
 
     def ensure_all(self, experiment: Experiment, key: str) -> dict[str, Artifact]:
         """Every stage of an experiment, in order."""

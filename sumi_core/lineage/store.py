@@ -130,6 +130,28 @@ class Store:
                 build.folder.mkdir(exist_ok=True)
             yield build
 
+    def record_failure(self, stage: str, fingerprint: str, key: str, error: str) -> None:
+        """Remember that an attempt failed, and why; forgotten when one succeeds."""
+        earlier = self.failure(stage, fingerprint)
+        record = {
+            "key": key,
+            "error": error,
+            "time": time.time(),
+            "attempts": (earlier or {"attempts": 0})["attempts"] + 1,
+        }
+        with contextlib.suppress(OSError):  # a full disk is itself a likely failure, and must not hide the first one
+            write_atomically(self._failure_path(stage, fingerprint), json.dumps(record) + "\n")
+
+    def failure(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
+        """The last failure since the last success: ``{key, error, time, attempts}``, or None."""
+        try:
+            return dict(json.loads(self._failure_path(stage, fingerprint).read_text(encoding="utf-8")))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def _failure_path(self, stage: str, fingerprint: str) -> Path:
+        return self.root / stage / f"{fingerprint}.failure.json"
+
     def verify(self, artifact: Artifact) -> list[str]:
         """Files that are missing or differ from their recorded SHA-256, one sentence each."""
         wrong = []
@@ -179,6 +201,7 @@ class Build:
         if target.exists():  # a folder without a manifest: debris of an interrupted removal
             shutil.rmtree(target)
         os.rename(self.folder, target)
+        self.store._failure_path(self.stage, self.fingerprint).unlink(missing_ok=True)
         self.artifact = Artifact(self.stage, self.fingerprint, target, manifest)
         return self.artifact
 
