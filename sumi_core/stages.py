@@ -168,12 +168,16 @@ class Computation:
                 self.store.record_failure(name, own, key, f"{type(error).__name__}: {error}")
                 raise
 
+    def whole(self, experiment: Experiment, name: str) -> Artifact | None:
+        """The stage's output if it is whole."""
+        return self.store.find(name, stage_fingerprint(experiment, name))
+
     def ensure_all(self, experiment: Experiment, key: str) -> dict[str, Artifact]:
         """Every stage of an experiment, in order."""
         return {name: self.ensure(experiment, key, name)[0] for name in STAGES}
 
     def _input(self, experiment: Experiment, key: str, name: str, upstream: str) -> Artifact:
-        artifact = self.store.find(upstream, stage_fingerprint(experiment, upstream))
+        artifact = self.whole(experiment, upstream)
         if artifact is None:
             raise MissingInput(
                 f"{name} of '{key}' needs its {upstream}, which is not computed; materialize {upstream} first, or let `sumi run {key}` do both"

@@ -1,8 +1,9 @@
 """MLflow: one run per cell, nested under one run per sweep, in an MLflow experiment named after the sweep.
 
-A run carries the resolved config as params, every stage's fingerprint and the Dagster run as tags, the corpus and token
-shards as dataset inputs, the training history, each stage's figures as ``<stage>/<name>`` metrics, the exported model as
-a logged model, and what people look at (plots, reports) as artifacts. Recording a stage twice changes nothing.
+A run carries the resolved config as params, every stage's fingerprint and the Dagster run as tags, the corpus and
+token shards as dataset inputs, the training history, each stage's figures as ``<stage>/<name>`` metrics, the exported
+model as a logged model, and what people look at (plots, reports) as artifacts. Recording a stage twice changes
+nothing.
 """
 
 from __future__ import annotations
@@ -145,10 +146,12 @@ class Tracking:
         client.set_tag(run_id, f"sumi.folder.{artifact.stage}", str(artifact.folder))
         client.set_tag(run_id, f"sumi.recorded.{artifact.stage}", artifact.fingerprint)
 
-    def record_report(self, sweep: str, folder: Path) -> str:
-        """Put a sweep's comparison into its parent run; returns that run's id."""
+    def record_report(self, sweep: str, report: Artifact) -> str:
+        """Put a sweep's comparison into its parent run; returns that run's id. Does nothing the second time."""
         run_id = self.open_sweep(sweep)
-        self.client.log_artifacts(run_id, str(folder), "report")
+        if not self.is_recorded(self.client.get_run(run_id), "ablation_report", report.fingerprint):
+            self.client.log_artifacts(run_id, str(report.folder), "report")
+            self.client.set_tag(run_id, "sumi.recorded.ablation_report", report.fingerprint)
         return run_id
 
     def close(self, run_id: str, *, failed: str | None = None) -> None:

@@ -1,0 +1,104 @@
+"""The one way an asset is made: find or compute the stage, record it in MLflow, describe it to Dagster."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from dagster import AssetCheckResult, AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue
+
+from assets.partitions import CELLS_BY_KEY, cell_of_token_set
+from assets.resources import CellConfig, SumiProject, TrainerLauncher
+from sumi_core.lineage.store import Artifact
+from sumi_core.lineage.tracking import flatten, tracked_failure
+from sumi_core.stages import CELL_STAGES, DATA_STAGES, Computation, refresh_source_identities
+from sumi_core.sweeps import Cell, load_sweep
+
+IMAGE_LIMIT_BYTES = 500_000  # larger pictures stay in the store: Dagster keeps metadata in its database
+
+Checks = Callable[[Artifact], Iterable[AssetCheckResult]]
+
+
+def materialize_stage(
+    context: AssetExecutionContext,
+    sumi: SumiProject,
+    config: CellConfig,
+    checks: Checks,
+    trainer: TrainerLauncher | None = None,
+) -> MaterializeResult[Any]:
+    """Make the asset's stage for its partition. A stage that is whole already is found, not computed again, and is
+    reported with the same data version, so that what is downstream stays fresh."""
+    stage = context.asset_key.path[-1]
+    cell = _cell(context.partition_key, stage, sumi, tuple(config.overrides))
+    refresh_source_identities()
+    project = sumi.project
+    computation = Computation(
+        project.store,
+        launcher=trainer.bind(context) if trainer else None,
+        log=context.log.info,
+        provenance={"dagster_run_id": context.run_id},
+    )
+    if stage in DATA_STAGES:
+        artifact, cached = computation.ensure(cell.experiment, cell.key, stage)
+        return _result(artifact, cached, checks, {})
+
+    tracking = project.tracking
+    description = project.sweeps()[cell.sweep].description if cell.sweep else ""
+    run_id = tracking.open_cell(cell, description, {"dagster.run_id": context.run_id, "dagster.partition": cell.key})
+    computation.tracking, computation.provenance["mlflow_run_id"] = tracking, run_id
+    with tracked_failure(tracking, run_id):
+        artifact, cached = computation.ensure(cell.experiment, cell.key, stage)
+        for earlier in (*DATA_STAGES, *CELL_STAGES):
+            found = computation.whole(cell.experiment, earlier)
+            if found is not None:
+                tracking.record_stage(run_id, found)
+    if stage == "evaluation":
+        tracking.close(run_id)
+    link = f"{sumi.mlflow_ui}/#/experiments/{tracking.experiment_id(cell.sweep)}/runs/{run_id}"
+    return _result(artifact, cached, checks, {"mlflow_run": MetadataValue.url(link), "mlflow_run_id": run_id})
+
+
+def _cell(partition: str, stage: str, sumi: SumiProject, overrides: tuple[str, ...]) -> Cell:
+    """The partition's cell as its file says now, with the run's overrides."""
+    known = cell_of_token_set(partition) if stage in DATA_STAGES else CELLS_BY_KEY[partition]
+    project = sumi.project
+    file = project.sweeps()[known.sweep].file
+    return next(cell for cell in load_sweep(file, project.experiments, overrides).cells if cell.key == known.key)
+
+
+def _result(artifact: Artifact, cached: bool, checks: Checks, links: dict[str, Any]) -> MaterializeResult[Any]:
+    return MaterializeResult(
+        metadata={**links, "cached": cached, **artifact_metadata(artifact)},
+        data_version=DataVersion(artifact.fingerprint),
+        check_results=list(checks(artifact)),
+        tags={"sumi/fingerprint": artifact.fingerprint},
+    )
+
+
+def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
+    """A stage's summary, report and pictures, as Dagster shows them."""
+    metadata: dict[str, Any] = {
+        "fingerprint": artifact.fingerprint,
+        "folder": MetadataValue.path(str(artifact.folder)),
+        "seconds": round(float(artifact.manifest["seconds"]), 3),
+    }
+    for key, value in flatten(artifact.summary):
+        if isinstance(value, bool | int | float | str):
+            metadata[key] = value
+        elif value is not None:
+            metadata[key] = MetadataValue.json(value)
+    return {**metadata, **folder_metadata(artifact.folder)}
+
+
+def folder_metadata(folder: Path) -> dict[str, Any]:
+    """``report.md`` and ``plots/*.png`` of a folder as Markdown metadata; the pictures travel inside it."""
+    shown: dict[str, Any] = {}
+    if (folder / "report.md").is_file():
+        shown["report"] = MetadataValue.md((folder / "report.md").read_text(encoding="utf-8"))
+    for plot in sorted((folder / "plots").glob("*.png")):
+        if plot.stat().st_size <= IMAGE_LIMIT_BYTES:
+            data = base64.b64encode(plot.read_bytes()).decode()
+            shown[f"plot_{plot.stem}"] = MetadataValue.md(f"![{plot.stem}](data:image/png;base64,{data})")
+    return shown

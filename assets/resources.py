@@ -1,0 +1,44 @@
+"""What assets are given: the project on disk, and a way to start a trainer."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+
+from dagster import AssetExecutionContext, Config, ConfigurableResource
+from pydantic import Field
+
+from sumi_core.project import Project
+from sumi_core.stages import Launcher
+
+
+class CellConfig(Config):
+    """Run config of every asset: changes to the partition's experiment, as on the command line."""
+
+    overrides: list[str] = Field(default=[], description="Dotlist overrides such as training.steps=100.")
+
+
+class SumiProject(ConfigurableResource):  # type: ignore[type-arg]
+    """The project folder; empty: found as the command line finds it (SUMI_PROJECT, or upwards from here)."""
+
+    root: str = ""
+
+    @property
+    def project(self) -> Project:
+        """The project."""
+        return Project(Path(self.root)) if self.root else Project.find()
+
+    @property
+    def mlflow_ui(self) -> str:
+        """Where the MLflow UI answers, for links."""
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        return uri if uri.startswith("http") else os.environ.get("SUMI_MLFLOW_UI", "http://127.0.0.1:5000")
+
+
+class TrainerLauncher(ConfigurableResource):  # type: ignore[type-arg]
+    """Starts training processes: here, in a job queue, on a cluster. One subclass a place."""
+
+    @abstractmethod
+    def bind(self, context: AssetExecutionContext) -> Launcher:
+        """A launcher that reports into one asset's execution."""

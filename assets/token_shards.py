@@ -1,0 +1,36 @@
+"""Stage 3: memory-mapped token shards."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from dagster import AssetCheckResult, AssetCheckSpec, AssetExecutionContext, MaterializeResult, asset
+
+from assets.materialize import materialize_stage
+from assets.partitions import TOKEN_SETS
+from assets.resources import CellConfig, SumiProject
+from sumi_core.lineage.store import Artifact
+from sumi_core.stages import STAGES
+
+
+@asset(
+    deps=["corpus", "tokenizer"],
+    partitions_def=TOKEN_SETS,
+    group_name="data",
+    kinds={"numpy"},
+    code_version=STAGES["token_shards"].version,
+    check_specs=[AssetCheckSpec("checksums_match", asset="token_shards")],
+)
+def token_shards(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult[Any]:
+    """Token ids with document boundaries and exact UTF-8 byte counts, packed into sequences."""
+    return materialize_stage(context, sumi, config, _checks)
+
+
+def _checks(artifact: Artifact) -> Iterator[AssetCheckResult]:
+    from sumi_core.data.shards import ShardError, TokenShards
+
+    try:
+        TokenShards(artifact.folder).verify()
+    except ShardError as error:
+        yield AssetCheckResult(check_name="checksums_match", passed=False, description=str(error))
+    else:
+        yield AssetCheckResult(check_name="checksums_match", passed=True)

@@ -1,0 +1,1 @@
+"""Wiring: Dagster definitions, launchers and the ``sumi`` command line."""

@@ -1,0 +1,55 @@
+"""The comparison of a sweep as an artifact: its fingerprint is that of the evaluations it compares."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sumi_core.evaluation.report import ReportCell, build_ablation_report
+from sumi_core.lineage.fingerprint import fingerprint
+from sumi_core.lineage.provenance import provenance
+from sumi_core.lineage.store import Artifact
+from sumi_core.planning import plan
+from sumi_core.project import Project
+from sumi_core.stages import stage_fingerprint
+from sumi_core.sweeps import load_sweep
+
+REPORT_VERSION = "1"
+
+
+def build_sweep_report(
+    project: Project, name: str, overrides: tuple[str, ...] = (), log: Callable[[str], None] = print
+) -> tuple[Artifact, bool]:
+    """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
+    sweep = load_sweep(project.sweeps()[name].file, project.experiments, overrides)
+    store = project.store
+    cells = []
+    for planned in plan(sweep.cells, store):
+        found = {stage: store.find(stage, stage_fingerprint(planned.cell.experiment, stage)) for stage in _SHOWN}
+        cells.append(ReportCell(planned.cell, planned.state, planned.why, **found))
+    identity = {
+        "stage": "ablation_report",
+        "version": REPORT_VERSION,
+        "sweep": name,
+        "description": sweep.description,
+        "cells": {c.cell.key: c.evaluation.fingerprint if c.evaluation else f"{c.state}: {c.why}" for c in cells},
+    }
+    with store.building("ablation_report", fingerprint(identity), log=log) as build:
+        if build.artifact is not None:
+            return build.artifact, True
+        started = time.time()
+        summary = build_ablation_report(name, sweep.description, cells, build.folder)
+        return build.finish(
+            {
+                "key": name,
+                "identity": identity,
+                "inputs": {c.cell.key: c.evaluation.fingerprint for c in cells if c.evaluation},
+                "summary": summary,
+                "started": started,
+                "seconds": time.time() - started,
+                "provenance": provenance(),
+            }
+        ), False
+
+
+_SHOWN = ("corpus", "pretrained_denoiser", "exported_model", "evaluation")
