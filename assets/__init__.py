@@ -1,1 +1,1 @@
-"""Dagster assets: one file a stage, in the order data flows. Each resolves a config, calls sumi_core, returns metadata."""
+"""Dagster assets, one file a stage in the order data flows: resolve a config, call sumi_core, return metadata."""

@@ -20,7 +20,9 @@ from sumi_core.reporting import build_sweep_report
 )
 def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult[Any]:
     """Table, ranking with uncertainty and plots of every cell; failed and missing cells are shown as such."""
-    artifact, cached = build_sweep_report(sumi.project, context.partition_key, tuple(config.overrides), context.log.info)
+    artifact, cached = build_sweep_report(
+        sumi.project, context.partition_key, tuple(config.overrides), context.log.info
+    )
     tracking = sumi.project.tracking
     run_id = tracking.record_report(context.partition_key, artifact)
     link = f"{sumi.mlflow_ui}/#/experiments/{tracking.experiment_id(context.partition_key)}/runs/{run_id}"

@@ -32,5 +32,7 @@ def pretrained_denoiser(
 def _checks(artifact: Artifact) -> Iterator[AssetCheckResult]:
     final = float(artifact.summary["validation_bits_per_byte"])
     yield AssetCheckResult(
-        check_name="validation_loss_is_finite", passed=math.isfinite(final), metadata={"validation_bits_per_byte": final}
+        check_name="validation_loss_is_finite",
+        passed=math.isfinite(final),
+        metadata={"validation_bits_per_byte": final},
     )

@@ -1,9 +1,10 @@
 """Everything Dagster knows of this project. Loading it reads experiment files and imports nothing heavy."""
 
-from dagster import Definitions, define_asset_job, load_assets_from_modules
+from dagster import Definitions, define_asset_job, in_process_executor, load_assets_from_modules
 
 from assets import ablation_report, corpus, evaluation, exported_model, pretrained_denoiser, token_shards, tokenizer
 from assets.resources import SumiProject
+from pipelines.console import console_logger
 from pipelines.launchers import LocalLauncher
 from sumi_core.stages import CELL_STAGES, DATA_STAGES
 
@@ -17,4 +18,6 @@ defs = Definitions(
     ),
     jobs=[token_set_job, cell_job, report_job],
     resources={"sumi": SumiProject(), "trainer": LocalLauncher()},
+    loggers={"console": console_logger},
+    executor=in_process_executor,  # one process a run: a step of its own would spend seconds on imports
 )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from dagster import AssetExecutionContext, PipesSubprocessClient
 from dagster._core.errors import DagsterPipesExecutionError
+from sumi_core.training.launcher import TrainingFailed, failure_of
 
 from assets.resources import TrainerLauncher
 from sumi_core.stages import Launcher
-from sumi_core.training.launcher import TrainingFailed, failure_of
 
 
 class LocalLauncher(TrainerLauncher):

@@ -111,7 +111,7 @@ def _latest_by_key(store: Store) -> dict[tuple[str, str], Artifact]:
 
 
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The differences of two stage identities in words: ``training.steps 500 → 600``; inputs are left to their stages."""
+    """The differences of two stage identities in words: ``training.steps 500 → 600``; inputs are told apart."""
     words = [
         f"{key} {before!r} → {after!r}"
         for key, before, after in _differences(old.get("config", {}), new.get("config", {}))

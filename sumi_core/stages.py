@@ -180,7 +180,8 @@ class Computation:
         artifact = self.whole(experiment, upstream)
         if artifact is None:
             raise MissingInput(
-                f"{name} of '{key}' needs its {upstream}, which is not computed; materialize {upstream} first, or let `sumi run {key}` do both"
+                f"{name} of '{key}' needs its {upstream}, which is not computed; "
+                f"materialize {upstream} first, or let `sumi run {key}` do both"
             )
         return artifact
 

@@ -122,6 +122,15 @@ def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[C
     return list(chosen.values())
 
 
+def split_arguments(arguments: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Names and ``key=value`` overrides of one command line. Raises ConfigError when no name is left."""
+    arguments = list(arguments)
+    names = [argument for argument in arguments if "=" not in argument]
+    if not names:
+        raise ConfigError("command line", "", "name at least one experiment, cell or glob; `sumi list` shows them")
+    return names, tuple(argument for argument in arguments if "=" in argument)
+
+
 def parse_overrides(dotlist: Iterable[str]) -> dict[str, Any]:
     """``["training.steps=10"]`` → ``{"training": {"steps": 10}}``; unknown keys are refused."""
     dotlist = list(dotlist)

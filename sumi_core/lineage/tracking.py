@@ -114,6 +114,11 @@ class Tracking:
         found = self._search(self.experiment_id(cell.sweep), condition)
         return found[0] if found else None
 
+    def is_complete(self, cell: Cell) -> bool:
+        """Whether the cell's current recipe has a finished run with all of its figures."""
+        run = self.find_cell(cell)
+        return run is not None and run.info.status == "FINISHED"
+
     @staticmethod
     def is_recorded(run: Run, stage: str, fingerprint: str) -> bool:
         """Whether a stage's figures are already in the run."""

@@ -1,0 +1,41 @@
+"""The ``sumi`` command line: one command per file of ``pipelines.commands``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from sumi_core.config import ConfigError
+from sumi_core.lineage.store import StoreError
+from sumi_core.stages import MissingInput
+
+# In the order a newcomer meets them.
+COMMANDS = ("init", "list", "plan", "run", "compare", "sample", "lineage", "reproduce", "dev", "doctor")
+
+app = typer.Typer(
+    name="sumi",
+    help="Uniform diffusion language models: ask which corruption, which schedule, which objective, at what cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+for _name in COMMANDS:
+    _function = getattr(importlib.import_module(f"pipelines.commands.{_name}"), f"{_name}_command")
+    app.command(_name)(_function)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    try:
+        app()
+    except (ConfigError, StoreError, MissingInput) as error:
+        print(f"sumi: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

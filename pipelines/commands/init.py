@@ -1,0 +1,11 @@
+"""``sumi init``."""
+
+from pipelines.instance import initialise
+from sumi_core.project import Project
+
+
+def init_command() -> None:
+    """Create .sumi/: Dagster's instance, MLflow's database, the artifact store. Harmless when repeated."""
+    project = Project.find()
+    initialise(project)
+    print(f"ready: {project.home}")

@@ -1,0 +1,16 @@
+"""``sumi list``."""
+
+from sumi_core.planning import plan
+from sumi_core.project import Project
+
+
+def list_command() -> None:
+    """List experiments and their cells: done, running, failed, interrupted, stale or missing, and why."""
+    project = Project.find()
+    for sweep in project.sweeps().values():
+        plans = plan(sweep.cells, project.store)
+        done = sum(p.state == "done" for p in plans)
+        print(f"{sweep.name}  {done}/{len(plans)} done  {sweep.description}")
+        for planned in plans:
+            why = "" if planned.state == "done" else planned.why
+            print(f"  {planned.cell.key:<40} {planned.state:<11} {why}".rstrip())

@@ -1,0 +1,53 @@
+"""``sumi run``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pipelines.instance import initialise, open_instance, repair_abandoned_runs
+from sumi_core.planning import plan
+from sumi_core.project import Project
+from sumi_core.reporting import build_sweep_report
+from sumi_core.sweeps import select_cells, split_arguments
+
+
+def run_command(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME… [key=value …]", help="Experiments, cells or globs; then changes to them."),
+    ],
+) -> None:
+    """Compute experiments or whole sweeps, and compare them. What is already done is found, not computed again."""
+    names, overrides = split_arguments(arguments)
+    project = Project.find()
+    cells = select_cells(project.sweeps(overrides), names)
+    initialise(project)
+    plans = plan(cells, project.store)
+    todo = [p for p in plans if p.state != "done" or not project.tracking.is_complete(p.cell)]
+    if todo:
+        from pipelines.execution import execute
+
+        instance = open_instance(project)
+        repair_abandoned_runs(instance)
+        outcome = execute(instance, todo, overrides)
+        for key, error in outcome.failed.items():
+            print(f"sumi: {key} failed: {error}", file=sys.stderr)
+    else:
+        outcome = None
+        print(f"{len(plans)} of {len(plans)} cells are done already")
+    for sweep in dict.fromkeys(cell.cell.sweep for cell in plans):
+        report, _ = build_sweep_report(project, sweep, overrides)
+        print((report.folder / "report.txt").read_text(encoding="utf-8"))
+    print(_WHERE.format(home=project.home))
+    if outcome is not None and outcome.failed:
+        raise typer.Exit(1)
+
+
+_WHERE = """\
+look at it:   sumi dev                 Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
+write text:   sumi sample CELL         a cell is a name such as demo.uniform
+trace it:     sumi lineage CELL        data, config, code and seed behind a number
+everything is in {home}"""

@@ -1,0 +1,28 @@
+"""What a run prints in a terminal: what the assets say, one plain line each, and no events of the framework."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from dagster import InitLoggerContext, logger
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        meta = getattr(record, "dagster_meta", {}) or {}
+        message = meta.get("orig_message") or record.getMessage()
+        step = meta.get("step_key") or ""
+        return f"  {step:<20} {message}" if step else f"  {message}"
+
+
+@logger(description="Plain lines of what assets say.")
+def console_logger(context: InitLoggerContext) -> logging.Logger:
+    """Prints messages of level INFO that assets log; failures are told by whoever asked for the run."""
+    made = logging.Logger("sumi")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_OneLine())
+    handler.addFilter(lambda record: record.levelno in (logging.INFO, logging.WARNING))
+    made.addHandler(handler)
+    made.setLevel(logging.INFO)
+    return made
