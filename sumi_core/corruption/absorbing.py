@@ -1,0 +1,56 @@
+"""Absorbing noise: a token that is hit becomes the mask and stays it (D3PM 2107.03006; MDLM 2406.07524).
+
+A mask says nothing of what it covers and a token is never wrong, so the bound is a weighted cross-entropy of the
+masked positions, and the reverse process fills each mask once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sumi_core.corruption.interpolating import Interpolating
+from sumi_core.corruption.process import ForwardProcess
+from sumi_core.corruption.schedules import NoiseSchedule
+from sumi_core.data.noise import Noise
+from sumi_core.rowwise import cross_entropy
+
+
+class Absorbing(Interpolating):
+    """π = δ_mask, with the mask as one more state: id V, S = V + 1."""
+
+    def __init__(self, options: ForwardProcess.Options, *, num_tokens: int, schedule: NoiseSchedule) -> None:
+        super().__init__(options, num_tokens=num_tokens, schedule=schedule)
+        self.mask: int = num_tokens
+        self.mask_id = self.mask
+
+    @property
+    def num_states(self) -> int:
+        return self.num_tokens + 1
+
+    def stationary(self) -> Tensor:
+        return (torch.arange(self.num_states) == self.mask).to(torch.float64)
+
+    def mass(self, state: Tensor) -> Tensor:
+        return (state == self.mask).to(torch.float64)
+
+    def sample_prior(self, noise: Noise, length: int) -> Tensor:
+        return noise.integers(1, length) + self.mask
+
+    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """−α′/(1−α) · 1[z = mask] · (−log x_θ(x)), what the general bound comes to (MDLM, Eq. 10)."""
+        t = t.double()
+        weight = -self.schedule.dalpha(t) / (1 - self.alpha(t))
+        nats = cross_entropy(logits, x, self.num_tokens, where=z == self.mask)
+        return weight.to(nats.dtype) * nats
+
+    def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        return cross_entropy(logits, x, self.num_tokens, where=z == self.mask)
+
+    def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """Masks are filled with probability (α_s − α_t)/(1 − α_t); tokens stay, whatever x_θ says of them."""
+        alpha_t, alpha_s = self.alpha(t).unsqueeze(-1), self.alpha(s).unsqueeze(-1)
+        probs = (alpha_s - alpha_t) / (1 - alpha_t) * self.log_denoiser(logits.double()).exp()
+        probs[..., self.mask] = ((1 - alpha_s) / (1 - alpha_t)).squeeze(-1)
+        stays = self._one_hot(z)
+        return torch.where((z == self.mask).unsqueeze(-1), probs, stays)

@@ -1,0 +1,88 @@
+"""Interpolating processes: a token that is hit by noise is redrawn from a fixed distribution π.
+
+    q_t(y|x) = α δ_{xy} + (1 − α) π(y),    jump rate y→z:  r(t) π(z),   r = −α′/α
+
+π uniform, all on a mask, or the corpus frequencies give uniform, absorbing and unigram diffusion (D3PM, 2107.03006;
+GIDD, 2503.04482). Design: math.md 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.corruption.process import ForwardProcess
+from sumi_core.data.noise import Noise
+from sumi_core.rowwise import pick, put_add
+
+
+class Interpolating(ForwardProcess):
+    """Everything for any α and π. Subclasses give ``stationary`` and, where cheaper, closed forms."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """α(t) in float64: the one value that both the corruption and the bound use."""
+        return self.schedule.alpha(t.double())
+
+    def mass(self, state: Tensor) -> Tensor:
+        """π(state): ``[...]`` float64."""
+        return self.stationary().to(state.device)[state]
+
+    # --- forward ----------------------------------------------------------------------------------------------------
+
+    def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        kept = noise.uniform(x.shape[-1], dtype=torch.float64) < self.alpha(t)
+        return torch.where(kept, x, self.sample_prior(noise, x.shape[-1]))
+
+    def sample_prior(self, noise: Noise, length: int) -> Tensor:
+        uniform = noise.uniform(length, dtype=torch.float64)
+        probs = self.stationary().to(uniform.device)
+        return draw_categorical(probs.expand(*uniform.shape, -1).contiguous(), uniform)
+
+    def marginal(self, p: Tensor, t: Tensor) -> Tensor:
+        alpha = self.alpha(t).unsqueeze(-1)
+        return alpha.to(p.dtype) * p + ((1 - alpha) * self.stationary().to(p.device)).to(p.dtype)
+
+    def transition(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        survived = (self.alpha(t) / self.alpha(s)).expand(z.shape)
+        table = ((1 - survived) * self.mass(z)).unsqueeze(-1).repeat(1, 1, self.num_states)
+        put_add(table, z, survived)
+        return table
+
+    def jump_rates(self, z: Tensor, t: Tensor) -> Tensor:
+        rate = self.schedule.rate(t.double()) * self.mass(z)
+        return rate.unsqueeze(-1).expand(*z.shape, self.num_states)
+
+    def likelihood(self, z: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        alpha = self.alpha(t)
+        return alpha * (z == x) + (1 - alpha) * self.mass(z)
+
+    # --- the bound --------------------------------------------------------------------------------------------------
+
+    def weight(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """r π(z) / q_t(z|x), what multiplies the divergences of ``bound_integrand``: ``[B, L]`` float64."""
+        return self.schedule.rate(t.double()) * self.mass(z) / self.likelihood(z, x, t)
+
+    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """weight · [KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1],  ρ = q_t(z|x) / q_θ(z)  (GIDD, Thm. 1; design: math.md 1)."""
+        p = self.log_denoiser(logits).exp()
+        true = self.marginal(self._one_hot(x).to(p), t)
+        model = self.marginal(p, t)
+        divergence = (torch.xlogy(true, true) - torch.xlogy(true, model)).sum(-1)
+        ratio = pick(true, z) / pick(model, z)
+        return self.weight(x, z, t).to(p.dtype) * (divergence + ratio - ratio.log() - 1)
+
+    def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        log_p = self.log_denoiser(logits)
+        alpha = self.alpha(t)
+        at_z = alpha * pick(log_p, z).double().exp() + (1 - alpha) * self.mass(z)  # q_θ(z)
+        return (at_z.log() - self.log_likelihood(z, x, t) - pick(log_p, x).double()).to(log_p.dtype)
+
+    def prior(self, x: Tensor, t: Tensor) -> Tensor:
+        alpha = self.alpha(t)
+        hit = (1 - alpha).unsqueeze(-1) * self.stationary().to(x.device)  # q_t(y|x) at y ≠ x
+        start = self.marginal(self._uniform_tokens(x.device).expand_as(hit), t)
+        elsewhere = torch.xlogy(hit, hit) - torch.xlogy(hit, start)
+        hit_x, start_x = (pick(table.expand(*x.shape, -1), x) for table in (hit, start))
+        at_x = hit_x + alpha
+        return elsewhere.sum(-1) - pick(elsewhere.expand(*x.shape, -1), x) + at_x * (at_x / start_x).log()

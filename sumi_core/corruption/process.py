@@ -1,0 +1,167 @@
+"""Forward processes: how clean tokens become noise, and everything that follows from it.
+
+A process is a continuous-time Markov chain on single positions. Three primitives define it: where a clean
+distribution goes (``marginal``), how a state was reached (``transition``) and at what rate (``jump_rates``). From
+these the base class derives the tight likelihood bound, both end terms and the reverse step, for any process; a
+subclass overrides what it can do in closed form. The general forms are the reference that the closed ones are
+tested against.
+
+Shapes: x, z ``[B, L]`` int64; logits ``[B, L, S]``; t a float tensor broadcastable to ``[B, L]`` (a level per
+sequence is ``[B, 1]``, a level per position ``[B, L]``), 0 = clean, 1 = noise.
+The denoiser's softmax x_θ is read as the *leave-one-out* posterior p(x_i | z_{−i}) (design: math.md 2).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.corruption.schedules import NoiseSchedule
+from sumi_core.data.noise import Noise
+from sumi_core.rowwise import pick, precision_of
+
+# (tokens [B, L] int64, noise levels t [B] or [B, L], or None where there are none) → logits [B, L, S]
+DenoiserFunction = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class ForwardProcess(ABC):
+    """A corruption process over ``num_tokens`` tokens and ``num_states`` ≥ ``num_tokens`` states.
+
+    States from ``num_tokens`` on (a mask) are noise only: texts never hold them, and no denoiser may predict them.
+    """
+
+    @dataclass
+    class Options:
+        """No options."""
+
+    mask_id: int | None = None
+
+    def __init__(self, options: Options, *, num_tokens: int, schedule: NoiseSchedule) -> None:
+        self.num_tokens = num_tokens
+        self.schedule = schedule
+
+    # --- what defines a process -------------------------------------------------------------------------------------
+
+    @property
+    def num_states(self) -> int:
+        """S, the denoiser's vocabulary."""
+        return self.num_tokens
+
+    @abstractmethod
+    def stationary(self) -> Tensor:
+        """π, what everything has become at t = 1: ``[S]`` float64."""
+
+    @abstractmethod
+    def marginal(self, p: Tensor, t: Tensor) -> Tensor:
+        """Σ_x p(x) q_t(·|x): ``[..., S]`` and ``[...]`` → ``[..., S]``, in p's type."""
+
+    @abstractmethod
+    def transition(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """q_{t|s}(z | y) for every origin y, s < t: ``[B, L, S]`` float64. s = 0 gives q_t(z | y)."""
+
+    @abstractmethod
+    def jump_rates(self, z: Tensor, t: Tensor) -> Tensor:
+        """R_t(y → z), jumps per unit t into z from every y: ``[B, L, S]`` float64. The entry y = z is not used."""
+
+    # --- forward ----------------------------------------------------------------------------------------------------
+
+    def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        """Draw z ~ q_t(·|x)."""
+        probs = self.marginal(self._one_hot(x), t)
+        return draw_categorical(probs, noise.uniform(x.shape[-1], dtype=torch.float64))
+
+    def sample_prior(self, noise: Noise, length: int) -> Tensor:
+        """Pure noise, z ~ π at every position: ``[B, length]``, a row per row of ``noise``."""
+        uniform = noise.uniform(length, dtype=torch.float64)
+        probs = self.stationary().to(uniform.device)
+        return draw_categorical(probs.expand(*uniform.shape, -1).contiguous(), uniform)
+
+    def likelihood(self, z: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """q_t(z|x): ``[B, L]`` float64."""
+        return pick(self.transition(z, t, torch.zeros_like(t)), x)
+
+    def log_likelihood(self, z: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """log q_t(z|x): ``[B, L]`` float64."""
+        return self.likelihood(z, x, t).log()
+
+    # --- the denoiser -----------------------------------------------------------------------------------------------
+
+    def log_denoiser(self, logits: Tensor) -> Tensor:
+        """log x_θ: log-softmax over tokens, −∞ on states that are no tokens. float32, or float64 for float64 logits."""
+        logits = logits.to(precision_of(logits))
+        if self.num_states > self.num_tokens:
+            no_token = torch.arange(self.num_states, device=logits.device) >= self.num_tokens
+            logits = logits.masked_fill(no_token, -torch.inf)
+        return logits.log_softmax(-1)
+
+    def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
+        evidence = self.transition(z, t, torch.zeros_like(t))
+        return (self.log_denoiser(logits.double()) + evidence.log()).log_softmax(-1)
+
+    # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------
+
+    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """Nats per unit t at each position: the tight continuous-time NELBO at (t, z ~ q_t(·|x)), ``[B, L]``.
+
+        The generalised KL divergence between true and predicted reverse rates (Campbell et al., 2205.14987;
+        design: math.md 4):
+            Σ_{y≠z} R(y→z) · [ρ_θ(y) − A(y) + A(y) log(A(y) / ρ_θ(y))],  A = q(y|x)/q(z|x),  ρ_θ = q_θ(y)/q_θ(z).
+        """
+        p = self.log_denoiser(logits).exp()
+        model = self.marginal(p, t)
+        true = self.marginal(self._one_hot(x).to(p), t)
+        rates = self.jump_rates(z, t).to(p).scatter(-1, z.unsqueeze(-1), 0.0)
+        at_z = z.unsqueeze(-1)
+        ratio_model = model / model.gather(-1, at_z)
+        ratio_true = true / true.gather(-1, at_z)
+        gap = (
+            ratio_model
+            - ratio_true
+            + torch.xlogy(ratio_true, ratio_true)
+            - torch.xlogy(ratio_true, ratio_model)
+        )
+        # Where nothing jumps into z the ratios may be 0/0 and mean nothing.
+        return torch.where(rates > 0, rates * gap, torch.zeros_like(gap)).sum(-1)
+
+    def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The clean end: −log p_θ(x|z_t) in nats at the smallest level, each position given all of z, ``[B, L]``."""
+        return -pick(self.log_posterior(logits, z, t), x)
+
+    def prior(self, x: Tensor, t: Tensor) -> Tensor:
+        """The noisy end: KL(q_t(·|x) ‖ p_t) in nats at the largest level, ``[B, L]`` float64.
+
+        p_t is where the model starts at level t: q_t of a uniformly guessed text, which tends to π as t → 1. For
+        uniform noise p_t = π at every t. For absorbing noise KL(q_t ‖ π) would be infinite, since at any t < 1 some
+        token may still stand where π has only the mask; this p_t charges α log V for it, and the sum is a bound.
+        """
+        reached = self.marginal(self._one_hot(x), t)
+        start = self.marginal(self._uniform_tokens(x.device).expand_as(reached), t)
+        return (torch.xlogy(reached, reached) - torch.xlogy(reached, start)).sum(-1)
+
+    # --- reverse ----------------------------------------------------------------------------------------------------
+
+    def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """p_θ(z_s = y | z_t = z) for s < t: ``[B, L, S]`` float64, rows sum to one.
+
+        q_{t|s}(z|y) q_s^θ(y) / q_t^θ(z) (design: math.md 7). At s = 0 this is the posterior over clean tokens.
+        """
+        p = self.log_denoiser(logits.double()).exp()
+        joint = self.transition(z, t, s) * self.marginal(p, s)
+        return joint / joint.sum(-1, keepdim=True)
+
+    # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _one_hot(self, x: Tensor) -> Tensor:
+        return F.one_hot(x, self.num_states).to(torch.float64)
+
+    def _uniform_tokens(self, device: torch.device) -> Tensor:
+        guess = torch.zeros(self.num_states, dtype=torch.float64, device=device)
+        guess[: self.num_tokens] = 1 / self.num_tokens
+        return guess

@@ -1,0 +1,89 @@
+"""What an objective is: a loss to train with, and the likelihood a model is reported with.
+
+The two are kept apart on purpose: whatever a model was trained with, ``nats`` is exact or the tight bound, so that
+numbers of different objectives may stand side by side.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
+from sumi_core.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``value``: a scalar to minimise, nats per token, with gradient. ``metrics``: scalars to log, without."""
+
+    value: Tensor
+    metrics: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """An estimate of −log p(x) of each sequence in nats, all fields ``[B]`` float64.
+
+    −log p(x) = or ≤ E[diffusion + reconstruction + prior]. An exact likelihood has all of it in ``diffusion``.
+
+    The last three say how the loss depends on the noise: at noise level ``level`` (t), where a share ``alpha`` of the
+    tokens survives, a token costs ``nats_per_alpha`` nats per unit of α. Plotted against 1 − α its area is the bound's
+    diffusion term per token, whatever the schedule. An exact likelihood has level 0, alpha 1, nats_per_alpha 0.
+    """
+
+    diffusion: Tensor
+    reconstruction: Tensor
+    prior: Tensor
+    level: Tensor
+    alpha: Tensor
+    nats_per_alpha: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Nats per sequence: the three terms together."""
+        return self.diffusion + self.reconstruction + self.prior
+
+
+class Objective(ABC):
+    """A training loss, and how to read a likelihood off the model it trains."""
+
+    @dataclass
+    class Options:
+        """No options."""
+
+    needs_process: ClassVar[bool] = True
+    attention_patterns: ClassVar[tuple[str, ...]] = ("bidirectional",)
+    exact: ClassVar[bool] = False  # is nats() the likelihood itself, or an upper bound on −log p
+    default_sampler: ClassVar[dict[str, Any]] = {"name": "ancestral"}
+
+    def __init__(
+        self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int
+    ) -> None:
+        if self.needs_process and process is None:
+            raise ValueError(
+                f"objective {type(self).__name__} needs a corruption process; name one under 'process'"
+            )
+        self.num_tokens = num_tokens
+        self.eos_id = eos_id
+
+    @abstractmethod
+    def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
+        """The training loss of one (micro-)batch: a mean over its tokens."""
+
+    @abstractmethod
+    def nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
+        """An unbiased estimate of the exact −log p or of its tight upper bound, one noise level per row.
+
+        ``epsilon``: the bound integrates t over [ε, 1 − ε] and adds both ends. Average several steps of a batch (each
+        draws new levels and noise) for a better estimate. No gradient.
+        """
+
+
+def per_sequence(nats: Tensor) -> Tensor:
+    """Sum over positions in float64: ``[B, L]`` → ``[B]``."""
+    return nats.to(torch.float64).sum(-1)

@@ -1,0 +1,191 @@
+"""The forward process draws with the probabilities that the bound assumes; addresses, not batches, decide the draw."""
+
+import pytest
+import torch
+
+from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.corruption.process import ForwardProcess
+from sumi_core.corruption.schedules import NoiseSchedule
+from sumi_core.data.noise import Noise
+from tests.corruption.enumerable import CASES, World, build_process, chi_square, pi_of
+
+V = 6
+
+
+def noise(rows, step=0):
+    return Noise(7, "corrupt", step, rows)
+
+
+@pytest.mark.parametrize("level", [0.03, 0.5, 0.97])
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_corruption_follows_the_marginal(process, schedule, level):
+    """χ² of 40,000 draws at one level against q_t(·|x) from the definition, with the bound's own α.
+
+    A published code corrupted with another α than its loss assumed.
+    """
+    alpha = build_process(process, schedule, V).schedule.alpha(torch.tensor(level, dtype=torch.float64))
+    x = torch.full((200, 200), 2)
+    z = build_process(process, schedule, V).corrupt(
+        x, torch.full((1, 1), level, dtype=torch.float64), noise(range(200))
+    )
+
+    def marginal(alpha):
+        return alpha * torch.nn.functional.one_hot(torch.tensor(2), len(pi)) + (1 - alpha) * pi
+
+    pi = pi_of(process, V)
+    assert chi_square(z, marginal(alpha)) > 1e-3
+    slightly_off = alpha + 0.02 if alpha < 0.5 else alpha - 0.02
+    assert chi_square(z, marginal(slightly_off)) < 1e-6
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_levels_per_position(process):
+    """Every position is corrupted to its own level."""
+    process = build_process(process, "linear", V)
+    levels = torch.tensor([0.0, 0.25, 0.75, 1.0], dtype=torch.float64)
+    x = torch.full((20_000, 4), 1)
+    z = process.corrupt(x, levels.expand(20_000, 4), noise(range(20_000)))
+    kept = (z == x).double().mean(0)
+    expected = (1 - levels) + levels * float(process.mass(torch.tensor(1)))
+    torch.testing.assert_close(kept, expected, rtol=0, atol=4 * 0.5 / 20_000**0.5)
+    assert kept[0] == 1
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_prior_sample_is_pi(process):
+    z = build_process(process, "linear", V).sample_prior(noise(range(200)), 100)
+    assert z.shape == (200, 100)
+    assert z.dtype == torch.int64
+    assert chi_square(z, pi_of(process, V)) > 1e-3
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_the_general_draw_has_the_same_distribution(process):
+    """ForwardProcess.corrupt, which any new process inherits, draws from the marginal too."""
+    built = build_process(process, "linear", V)
+    t = torch.full((1, 1), 0.6, dtype=torch.float64)
+    z = ForwardProcess.corrupt(built, torch.full((200, 100), 3), t, noise(range(200)))
+    expected = 0.6 * pi_of(process, V)
+    expected[3] += 0.4
+    assert chi_square(z, expected) > 1e-3
+    assert chi_square(ForwardProcess.sample_prior(built, noise(range(200)), 100), pi_of(process, V)) > 1e-3
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_a_row_is_corrupted_alike_in_any_batch(process):
+    process = build_process(process, "linear", V)
+    x = torch.arange(40).view(8, 5) % V
+    t = torch.linspace(0.2, 0.9, 8, dtype=torch.float64)[:, None]
+    together = process.corrupt(x, t, noise(range(8)))
+    assert (together != x).any()
+    for order in ([3], [7, 0], [2, 5, 1]):
+        assert torch.equal(process.corrupt(x[order], t[order], noise(order)), together[order])
+    assert not torch.equal(process.corrupt(x, t, noise(range(8), step=1)), together)
+
+
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_marginal_likelihood_and_transition_are_one_kernel(process, schedule):
+    process = build_process(process, schedule, V)
+    S, alpha = process.num_states, process.schedule.alpha(torch.tensor(0.4, dtype=torch.float64))
+    kernel = alpha * torch.eye(S, dtype=torch.float64) + (1 - alpha) * pi_of(
+        process.__class__.__name__.lower(), V
+    )
+    t = torch.full((1, 1), 0.4, dtype=torch.float64)
+    x, z = torch.meshgrid(torch.arange(V), torch.arange(S), indexing="ij")
+    torch.testing.assert_close(process.likelihood(z, x, t), kernel[:V])
+    torch.testing.assert_close(process.log_likelihood(z, x, t).exp(), kernel[:V])
+    torch.testing.assert_close(process.transition(z, t, torch.zeros_like(t)), kernel.T.expand(V, S, S))
+    p = torch.rand(3, S, dtype=torch.float64).softmax(-1)
+    torch.testing.assert_close(process.marginal(p, t[0].expand(3)), p @ kernel)
+
+
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_transitions_compose(process, schedule):
+    """Chapman–Kolmogorov: from 0 to s and on to t is from 0 to t."""
+    process = build_process(process, schedule, V)
+    s, t = (torch.full((1, 1), level, dtype=torch.float64) for level in (0.3, 0.7))
+    z = torch.arange(process.num_states)[None]
+    first = process.transition(z, s, torch.zeros_like(s))[0]  # [y at s, x]
+    then = process.transition(z, t, s)[0]  # [z at t, y at s]
+    torch.testing.assert_close(then @ first, process.transition(z, t, torch.zeros_like(t))[0])
+
+
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_jump_rates_are_the_slope_of_the_transition(process, schedule):
+    process = build_process(process, schedule, V)
+    step = 1e-6
+    t = torch.full((1, 1), 0.4, dtype=torch.float64)
+    z = torch.arange(process.num_states)[None]
+    slope = process.transition(z, t + step, t)[0] / step
+    off = ~torch.eye(process.num_states, dtype=torch.bool)
+    torch.testing.assert_close(process.jump_rates(z, t)[0][off], slope[off], rtol=1e-4, atol=1e-9)
+
+
+def test_the_mask_is_no_token():
+    """No probability on the mask, whatever the logits say, in the denoiser, the posterior and at the clean end."""
+    process = build_process("absorbing", "linear", V)
+    assert (process.num_tokens, process.num_states, process.mask_id) == (V, V + 1, V)
+    logits = torch.zeros(2, 3, V + 1)
+    logits[..., V] = 1e4
+    z = torch.tensor([[V, 0, 1], [V, V, 2]])
+    t = torch.full((2, 1), 0.3)
+    for log_p in (process.log_denoiser(logits), process.log_posterior(logits, z, t)):
+        assert (log_p[..., V] == -torch.inf).all()
+        torch.testing.assert_close(log_p.exp().sum(-1).double(), torch.ones(2, 3, dtype=torch.float64))
+    assert (process.reverse(logits, z, t, torch.zeros_like(t))[..., V] == 0).all()
+    nats = process.bound_integrand(logits, torch.zeros(2, 3, dtype=torch.int64), z, t)
+    torch.testing.assert_close(nats[z == V], torch.full((3,), float(torch.tensor(V).log() / 0.3)))
+
+
+def test_uniform_has_no_further_states():
+    process = build_process("uniform", "linear", V)
+    assert (process.num_tokens, process.num_states, process.mask_id) == (V, V, None)
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_posterior_is_bayes(process):
+    """Joining the leave-one-out prediction with its own token gives p(x_i|z), by brute force."""
+    world = World(process, tokens=3, length=2, seed=4)
+    t = torch.full((len(world.z),), 0.35, dtype=torch.float64)
+    log_p = world.process.log_posterior(world.denoiser(world.z, t), world.z, t[:, None])
+    torch.testing.assert_close(log_p.exp()[..., :3], world.posterior(world.z, t))
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_a_foreign_schedule_reaches_corruption_and_bound_alike(process):
+    """One source of α: with a schedule nobody planned for, draws and weights follow it together."""
+
+    class Cubic(NoiseSchedule):
+        def alpha(self, t):
+            return (1 - t) ** 3
+
+        def dalpha(self, t):
+            return -3 * (1 - t) ** 2
+
+        def time_of_alpha(self, alpha):
+            return 1 - alpha ** (1 / 3)
+
+    built = build_process(process, "linear", V)
+    built.schedule = Cubic(Cubic.Options())
+    t = torch.full((1, 1), 0.4, dtype=torch.float64)
+    z = built.corrupt(torch.full((200, 100), 2), t, noise(range(200)))
+    expected = (1 - 0.6**3) * pi_of(process, V)
+    expected[2] += 0.6**3
+    assert chi_square(z, expected) > 1e-3
+    # The bound at level t of one schedule is that of the other at equal α, times the ratio of dα/dt.
+    linear = build_process(process, "linear", V)
+    x = torch.full((1, 4), 2)
+    logits = torch.randn(
+        1, 4, built.num_states, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    ours = built.bound_integrand(logits, x, z[:1, :4], t)
+    theirs = linear.bound_integrand(logits, x, z[:1, :4], 1 - built.schedule.alpha(t))
+    torch.testing.assert_close(ours, theirs * 3 * 0.6**2)
+
+
+def test_categorical_draws():
+    probs = torch.tensor([0.0, 0.5, 0.0, 2.0, 0.0])  # not normalised, zeros at both ends and in the middle
+    edges = torch.tensor([0.0, 0.1999999, 0.2, 1 - 2**-53], dtype=torch.float64)
+    assert draw_categorical(probs.expand(4, 5), edges).tolist() == [1, 1, 3, 3]
+    uniform = torch.rand(50_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert chi_square(draw_categorical(probs.expand(50_000, 5), uniform), probs.double()) > 1e-3

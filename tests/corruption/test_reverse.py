@@ -1,0 +1,97 @@
+"""The reverse step against Bayes' rule by brute force."""
+
+import pytest
+import torch
+
+from sumi_core.corruption.process import ForwardProcess
+from tests.corruption.enumerable import CASES, build_process, pi_of
+
+V = 5
+LEVELS = [(1.0, 0.6), (0.9, 0.899), (0.5, 0.1), (0.3, 0.0), (1.0, 0.0), (1e-3, 1e-6)]
+
+
+def level(value):
+    return torch.full((1, 1), value, dtype=torch.float64)
+
+
+def every_state(process, seed=0):
+    z = torch.arange(process.num_states)[None]
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, process.num_states, process.num_states, generator=generator, dtype=torch.float64), z
+
+
+@pytest.mark.parametrize(("t", "s"), LEVELS)
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_reverse_is_bayes_rule(process, schedule, t, s):
+    """p(z_s = y | z_t = z) from the joint Σ_x p(x) q_s(y|x) q_{t|s}(z|y), every kernel written out."""
+    pi = pi_of(process, V)
+    process = build_process(process, schedule, V)
+    logits, z = every_state(process)
+    alpha_t, alpha_s = (process.schedule.alpha(level(v)).squeeze() for v in (t, s))
+    eye = torch.eye(process.num_states, dtype=torch.float64)
+    to_s = alpha_s * eye + (1 - alpha_s) * pi  # [x, y]
+    s_to_t = alpha_t / alpha_s * eye + (1 - alpha_t / alpha_s) * pi  # [y, z]
+    p = torch.zeros_like(logits[0])
+    p[:, :V] = logits[0, :, :V].softmax(-1)
+    joint = torch.stack([(p[i] @ to_s) * s_to_t[:, i] for i in range(process.num_states)])
+    probs = process.reverse(logits, z, level(t), level(s))
+    assert probs.dtype == torch.float64
+    torch.testing.assert_close(probs.sum(-1), torch.ones(1, process.num_states, dtype=torch.float64))
+    assert (probs >= 0).all()
+    possible = joint.sum(-1) > 0  # an absorbing process at t = 1 holds nothing but masks
+    expected = joint[possible] / joint[possible].sum(-1, keepdim=True)
+    torch.testing.assert_close(probs[0][possible], expected, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(("t", "s"), LEVELS[1:4])
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_general_reverse_step_agrees(process, schedule, t, s):
+    process = build_process(process, schedule, V)
+    logits, z = every_state(process)
+    arguments = (logits, z, level(t), level(s))
+    torch.testing.assert_close(process.reverse(*arguments), ForwardProcess.reverse(process, *arguments))
+
+
+def test_udlm_posterior():
+    """UDLM / Duo, written out: [Vα_t z⊙x + (α_ts−α_t) z + (α_s−α_t) x + (1−α_ts)(1−α_s)/V] / [Vα_t⟨z,x⟩ + 1 − α_t]."""
+    process = build_process("uniform", "cosine", V)
+    logits, z = every_state(process)
+    t, s = level(0.7), level(0.45)
+    a_t, a_s = process.schedule.alpha(t)[..., None], process.schedule.alpha(s)[..., None]
+    a_ts = a_t / a_s
+    p, at_z = logits.softmax(-1), torch.eye(V, dtype=torch.float64)[None]
+    above = V * a_t * at_z * p + (a_ts - a_t) * at_z + (a_s - a_t) * p + (1 - a_ts) * (1 - a_s) / V
+    below = V * a_t * (at_z * p).sum(-1, keepdim=True) + 1 - a_t
+    torch.testing.assert_close(process.reverse(logits, z, t, s), above / below)
+
+
+def test_tokens_stay_under_absorbing_noise_whatever_the_denoiser_thinks():
+    """Even where the denoiser gives the standing token no probability at all (0/0 in the general formula)."""
+    process = build_process("absorbing", "linear", V)
+    logits = torch.zeros(1, 3, V + 1, dtype=torch.float64)
+    logits[0, 0, 2] = -torch.inf
+    probs = process.reverse(logits, torch.tensor([[2, V, 0]]), level(0.5), level(0.2))
+    assert probs[0, 0].tolist() == [0, 0, 1, 0, 0, 0]
+    assert float(probs[0, 1, V]) == pytest.approx(0.2 / 0.5)
+
+
+def test_levels_per_position_match_each_alone():
+    process = build_process("uniform", "linear", V)
+    logits, z = every_state(process)
+    t = torch.linspace(0.5, 0.9, V, dtype=torch.float64)[None]
+    together = process.reverse(logits, z, t, t / 2)
+    for i in range(V):
+        alone = process.reverse(logits[:, i : i + 1], z[:, i : i + 1], t[:, i : i + 1], t[:, i : i + 1] / 2)
+        torch.testing.assert_close(alone, together[:, i : i + 1])
+
+
+def test_reverse_is_exact_in_float64_from_float32_logits():
+    process = build_process("uniform", "linear", V)
+    logits, z = every_state(process)
+    arguments = (z, level(0.5), level(0.4))
+    torch.testing.assert_close(
+        process.reverse(logits.float(), *arguments),
+        process.reverse(logits.float().double(), *arguments),
+        rtol=0,
+        atol=0,
+    )
