@@ -1,44 +1,40 @@
-"""Where training runs. The orchestrator never trains: it starts ``pipelines.trainer`` somewhere and listens."""
+"""Where training runs. The orchestrator never trains: it starts ``pipelines.trainer`` somewhere and listens.
+
+A job queue or a cluster is another ``TrainerLauncher``: what it has to run is always a request file.
+"""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from dagster import AssetExecutionContext, PipesSubprocessClient
-from dagster._core.errors import DagsterPipesExecutionError
-from sumi_core.training.launcher import TrainingFailed, failure_of
+from dagster import AssetExecutionContext, DagsterPipesExecutionError, PipesSubprocessClient
 
 from assets.resources import TrainerLauncher
+from pipelines.trainer import failure_file
 from sumi_core.stages import Launcher
+from sumi_core.training.errors import TrainingFailed
+from sumi_core.training.launcher import trainer_command
 
 
 class LocalLauncher(TrainerLauncher):
-    """Training in a process on this machine, under torchrun when ``processes`` is above one."""
-
-    processes: int = 1
+    """Training in a process of its own on this machine; under torchrun when ``runtime.devices`` is above one."""
 
     def bind(self, context: AssetExecutionContext) -> Launcher:
         """A launcher whose messages arrive in this asset's log."""
-        return _Local(context, self.command())
-
-    def command(self) -> list[str]:
-        """The command before the request file."""
-        if self.processes == 1:
-            return [sys.executable, "-m", "pipelines.trainer"]
-        return [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *(f"--nproc-per-node={self.processes}", "-m", "pipelines.trainer"),
-        ]
+        return _Local(context)
 
 
 class _Local:
-    def __init__(self, context: AssetExecutionContext, command: list[str]) -> None:
-        self.context, self.command = context, command
+    def __init__(self, context: AssetExecutionContext) -> None:
+        self.context = context
 
     def run(self, request: Path) -> None:
         """Train; raises TrainingFailed with the trainer's own sentence."""
+        failure = failure_file(request)
+        failure.unlink(missing_ok=True)
+        command = trainer_command(request, module="pipelines.trainer")
         try:
-            PipesSubprocessClient().run(context=self.context, command=[*self.command, str(request)])
+            PipesSubprocessClient(termination_timeout_seconds=120).run(context=self.context, command=command)
         except DagsterPipesExecutionError as error:
-            raise TrainingFailed(failure_of(request) or str(error)) from None
+            told = failure.read_text(encoding="utf-8") if failure.exists() else str(error)
+            raise TrainingFailed(told) from None

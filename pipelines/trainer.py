@@ -1,6 +1,6 @@
 """The training process under Dagster: the same training as ``python -m sumi_core.training``, reporting through Pipes.
 
-python -m pipelines.trainer REQUEST.json
+    python -m pipelines.trainer REQUEST.json
 """
 
 from __future__ import annotations
@@ -10,20 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from dagster_pipes import PipesContext, open_dagster_pipes
+
+from sumi_core.training.console import console_report
 from sumi_core.training.run import main
 
 
-def report_to(pipes: PipesContext) -> Any:
-    """Send the trainer's events to the asset that started it."""
+def failure_file(request: Path) -> Path:
+    """Where the trainer leaves the sentence it failed with, for the launcher to raise."""
+    return request.with_suffix(".error")
+
+
+def report_through(pipes: PipesContext, request: Path, console: Any) -> Any:
+    """Events go to the asset's log in Dagster; progress goes to the terminal too, if there is one."""
 
     def report(event: dict[str, Any]) -> None:
-        if event["kind"] in ("log", "progress"):
+        if event["kind"] == "error":
+            failure_file(request).write_text(event["text"], encoding="utf-8")
+        elif event["kind"] == "log":
             pipes.log.info(event["text"])
+        elif event["kind"] == "progress":
+            if sys.stdout.isatty():
+                console(event)
+            else:
+                pipes.log.info(event["text"])
 
     return report
 
 
 if __name__ == "__main__":
-    with open_dagster_pipes() as pipes:
-        status = main(Path(sys.argv[1]), report_to(pipes))
+    path = Path(sys.argv[1])
+    with open_dagster_pipes() as pipes, console_report() as console:
+        status = main(path, report_through(pipes, path, console))
     sys.exit(status)
