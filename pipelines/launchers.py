@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster import AssetExecutionContext, DagsterPipesExecutionError, PipesSubprocessClient
+from dagster import AssetExecutionContext, PipesSubprocessClient
+from dagster._core.errors import DagsterPipesExecutionError
 
 from assets.resources import TrainerLauncher
 from pipelines.trainer import failure_file
