@@ -16,7 +16,9 @@ ATTENTION_PATTERNS: "Registry[AttentionPattern]" = Registry(
 )
 
 
-def _preset(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:
+def _preset(
+    hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **more: Any
+) -> dict[str, Any]:
     return {
         "hidden_size": hidden,
         "intermediate_size": intermediate,
@@ -27,12 +29,14 @@ def _preset(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: i
     }
 
 
-# Keys of sumi_core.config.ModelConfig. sumi-7b: Tohoku's Sumi (arXiv 2606.19005), vocabulary 100,278.
+# Keys of sumi_core.config.ModelConfig. Parameters, with the vocabulary that they are quoted for: nano 1.00 M (1,024),
+# tiny 10.1 M (4,096), small 124 M and base 360 M (50,257; tied, as GPT-2 counts), 1b 1.11 G (50,257),
+# sumi-7b 7.77 G (100,278): Tohoku's Sumi, arXiv 2606.19005.
 PRESETS: dict[str, dict[str, Any]] = {
     "nano": _preset(128, 352, 4, 4, 2),
     "tiny": _preset(320, 864, 6, 5, 5),
-    "small": _preset(768, 2048, 12, 12, 12),
-    "base": _preset(1024, 2816, 24, 16, 16),
+    "small": _preset(768, 2048, 12, 12, 12, tie_embeddings=True),
+    "base": _preset(1024, 2816, 24, 16, 16, tie_embeddings=True),
     "1b": _preset(2048, 5632, 20, 32, 8, rope_theta=500_000.0),
     "sumi-7b": _preset(4096, 12288, 36, 32, 8, rope_theta=500_000.0),
 }

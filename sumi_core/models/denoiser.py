@@ -1,0 +1,156 @@
+"""The denoiser: tokens (noisy or not) in, logits over clean tokens out."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.models.layers import (
+    Block,
+    Embedding,
+    Linear,
+    Modulation,
+    RMSNorm,
+    Rotary,
+    TimeEmbedding,
+    modulate,
+)
+
+if TYPE_CHECKING:
+    from sumi_core.config import ModelConfig
+
+
+class Transformer(nn.Module):
+    """Everything but the head, under the names of stock transformers' ``model.*``."""
+
+    def __init__(self, config: ModelConfig, num_states: int) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(num_states, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.rotary = Rotary(config.hidden_size // config.num_heads, config.rope_theta)
+        adaptive = config.time_conditioning == "adaln"
+        self.time_embedding = TimeEmbedding() if adaptive else None
+        self.modulation = Modulation(config.hidden_size, 2) if adaptive else None
+
+
+class Denoiser(nn.Module):
+    """A LLaMA-style transformer over ``num_states`` states, its attention pattern fixed by the configuration.
+
+    Without QK-norm and time conditioning its parameters are, name by name, those of stock transformers'
+    EuroBertForMaskedLM (bidirectional) or LlamaForCausalLM (causal).
+
+    config: the `model` section of an experiment. num_states: S, the vocabulary with the mask state if there is one.
+    seed: of the initial weights; None leaves them without values, for a caller who loads them. Under
+    ``torch.device("meta")`` nothing is allocated and the shapes can be counted.
+
+    >>> from sumi_core.config import ModelConfig
+    >>> logits = Denoiser(ModelConfig(), 258)(torch.zeros(2, 16, dtype=torch.int64))
+    >>> logits.shape
+    torch.Size([2, 16, 258])
+    """
+
+    def __init__(self, config: ModelConfig, num_states: int, *, seed: int | None = 0) -> None:
+        super().__init__()
+        self.config, self.num_states = config, num_states
+        self.pattern = ATTENTION_PATTERNS.build(config.attention, {})
+        self.model = Transformer(config, num_states)
+        self.lm_head = Linear(config.hidden_size, num_states)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        if seed is not None:
+            self.initialize(seed)
+
+    # --- tokens to logits -------------------------------------------------------------------------------------------
+
+    def forward(self, tokens: Tensor, t: Tensor | None = None) -> Tensor:
+        """Logits ``[B, L, S]`` for tokens ``[B, L]`` int64 at noise level t (``[B]``, ``[B, 1]`` or ``[B, L]``).
+
+        A denoiser without time conditioning ignores t; one with it raises ValueError where t is None.
+        """
+        logits: Tensor = self.lm_head(self.features(tokens, t))
+        return logits
+
+    def features(self, tokens: Tensor, t: Tensor | None = None) -> Tensor:
+        """What the head reads, ``[B, L, D]``: for losses that never hold all the logits."""
+        return self.encode(self.embed(tokens), t)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Input embeddings ``[B, L, D]``: the one place where tokens become vectors."""
+        embedded: Tensor = self.model.embed_tokens(tokens)
+        return embedded
+
+    def encode(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        """Features ``[B, L, D]`` of input embeddings x ``[B, L, D]``, whatever made them."""
+        model, time = self.model, None
+        if model.time_embedding is not None:
+            if t is None:
+                raise ValueError("this denoiser is conditioned on time (adaln): give the noise level t")
+            time = model.time_embedding(t)
+        rotary = model.rotary(x.shape[1], x.device)
+        sdpa = self.pattern.sdpa_arguments(x.shape[1], x.device)
+        for block in model.layers:
+            x = block(x, rotary, sdpa, time)
+        x = model.norm(x)
+        return x if model.modulation is None else modulate(x, *model.modulation(time))
+
+    # --- weights ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> None:
+        """Fill the weights: normal with ``init_std``; projections into the residual stream divided by
+        sqrt(2·num_layers) (GPT-2), since so many are added up; gains one; modulations zero.
+
+        Each parameter draws from its own generator, addressed by (seed, name), on the CPU: the same on every device,
+        and denoisers that differ in one part start alike in all others. The global random state is not touched.
+        """
+        into_stream = ("o_proj.weight", "down_proj.weight")
+        residual = 1 / math.sqrt(2 * self.config.num_layers)
+        for name, parameter in self.named_parameters():
+            if parameter.is_meta:
+                continue
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+            elif "modulation" in name:
+                parameter.zero_()
+            else:
+                std = self.config.init_std * (residual if name.endswith(into_stream) else 1.0)
+                generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict with shared tensors once (tied head: without ``lm_head.weight``), as safetensors wants it."""
+        return {name: parameter.detach().contiguous() for name, parameter in self.named_parameters()}
+
+    # --- size and cost ----------------------------------------------------------------------------------------------
+
+    def num_parameters(self, *, embeddings: bool = True) -> int:
+        """Parameters, a tied table counted once. ``embeddings=False`` leaves out the token table and the head."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        if embeddings:
+            return total
+        tables = {id(p): p.numel() for p in (self.model.embed_tokens.weight, self.lm_head.weight)}
+        return total - sum(tables.values())
+
+    def flops_per_token(self, length: int) -> float:
+        """Training FLOPs (forward and backward) for one token in sequences of ``length``.
+
+        The convention of PaLM (2204.02311, appendix B): 6 for each weight that multiplies the token, plus
+        12 · layers · hidden for each key it attends to (all ``length`` of them, half in a causal pattern). The head
+        counts even where it is tied; the table look-up, norms, softmax and the time conditioning do not.
+        """
+        maps = [self.lm_head, *(m for m in self.model.layers.modules() if isinstance(m, nn.Linear))]
+        conditioning = {m.proj for m in self.modules() if isinstance(m, Modulation)}
+        matmul = sum(m.weight.numel() for m in maps if m not in conditioning)
+        attention = 12 * self.config.num_layers * self.config.hidden_size * self.pattern.attended(length)
+        return 6.0 * matmul + attention
+
+
+def build_denoiser(model: ModelConfig, num_states: int, seed: int = 0) -> Denoiser:
+    """The denoiser of an experiment, initialised from ``seed``."""
+    return Denoiser(model, num_states, seed=seed)
