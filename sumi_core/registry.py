@@ -13,16 +13,18 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: ``did you mean 'uniform'?``, or the list of what is known."""
+def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) -> str:
+    """A hint for a misspelt name: ``did you mean 'uniform'?``, or else the list of what is known (or ``show``)."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(sorted(known if show is None else show))}"
 
 
 class UnknownName(KeyError):
@@ -65,4 +67,5 @@ class Registry(Generic[T]):
 
     def build(self, name: str, options: Mapping[str, Any], **context: Any) -> T:
         """Construct the part: ``Class(Options(**options), **context)``."""
-        return self.get(name)(self.options(name)(**options), **context)
+        part: Any = self.get(name)
+        return cast(T, part(self.options(name)(**options), **context))

@@ -22,17 +22,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any, NamedTuple
 
 from sumi_core.config import ConfigError, Experiment, check_keys, merge, resolve
 from sumi_core.registry import nearest
+from sumi_core.typed import typed_value
+from sumi_core.yaml_files import parse_yaml, read_yaml
 
 FILE_KEYS = ("base", "description", "axes")  # what a file may hold beside the sections of an Experiment
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)*")
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """An experiment file, expanded."""
+    """An experiment file, expanded. ``refused`` holds the cells that the given overrides do not fit, and why."""
 
     name: str
     file: Path
     description: str
     axes: dict[str, list[str]]  # axis → labels
     cells: tuple[Cell, ...] = field(repr=False)
+    refused: dict[str, ConfigError] = field(default_factory=dict, repr=False)
 
 
 def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> dict[str, Sweep]:
@@ -66,9 +67,11 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> dict[str, Sweep]
             str(folder), "", "there is no experiments folder; run sumi from a project, or name one with --project"
         )
     sweeps: dict[str, Sweep] = {}
-    for file in sorted(folder.rglob("*.yaml")):
+    for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
         if file.relative_to(folder).parts[0] == "base":
             continue
+        if file.suffix == ".yml":
+            raise ConfigError(str(file), "", "experiment files end in .yaml; rename it")
         if file.stem in sweeps:
             raise ConfigError(
                 str(file), "", f"the name '{file.stem}' is taken by {sweeps[file.stem].file}; rename one of the files"
@@ -78,47 +81,59 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> dict[str, Sweep]
 
 
 def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep:
-    """Read, inherit, expand and validate one experiment file."""
+    """Read, inherit, expand and validate one experiment file.
+
+    Raises ConfigError for the first mistake in it or its bases. Overrides may fit some cells and not others (a noise
+    schedule means nothing to an autoregressive cell), so those they do not fit are put aside in ``refused``."""
     overrides = tuple(overrides)
-    data = _inherit(file, folder, ())
-    description = data.pop("description", "") or ""
-    axes = data.pop("axes", None)
-    points = _expand(axes, file) if axes is not None else [((), {})]
+    if not _NAME.fullmatch(file.stem):
+        raise ConfigError(str(file), "", "a file's name names its cells; use letters, digits, '_', '+' and '-'")
+    files = _inherit(file, folder, ())
+    own = files[0].data
+    description = typed_value(str, own.get("description") or "", str(file), "description")
+    points = _expand(own["axes"], file) if "axes" in own else [((), {})]
+    changes = [_Layer("command line", parse_overrides(overrides))] if overrides else []
     cells: dict[str, Cell] = {}
+    refused: dict[str, ConfigError] = {}
     for labels, settings in points:
-        merged = merge(data, settings)
-        where = str(file)
-        if overrides:
-            merged = merge(merged, parse_overrides(overrides))
         key = ".".join([file.stem, *(label for _, label in labels)])
-        if key in cells:
+        if key in cells or key in refused:
             raise ConfigError(str(file), "axes", f"two cells are called '{key}'; give their labels different names")
-        cells[key] = Cell(key, file.stem, dict(labels), resolve(merged, where), overrides)
-    shown: dict[str, list[str]] = {}
-    for cell in cells.values():
-        for axis, label in cell.labels.items():
-            if label not in shown.setdefault(axis, []):
-                shown[axis].append(label)
-    return Sweep(file.stem, file, str(description), shown, tuple(cells.values()))
+        layers = [_Layer(str(file), settings), *files]
+        experiment = _resolve_layers(layers)
+        if changes:
+            try:
+                experiment = _resolve_layers([*changes, *layers])
+                _refuse_untrue_labels(key, settings, [*changes, *layers])
+            except ConfigError as error:
+                refused[key] = error
+                continue
+        cells[key] = Cell(key, file.stem, dict(labels), experiment, overrides)
+    names = list(dict.fromkeys(axis for labels, _ in points for axis, _ in labels))
+    axes = {name: list(dict.fromkeys(dict(labels)[name] for labels, _ in points)) for name in names}
+    return Sweep(file.stem, file, description, axes, tuple(cells.values()), refused)
 
 
 def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[Cell]:
-    """The cells that names or globs ask for: a sweep's name means all of its cells. Raises ConfigError on no match."""
+    """The cells that names or globs ask for: a sweep's name means all of its cells.
+
+    Raises ConfigError when a pattern matches nothing, or a cell that the overrides do not fit."""
+    every = {cell.key: (sweep.name, cell) for sweep in sweeps.values() for cell in sweep.cells}
+    refused = {key: (sweep.name, error) for sweep in sweeps.values() for key, error in sweep.refused.items()}
     chosen: dict[str, Cell] = {}
-    every = [cell for sweep in sweeps.values() for cell in sweep.cells]
     for pattern in patterns:
-        found = [
-            c
-            for c in every
-            if c.sweep == pattern or c.key == pattern or fnmatchcase(c.key, pattern) or fnmatchcase(c.sweep, pattern)
-        ]
+
+        def asked(key: str, sweep: str, pattern: str = pattern) -> bool:
+            return pattern in (key, sweep) or fnmatchcase(key, pattern) or fnmatchcase(sweep, pattern)
+
+        for key, (sweep, error) in refused.items():
+            if asked(key, sweep):
+                raise ConfigError(error.where, error.key, f"{error.problem} (cell {key})")
+        found = {key: cell for key, (sweep, cell) in every.items() if asked(key, sweep)}
         if not found:
-            raise ConfigError(
-                "experiments",
-                pattern,
-                f"no experiment or cell has this name; {nearest(pattern, [*sweeps, *(c.key for c in every)])}",
-            )
-        chosen.update((cell.key, cell) for cell in found)
+            known = nearest(pattern, [*sweeps, *every], show=list(sweeps))
+            raise ConfigError("experiments", pattern, f"no experiment or cell has this name; {known}")
+        chosen |= found
     return list(chosen.values())
 
 
@@ -137,76 +152,71 @@ def parse_overrides(dotlist: Iterable[str]) -> dict[str, Any]:
     for item in dotlist:
         if "=" not in item:
             raise ConfigError("command line", item, "expected key=value")
-    try:
-        data = OmegaConf.to_container(OmegaConf.from_dotlist(dotlist))
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError("command line", " ".join(dotlist), str(error).splitlines()[0]) from None
-    assert isinstance(data, dict)
+    data: dict[str, Any] = {}
+    for item in dotlist:
+        key, _, text = item.partition("=")
+        data = merge(data, _nest(key, parse_yaml(text, f"command line: {item}")))
     check_keys(data, "command line")
-    return data  # type: ignore[return-value]
+    return data
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice and reads ``1e-3`` as a number."""
+class _Layer(NamedTuple):
+    """What one place says, and how to name the place in a complaint."""
+
+    where: str
+    data: dict[str, Any]
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{key}' is written twice", key_node.start_mark
-            )
-        seen.add(key)
-    return dict(loader.construct_mapping(node, deep=True))
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*)(\.[0-9_]*)?([eE][-+]?[0-9]+)$"),
-    list("-+0123456789"),
-)
-
-
-def _read(file: Path) -> dict[str, Any]:
+def _resolve_layers(layers: list[_Layer]) -> Experiment:
+    """Merge layers, the first on top, and resolve them. A complaint names the layer that wrote the key."""
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged = merge(merged, {key: value for key, value in layer.data.items() if key not in FILE_KEYS})
     try:
-        data = _Loader(file.read_text(encoding="utf-8")).get_single_data()  # a SafeLoader: plain data only
-    except FileNotFoundError:
-        raise ConfigError(str(file), "", "no such file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(str(file), "", "not UTF-8 text; save the file as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}" if mark else "somewhere"
-        raise ConfigError(str(file), line, f"not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(str(file), "", f"expected a mapping of sections, got {type(data).__name__}")
-    check_keys(data, str(file), extra=FILE_KEYS)
-    return data
+        return resolve(merged, layers[0].where)
+    except ConfigError as error:
+        raise ConfigError(_writer(layers, error.key), error.key, error.problem) from None
 
 
-def _inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _writer(layers: list[_Layer], key: str) -> str:
+    """The topmost layer that wrote the key, or else the nearest key around it."""
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        for layer in layers:
+            value: Any = layer.data
+            for part in parts[:length]:
+                value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+            if value is not _ABSENT:
+                return layer.where
+    return layers[0].where
+
+
+def _refuse_untrue_labels(key: str, settings: dict[str, Any], layers: list[_Layer]) -> None:
+    """Refuse overrides that undo what a cell's labels say of it."""
+    overridden, labelled = _resolve_layers(layers), _resolve_layers([_Layer("labels", settings), *layers])
+    if overridden != labelled:
+        problem = f"'{key}' is named for a key that these overrides change; choose another cell, or drop the override"
+        raise ConfigError("command line", "", problem)
+
+
+def _inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+    """The file and its bases, each as it is written."""
     if file in seen:
-        raise ConfigError(str(file), "base", f"inherits from itself through {' → '.join(p.stem for p in seen)}")
-    data = _read(file)
-    base = data.pop("base", None)
+        chain = " → ".join(str(p.relative_to(folder).with_suffix("")) for p in (*seen, file))
+        raise ConfigError(str(seen[-1]), "base", f"{chain} is a circle; remove one of these bases")
+    data = read_yaml(file)
+    check_keys(data, str(file), extra=FILE_KEYS)
+    base = data.get("base")
     if base is None:
-        return data
+        return [_Layer(str(file), data)]
     parent = folder / f"{base}.yaml"
     if not parent.is_file():
-        known = [str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml")]
+        known = [str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml") if p != file]
         raise ConfigError(str(file), "base", f"there is no {parent}; {nearest(str(base), known)}")
-    inherited = _inherit(parent, folder, (*seen, file))
-    inherited.pop("description", None)
-    inherited.pop("axes", None)
-    return merge(inherited, data)
+    return [_Layer(str(file), data), *_inherit(parent, folder, (*seen, file))]
 
 
 def _expand(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
