@@ -109,9 +109,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, num_tokens: int, where: Tenso
     """
     rows = None if where is None else where.reshape(-1).nonzero().squeeze(1)
     term = CrossEntropy(targets.reshape(-1))
-    return rowwise(term, logits.reshape(-1, logits.shape[-1]), width=num_tokens, rows=rows).view(
-        targets.shape
-    )
+    return rowwise(term, logits.reshape(-1, logits.shape[-1]), width=num_tokens, rows=rows).view(targets.shape)
 
 
 def pick(table: Tensor, index: Tensor) -> Tensor:

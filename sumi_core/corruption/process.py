@@ -121,12 +121,7 @@ class ForwardProcess(ABC):
         at_z = z.unsqueeze(-1)
         ratio_model = model / model.gather(-1, at_z)
         ratio_true = true / true.gather(-1, at_z)
-        gap = (
-            ratio_model
-            - ratio_true
-            + torch.xlogy(ratio_true, ratio_true)
-            - torch.xlogy(ratio_true, ratio_model)
-        )
+        gap = ratio_model - ratio_true + torch.xlogy(ratio_true, ratio_true) - torch.xlogy(ratio_true, ratio_model)
         # Where nothing jumps into z the ratios may be 0/0 and mean nothing.
         return torch.where(rates > 0, rates * gap, torch.zeros_like(gap)).sum(-1)
 

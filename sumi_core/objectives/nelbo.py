@@ -9,7 +9,7 @@ per position, summed over positions (design: math.md 1 and 2). The process suppl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.objectives.objective import Likelihood, Loss, Objective, per_sequence
+from sumi_core.typed import choice, number
 
 
 class Nelbo(Objective):
@@ -31,14 +32,10 @@ class Nelbo(Objective):
 
     @dataclass
     class Options(Objective.Options):
-        time_epsilon: float = field(
-            default=1e-3, metadata={"above": 0.0, "high": 0.4}
-        )  # train on t in [ε, 1 − ε]
-        weighting: str = field(default="elbo", metadata={"choices": ("elbo", "snr")})
+        time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # train on t in [ε, 1 − ε]
+        weighting: str = choice("elbo", "elbo", "snr")
 
-    def __init__(
-        self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int
-    ) -> None:
+    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
         super().__init__(options, process=process, num_tokens=num_tokens, eos_id=eos_id)
         assert process is not None
         self.process = process

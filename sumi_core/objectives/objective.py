@@ -61,13 +61,9 @@ class Objective(ABC):
     exact: ClassVar[bool] = False  # is nats() the likelihood itself, or an upper bound on −log p
     default_sampler: ClassVar[dict[str, Any]] = {"name": "ancestral"}
 
-    def __init__(
-        self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int
-    ) -> None:
+    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
         if self.needs_process and process is None:
-            raise ValueError(
-                f"objective {type(self).__name__} needs a corruption process; name one under 'process'"
-            )
+            raise ValueError(f"objective {type(self).__name__} needs a corruption process; name one under 'process'")
         self.num_tokens = num_tokens
         self.eos_id = eos_id
 

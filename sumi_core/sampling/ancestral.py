@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
 from sumi_core.data.noise import Noise
 from sumi_core.sampling.sampler import Sampler
+from sumi_core.typed import choice
 
 _LOG_SNR_END = 9.0  # α from 1.2e-4 to 1 − 1.2e-4, Sumi's range
 
@@ -24,11 +25,9 @@ class Ancestral(Sampler):
 
     @dataclass
     class Options(Sampler.Options):
-        spacing: str = field(default="time", metadata={"choices": ("time", "log_snr")})
+        spacing: str = choice("time", "time", "log_snr")
 
-    def __init__(
-        self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int
-    ) -> None:
+    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
         super().__init__(options, process=process, num_tokens=num_tokens, eos_id=eos_id)
         self.options = options
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
 from sumi_core.data.noise import Noise
 from sumi_core.sampling.sampler import Sampler
+from sumi_core.typed import number
 
 
 class LeftToRight(Sampler):
@@ -23,11 +24,9 @@ class LeftToRight(Sampler):
 
     @dataclass
     class Options(Sampler.Options):
-        temperature: float = field(default=1.0, metadata={"low": 0.0})
+        temperature: float = number(1.0, low=0.0)
 
-    def __init__(
-        self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int
-    ) -> None:
+    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
         super().__init__(options, process=process, num_tokens=num_tokens, eos_id=eos_id)
         self.options = options
 

@@ -31,13 +31,9 @@ class Sampler(ABC):
 
     needs_process: bool = True
 
-    def __init__(
-        self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int
-    ) -> None:
+    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
         if self.needs_process and process is None:
-            raise ValueError(
-                f"sampler {type(self).__name__} needs a corruption process; choose another sampler"
-            )
+            raise ValueError(f"sampler {type(self).__name__} needs a corruption process; choose another sampler")
         self.process = process
         self.num_tokens = num_tokens
         self.eos_id = eos_id
@@ -63,9 +59,7 @@ class Sampler(ABC):
             raise ValueError(f"sampling needs at least 1 step and 1 text, got {steps} steps and {num} texts")
         prompt = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
         if prompt.ndim != 1 or len(prompt) >= length:
-            raise ValueError(
-                f"a prompt of shape {list(prompt.shape)} leaves nothing to write in {length} tokens"
-            )
+            raise ValueError(f"a prompt of shape {list(prompt.shape)} leaves nothing to write in {length} tokens")
         if len(prompt) and (int(prompt.min()) < 0 or int(prompt.max()) >= self.num_tokens):
             raise ValueError(f"the prompt holds ids outside the vocabulary of {self.num_tokens} tokens")
         frozen = torch.arange(length, device=device) < len(prompt)

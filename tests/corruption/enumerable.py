@@ -7,6 +7,7 @@ under test; only α(t) is taken from the schedule.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.corruption.interpolating import Interpolating
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 CASES = [(process, schedule) for process in ("uniform", "absorbing") for schedule in ("linear", "cosine")]
 
@@ -57,9 +60,7 @@ def log_odds_quadrature(epsilon: float, points: int) -> tuple[Tensor, Tensor]:
 class World:
     """A random joint distribution p(x_1 … x_L), and exact inference in it under interpolating noise."""
 
-    def __init__(
-        self, process: str, schedule: str = "linear", *, tokens: int = 4, length: int = 2, seed: int = 0
-    ):
+    def __init__(self, process: str, schedule: str = "linear", *, tokens: int = 4, length: int = 2, seed: int = 0):
         generator = torch.Generator().manual_seed(seed)
         self.process = build_process(process, schedule, tokens)
         self.pi = pi_of(process, tokens)
@@ -82,8 +83,8 @@ class World:
 
     def evidence(self, z: Tensor, t: Tensor) -> Tensor:
         """q_t(z_j | x_j) for every sequence x: ``[B, M, L]``."""
-        q = self.q(t)
-        return torch.stack([q[b][self.x, z[b]] for b in range(len(z))])
+        rows = torch.arange(len(z))[:, None, None]
+        return self.q(t)[rows, self.x[None], z[:, None, :]]
 
     def marginal(self, t: float) -> Tensor:
         """p_t(z) over ``self.z``: ``[Z]``."""
@@ -123,30 +124,32 @@ class World:
         return logits
 
 
-def expected_bound(world: World, denoiser, epsilon: float, points: int = 96) -> dict[str, float]:
-    """The three terms of the bound, averaged over p(x) and every z, integrated over t. Nats per sequence."""
+def expected_bound(
+    world: World, denoiser: Denoiser, epsilon: float, points: int = 96, p: Tensor | None = None
+) -> dict[str, float]:
+    """The three terms of the bound, averaged over texts and every z, integrated over t. Nats per sequence.
+
+    p: ``[M]`` weights of the texts, the world's own unless given.
+    """
     process = world.process
+    p = world.p if p is None else p
     x = world.x.repeat_interleave(len(world.z), 0)
     z = world.z.repeat(len(world.x), 1)
 
-    def expectation(term, t: float) -> float:
+    def expectation(term: Callable[..., Tensor], t: float) -> float:
         levels = torch.full((len(world.z),), t, dtype=torch.float64)
         logits = denoiser(world.z, levels).repeat(len(world.x), 1, 1)
         q = world.q(levels[:1])[0]
-        weight = world.p.repeat_interleave(len(world.z)) * q[x, z].prod(-1)
+        weight = p.repeat_interleave(len(world.z)) * q[x, z].prod(-1)
         possible = weight > 0
         value = term(logits[possible], x[possible], z[possible], levels[:1, None])
         return float((weight[possible] * value.sum(-1)).sum())
 
     nodes, weights = log_odds_quadrature(epsilon, points)
-    diffusion = sum(
-        w * expectation(process.bound_integrand, t)
-        for t, w in zip(nodes.tolist(), weights.tolist(), strict=True)
-    )
+    pairs = zip(nodes.tolist(), weights.tolist(), strict=True)
+    diffusion = sum(weight * expectation(process.bound_integrand, t) for t, weight in pairs)
     reconstruction = expectation(process.reconstruction, epsilon)
-    prior = (
-        world.p * process.prior(world.x, torch.full((1, 1), 1 - epsilon, dtype=torch.float64)).sum(-1)
-    ).sum()
+    prior = p @ process.prior(world.x, torch.full((1, 1), 1 - epsilon, dtype=torch.float64)).sum(-1)
     return {"diffusion": diffusion, "reconstruction": reconstruction, "prior": float(prior)}
 
 
@@ -157,9 +160,7 @@ def end_gaps(world: World, epsilon: float) -> dict[str, float]:
     factorised: E[KL(p(x|z_ε) ‖ Π_i p(x_i|z_ε))], the last step reads every position off on its own.
     """
     noisy, clean = world.marginal(1 - epsilon), world.marginal(epsilon)
-    guess = world.q(torch.tensor([1 - epsilon], dtype=torch.float64))[0].mean(
-        0
-    )  # of a uniformly guessed token
+    guess = world.q(torch.tensor([1 - epsilon], dtype=torch.float64))[0].mean(0)  # of a uniformly guessed token
     start = guess[world.z].prod(-1)
     start_gap = torch.xlogy(noisy, noisy / start).sum()
 

@@ -89,9 +89,7 @@ def test_duo(schedule):
     a, b = V * alpha + 1 - alpha, 1 - alpha
     true_z = torch.where(z == x, a, b)
     braces = V * true_z / model_z - V + a * a.log() + (V - 1) * b * b.log()
-    braces = (
-        braces - V * true_z.log() + V * model_z.log() - b * model.log().sum(-1) - V * alpha * model_x.log()
-    )
+    braces = braces - V * true_z.log() + V * model_z.log() - b * model.log().sum(-1) - V * alpha * model_x.log()
     expected = -slope / (V * alpha * true_z) * braces
     torch.testing.assert_close(process.bound_integrand(logits, x, z, t), expected, **CLOSE)
 
@@ -120,9 +118,7 @@ def test_mdlm(schedule):
     """MDLM, Eq. 10: −α′/(1−α) times the cross-entropy of the masked positions; 1/t for α = 1 − t."""
     process = build_process("absorbing", schedule, V)
     logits, x, z, t = draw(process)
-    nats = torch.nn.functional.cross_entropy(
-        logits[..., :V].reshape(-1, V), x.reshape(-1), reduction="none"
-    ).view(B, L)
+    nats = torch.nn.functional.cross_entropy(logits[..., :V].reshape(-1, V), x.reshape(-1), reduction="none").view(B, L)
     weight = -process.schedule.dalpha(t) / (1 - process.schedule.alpha(t))
     if schedule == "linear":
         torch.testing.assert_close(weight, 1 / t, rtol=1e-12, atol=0)
@@ -153,9 +149,7 @@ def test_square_shapes_do_not_mix_batch_and_position():
     x, z = (torch.randint(n, (n, n), generator=generator) for _ in range(2))
     t = torch.linspace(0.1, 0.9, n, dtype=torch.float64)[:, None]
     for function in (process.bound_integrand, process.reconstruction):
-        alone = torch.cat(
-            [function(logits[i : i + 1], x[i : i + 1], z[i : i + 1], t[i : i + 1]) for i in range(n)]
-        )
+        alone = torch.cat([function(logits[i : i + 1], x[i : i + 1], z[i : i + 1], t[i : i + 1]) for i in range(n)])
         torch.testing.assert_close(function(logits, x, z, t), alone)
     alone = torch.cat(
         [process.reverse(logits[i : i + 1], z[i : i + 1], t[i : i + 1], t[i : i + 1] / 2) for i in range(n)]

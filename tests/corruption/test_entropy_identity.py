@@ -38,9 +38,7 @@ def test_no_term_can_be_dropped(process, schedule, term):
 @pytest.mark.parametrize(("process", "schedule"), CASES)
 def test_the_cut_vanishes_with_epsilon(process, schedule):
     world = World(process, schedule, seed=1)
-    totals = [
-        sum(expected_bound(world, world.denoiser, epsilon, 128).values()) for epsilon in (1e-2, 1e-4, 1e-6)
-    ]
+    totals = [sum(expected_bound(world, world.denoiser, epsilon, 128).values()) for epsilon in (1e-2, 1e-4, 1e-6)]
     excess = [total - world.entropy for total in totals]
     assert excess[0] > excess[1] > excess[2] > -1e-9
     assert excess[2] < 1e-5

@@ -87,9 +87,7 @@ def test_a_row_is_corrupted_alike_in_any_batch(process):
 def test_marginal_likelihood_and_transition_are_one_kernel(process, schedule):
     process = build_process(process, schedule, V)
     S, alpha = process.num_states, process.schedule.alpha(torch.tensor(0.4, dtype=torch.float64))
-    kernel = alpha * torch.eye(S, dtype=torch.float64) + (1 - alpha) * pi_of(
-        process.__class__.__name__.lower(), V
-    )
+    kernel = alpha * torch.eye(S, dtype=torch.float64) + (1 - alpha) * pi_of(process.__class__.__name__.lower(), V)
     t = torch.full((1, 1), 0.4, dtype=torch.float64)
     x, z = torch.meshgrid(torch.arange(V), torch.arange(S), indexing="ij")
     torch.testing.assert_close(process.likelihood(z, x, t), kernel[:V])
@@ -175,9 +173,7 @@ def test_a_foreign_schedule_reaches_corruption_and_bound_alike(process):
     # The bound at level t of one schedule is that of the other at equal α, times the ratio of dα/dt.
     linear = build_process(process, "linear", V)
     x = torch.full((1, 4), 2)
-    logits = torch.randn(
-        1, 4, built.num_states, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    logits = torch.randn(1, 4, built.num_states, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ours = built.bound_integrand(logits, x, z[:1, :4], t)
     theirs = linear.bound_integrand(logits, x, z[:1, :4], 1 - built.schedule.alpha(t))
     torch.testing.assert_close(ours, theirs * 3 * 0.6**2)

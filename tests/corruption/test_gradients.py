@@ -31,9 +31,7 @@ def test_gradient_against_finite_differences(process, schedule):
 
 @pytest.mark.parametrize(("process", "schedule"), CASES)
 @pytest.mark.parametrize("entries", [1, 20, 10**9])  # a row a chunk, a few rows, everything at once
-def test_gradient_equals_autograd_of_the_general_form_at_any_chunk_size(
-    process, schedule, entries, monkeypatch
-):
+def test_gradient_equals_autograd_of_the_general_form_at_any_chunk_size(process, schedule, entries, monkeypatch):
     monkeypatch.setitem(rowwise_module._CHUNK_ENTRIES, "cpu", entries)
     process = build_process(process, schedule, 9)
     logits, x, z, t = draw(process, batch=5, length=7)
@@ -109,9 +107,7 @@ def test_cross_entropy_equals_pytorchs():
     logits = torch.randn(3, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(7, (3, 5), generator=generator)
     ours = cross_entropy(logits, targets, 7)
-    theirs = torch.nn.functional.cross_entropy(
-        logits[..., :7].reshape(-1, 7), targets.reshape(-1), reduction="none"
-    )
+    theirs = torch.nn.functional.cross_entropy(logits[..., :7].reshape(-1, 7), targets.reshape(-1), reduction="none")
     torch.testing.assert_close(ours.reshape(-1), theirs)
     weight = torch.rand(3, 5, generator=generator, dtype=torch.float64)
     mine, reference = (

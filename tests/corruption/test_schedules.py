@@ -4,9 +4,7 @@ import torch
 from sumi_core.corruption import SCHEDULES
 
 NAMES = ["linear", "cosine"]
-GRID = torch.cat(
-    [torch.tensor([1e-9, 1e-6, 1e-3]), torch.linspace(0.01, 0.99, 41), torch.tensor([0.999])]
-).double()
+GRID = torch.cat([torch.tensor([1e-9, 1e-6, 1e-3]), torch.linspace(0.01, 0.99, 41), torch.tensor([0.999])]).double()
 
 
 def build(name):
@@ -74,6 +72,4 @@ def test_nearly_pure_noise_does_not_cancel(name):
 def test_cosine_is_the_published_one():
     """MD4 (2406.04329), Table 1: α = 1 − cos(π/2 (1 − t))."""
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
-    torch.testing.assert_close(
-        build("cosine").alpha(t), 1 - torch.cos(torch.pi / 2 * (1 - t)), rtol=0, atol=1e-15
-    )
+    torch.testing.assert_close(build("cosine").alpha(t), 1 - torch.cos(torch.pi / 2 * (1 - t)), rtol=0, atol=1e-15)
