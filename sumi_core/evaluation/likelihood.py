@@ -1,0 +1,280 @@
+"""How well a model predicts validation text: nats per sequence, and bits per byte with their standard errors.
+
+**Bits per byte** = total nats / ln 2 / UTF-8 bytes of the same sequences. The nats of end-of-text tokens are counted;
+their bytes are 0. Nats of a diffusion model are the tight variational bound (diffusion + reconstruction + prior term),
+an upper bound estimated by Monte Carlo; those of an autoregressive model are exact.
+
+Every cell that shares an ``evaluation`` section is measured on the same sequences, noise levels and noise, which makes
+differences between cells paired:
+
+* draw ``k`` of sequence ``i`` (of N, with K draws each) takes its corruption noise from step 0, example i·K + k;
+* its level is t = ε + (1 − 2ε)·frac(u + k/K + i/(N·K)), u from (seed, "time", 0): K evenly spaced levels for each
+  sequence (systematic sampling) and an even grid of N·K levels over all of them.
+
+Two errors are reported. ``bits_per_byte_stderr``: had other validation sequences of this kind been drawn, sequences
+taken as independent units (neighbours cut from one long document are a little less than that); it contains the
+Monte-Carlo noise, since every sequence carries its own. ``bits_per_byte_mc_stderr``: had other noise levels and noise
+been drawn for these same sequences; 0 for an exact likelihood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sumi_core.data.batch import Batch
+from sumi_core.evaluation.statistics import ratio_estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sumi_core.config import EvaluationConfig
+    from sumi_core.corruption.process import DenoiserFunction
+    from sumi_core.objectives.objective import Objective
+
+Floats = NDArray[np.float64]
+TERMS = ("diffusion", "reconstruction", "prior")
+_NOISE = ("level", "alpha", "nats_per_alpha")
+
+
+class EvaluatedSequences(Protocol):
+    """What is read of a split: ``sumi_core.data.shards.PackedSequences``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> NDArray[np.integer[Any]]:
+        """Token ids ``[L]``."""
+        ...
+
+    def bytes(self, index: int) -> int:
+        """UTF-8 bytes of the text of a sequence; end-of-text tokens count none."""
+        ...
+
+
+@dataclass(frozen=True)
+class SequenceLikelihoods:
+    """Nats of N sequences with K draws each.
+
+    diffusion, reconstruction, prior: ``[N, K]`` nats of the whole sequence; each draw estimates all of it. level,
+    alpha, nats_per_alpha: ``[N, K]`` as in ``objectives.objective.Likelihood``; NaN for an exact likelihood, which has
+    no noise levels (then K = 1). bytes, tokens: ``[N]``. epsilon: levels were drawn on [ε, 1 − ε].
+    """
+
+    level: Floats
+    alpha: Floats
+    nats_per_alpha: Floats
+    diffusion: Floats
+    reconstruction: Floats
+    prior: Floats
+    bytes: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    epsilon: float
+    exact: bool
+
+    @property
+    def total(self) -> Floats:
+        """Nats of every draw, ``[N, K]``."""
+        return self.diffusion + self.reconstruction + self.prior
+
+    @property
+    def nats(self) -> Floats:
+        """Nats of every sequence, the mean over its draws, ``[N]``."""
+        return self.total.mean(axis=1)
+
+    def frame(self, text_digests: Sequence[str]) -> pd.DataFrame:
+        """One row for each (sequence, draw), as in likelihood.parquet; ``text_digests`` name the ``[N]`` texts."""
+        import pandas as pd
+
+        count, draws = self.level.shape
+        repeated: dict[str, Any] = {
+            "sequence": np.arange(count),
+            "text_digest": np.asarray(text_digests, dtype=object),
+            "bytes": self.bytes,
+            "tokens": self.tokens,
+        }
+        columns = {name: np.repeat(values, draws) for name, values in repeated.items()}
+        columns["draw"] = np.tile(np.arange(draws), count)
+        columns |= {name: getattr(self, name).reshape(-1) for name in (*_NOISE, *TERMS)}
+        return pd.DataFrame(columns)
+
+
+def evaluate_likelihood(
+    objective: Objective,
+    denoiser: DenoiserFunction,
+    sequences: EvaluatedSequences,
+    config: EvaluationConfig,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None,
+) -> SequenceLikelihoods:
+    """Measure the first ``config.sequences`` sequences (all, if there are fewer). The denoiser must be in eval mode.
+
+    The figures do not depend on ``batch_size`` beyond floating-point rounding. Raises ValueError when there are no
+    sequences, or a likelihood is not finite (naming the sequence).
+    """
+    count = min(config.sequences, len(sequences))
+    if count < 2:
+        raise ValueError(
+            f"the validation split holds {len(sequences)} sequence(s), too few to evaluate; "
+            "raise corpus.validation_fraction or lower shards.sequence_length"
+        )
+    draws = 1 if objective.exact else config.times_per_sequence
+    rows = count * draws
+    tokens = torch.from_numpy(np.stack([np.asarray(sequences[i], dtype=np.int64) for i in range(count)]))
+    found = {name: np.zeros(rows) for name in (*_NOISE, *TERMS)}
+    for start in range(0, rows, batch_size):
+        row = torch.arange(start, min(start + batch_size, rows))
+        sequence, draw = row // draws, row % draws
+        batch = Batch(
+            tokens=tokens[sequence].to(device),
+            examples=row,
+            positions=draw * count + sequence,
+            global_size=rows,
+            step=0,
+            seed=config.seed,
+        )
+        with torch.inference_mode():
+            measured = objective.nats(denoiser, batch, config.time_epsilon)
+        for name, values in found.items():
+            values[start : start + len(row)] = getattr(measured, name).double().cpu().numpy()
+        progress(min(start + batch_size, rows) / draws, count, "sequences", "likelihood")
+    if objective.exact:
+        for name in _NOISE:
+            found[name][:] = math.nan
+    shaped = {name: values.reshape(count, draws) for name, values in found.items()}
+    result = SequenceLikelihoods(
+        **shaped,
+        bytes=np.array([sequences.bytes(i) for i in range(count)], dtype=np.int64),
+        tokens=np.full(count, tokens.shape[1], dtype=np.int64),
+        epsilon=config.time_epsilon,
+        exact=objective.exact,
+    )
+    broken = np.flatnonzero(~np.isfinite(result.nats))
+    if broken.size:
+        raise ValueError(
+            f"the likelihood of {broken.size} of {count} validation sequences is not finite, first that of number "
+            f"{broken[0]}; the model has diverged or its process cannot reach that text"
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class LikelihoodSummary:
+    """The figures of a model on its sequences. Bits per byte, except nats_per_token; see the module for both errors."""
+
+    exact: bool  # False: every figure is an upper bound
+    bits_per_byte: float
+    bits_per_byte_stderr: float
+    bits_per_byte_mc_stderr: float  # NaN with one draw per sequence: it cannot be told apart then
+    nats_per_token: float
+    nats_per_token_stderr: float
+    diffusion_bits_per_byte: float  # the three add up to bits_per_byte; exact: all of it is in diffusion
+    reconstruction_bits_per_byte: float
+    prior_bits_per_byte: float
+    sequences: int
+    tokens: int
+    bytes: int
+
+    def figures(self) -> dict[str, Any]:
+        """Plain data; what is NaN is left out."""
+        data = dataclasses.asdict(self)
+        return {k: v for k, v in data.items() if not (isinstance(v, float) and math.isnan(v))}
+
+
+def summarize(measured: SequenceLikelihoods) -> LikelihoodSummary:
+    """Aggregate sequences as ratios of sums, Σ nats / Σ bytes. Raises ValueError when the sequences hold no text."""
+    if not measured.bytes.sum():
+        raise ValueError("the evaluated validation sequences hold no text; raise evaluation.sequences")
+    bits = ratio_estimate(measured.nats / math.log(2), measured.bytes)
+    per_token = ratio_estimate(measured.nats, measured.tokens)
+    scale = 1.0 / math.log(2) / float(measured.bytes.sum())
+    split = {f"{name}_bits_per_byte": float(getattr(measured, name).mean(axis=1).sum() * scale) for name in TERMS}
+    return LikelihoodSummary(
+        exact=measured.exact,
+        bits_per_byte=bits.value,
+        bits_per_byte_stderr=bits.stderr,
+        bits_per_byte_mc_stderr=0.0 if measured.exact else monte_carlo_stderr(measured.total, measured.level) * scale,
+        nats_per_token=per_token.value,
+        nats_per_token_stderr=per_token.stderr,
+        **split,
+        sequences=len(measured.bytes),
+        tokens=int(measured.tokens.sum()),
+        bytes=int(measured.bytes.sum()),
+    )
+
+
+def monte_carlo_stderr(values: Floats, level: Floats) -> float:
+    """Standard error of Σ_i mean_k ``values[i, k]`` over the draws alone, the sequences held fixed.
+
+    values, level: ``[N, K]``. The levels form an even grid over all sequences, so the mean curve of the values over t
+    is integrated almost without error and is removed first (means of groups of about 32 neighbouring levels). What is
+    left varies within each sequence, more at some levels than at others: its levels are paired with their neighbours
+    (collapsed strata; Wolter, Introduction to Variance Estimation, 2007, section 2.5), which errs on the large side
+    when sequences differ in the shape of their curve. NaN for one draw per sequence.
+    """
+    count, draws = values.shape
+    if draws < 2:
+        return math.nan
+    flat, residual = values.reshape(-1), np.empty(values.size)
+    for group in np.array_split(np.argsort(level, axis=None, kind="stable"), max(1, round(values.size / 32))):
+        freedom = len(group) / (len(group) - 1)
+        residual[group] = (flat[group] - flat[group].mean()) * math.sqrt(freedom)
+    by_level = np.take_along_axis(residual.reshape(count, draws), np.argsort(level, axis=1, kind="stable"), axis=1)
+    variance = 0.0
+    for stratum in np.array_split(by_level, draws // 2, axis=1):
+        size = stratum.shape[1]
+        variance += float(stratum.var(axis=1, ddof=1).sum()) * size
+    return math.sqrt(variance) / draws
+
+
+def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame:
+    """Where in t the bound's diffusion term comes from: one row for each of ``bins`` equal intervals of [ε, 1 − ε].
+
+    Columns: low, high (levels t); bits_per_byte (this interval's part of the diffusion term; the column adds up to
+    it); per_t: the integrand, nats per token per unit of t; noise: mean share of tokens hit, 1 − α; per_alpha: nats per
+    token per unit of α, which compares models across schedules; per_t_stderr, per_alpha_stderr: over sequences; draws.
+    Intervals without a draw are left out. Empty for an exact likelihood, which has no noise levels.
+    """
+    import pandas as pd
+
+    columns = [
+        "low",
+        "high",
+        "bits_per_byte",
+        "per_t",
+        "per_t_stderr",
+        "noise",
+        "per_alpha",
+        "per_alpha_stderr",
+        "draws",
+    ]
+    if measured.exact:
+        return pd.DataFrame(columns=columns, dtype=float)
+    width = 1.0 - 2.0 * measured.epsilon
+    edges = measured.epsilon + width * np.linspace(0.0, 1.0, bins + 1)
+    member = np.clip(np.searchsorted(edges, measured.level, side="right") - 1, 0, bins - 1)
+    per_t = measured.diffusion / width / measured.tokens[:, None]
+    scale = 1.0 / measured.level.shape[1] / math.log(2) / float(measured.bytes.sum())
+    rows = []
+    for index in range(bins):
+        inside = member == index
+        hit = inside.any(axis=1)
+        if not hit.any():
+            continue
+        draws = inside.sum(axis=1)[hit]
+        curves = [
+            ratio_estimate(np.where(inside, values, 0.0).sum(axis=1)[hit], draws)
+            for values in (per_t, measured.nats_per_alpha)
+        ]
+        part = float(measured.diffusion[inside].sum() * scale)
+        noise = float((1.0 - measured.alpha[inside]).mean())
+        rows.append((edges[index], edges[index + 1], part, *curves[0], noise, *curves[1], int(draws.sum())))
+    return pd.DataFrame(rows, columns=columns)

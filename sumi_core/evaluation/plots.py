@@ -1,0 +1,206 @@
+"""Plots as PNG files. Each function draws one figure from plain tables and writes it; none touches global state.
+
+Colours are those of Okabe & Ito (2008), told apart by people with any kind of colour vision; lines differ in their
+marker too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
+_MARKERS = "os^Dv<>P"
+_GREY = "#8A8A8A"
+_LEGEND_ENTRIES = 16  # more would cover the plot
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of the comparison: a cell (``index`` gives its colour in every plot), or a yardstick (None)."""
+
+    label: str
+    value: float
+    stderr: float = math.nan
+    sign: str = ""  # "≤" a bound, "=" exact
+    index: int | None = None
+
+
+def plot_loss_history(histories: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
+    """Training and validation loss against tokens seen, one colour a cell; tokens on a logarithmic axis.
+
+    histories: by cell, a long table with columns step, tokens, name, value (history.parquet of pretrained_denoiser).
+    Names that end in ``loss`` or ``nats_per_token`` are drawn: validation solid with markers, training thin.
+    """
+    figure, axes = _figure(7.0, 4.2)
+    for index, (label, history) in enumerate(histories.items()):
+        if history.empty:
+            continue
+        colour, marker = _style(index)
+        losses = history[history["name"].str.endswith(("loss", "nats_per_token"))]
+        for name, group in losses.groupby("name", sort=True):
+            points = group[group["tokens"] > 0].sort_values("tokens")
+            validation = str(name).startswith("val")
+            style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45}
+            if validation:
+                style = {"linewidth": 1.6, "marker": marker, "markersize": 4}
+            shown = f"{label} ({'validation' if validation else 'training'})"
+            axes.plot(points["tokens"], points["value"], color=colour, label=shown, **style)
+    axes.set_xscale("log")
+    axes.set_xlabel("tokens seen in training")
+    axes.set_ylabel("loss (nats per token)")
+    return _save(figure, axes, path, title)
+
+
+def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
+    """Where the bound comes from: its part of the bits per byte in each interval of t, and what a token costs per unit
+    of α against the share of tokens hit, a curve that does not depend on the schedule.
+
+    curves: by cell, the table of ``likelihood.loss_by_level``. Exact likelihoods have none and are left out.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    part, curve_axes = figure.subplots(1, 2)
+    for index, (label, curve) in enumerate(curves.items()):
+        if curve.empty:
+            continue
+        colour, marker = _style(index)
+        middle = (curve["low"] + curve["high"]) / 2
+        common: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.4, "label": label}
+        part.plot(middle, curve["bits_per_byte"], **common)
+        curve_axes.errorbar(curve["noise"], curve["per_alpha"], yerr=curve["per_alpha_stderr"], capsize=2, **common)
+    part.set_ylabel("part of the bound in this interval (bits per byte)")
+    part.set_xlabel("noise level t (0: clean, 1: noise)")
+    curve_axes.set_ylabel("loss (nats per token per unit of α)")
+    curve_axes.set_xlabel("share of tokens hit, 1 − α")
+    for axes in (part, curve_axes):
+        axes.set_xlim(0, 1)
+        _tidy(axes)
+        axes.set_ylim(bottom=0)
+    _legend(part)
+    if title:
+        figure.suptitle(title)
+    return _write(figure, path)
+
+
+def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
+    """Bits per byte of cells (coloured, with ± one standard error) among the yardsticks (grey, dotted lines)."""
+    ordered = sorted(bars, key=lambda bar: bar.value)
+    figure, axes = _figure(8.0, 1.2 + 0.34 * len(ordered))
+    reach = max((bar.value for bar in ordered), default=1.0)
+    for row, bar in enumerate(ordered):
+        colour = "#D0D0D0" if bar.index is None else _style(bar.index)[0]
+        if bar.index is None:
+            axes.axvline(bar.value, color=_GREY, linewidth=0.8, linestyle=":", zorder=0)
+        known = bar.stderr > 0  # not of NaN either
+        axes.barh(row, bar.value, color=colour, height=0.7, xerr=bar.stderr if known else None, capsize=3)
+        error = f" ± {bar.stderr:.3f}" if known else ""
+        text = f"{bar.sign} {bar.value:.3f}{error}".strip()
+        axes.text(
+            bar.value + (bar.stderr if known else 0.0) + 0.015 * reach, row, text, va="center", ha="left", fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip
+    axes.set_yticks(range(len(ordered)), [bar.label for bar in ordered])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.25 * reach)
+    axes.set_xlabel("bits per byte of validation text (lower is better; ≤ upper bound, = exact)")
+    axes.grid(axis="y", visible=False)
+    return _save(figure, axes, path, title, legend=False)
+
+
+def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "") -> Path:
+    """Sample metrics against the number of sampling steps, a panel each; the dashed line is validation text.
+
+    table: columns cell, steps (0: the validation text beside that cell's samples), name, value, stderr.
+    """
+    from matplotlib.figure import Figure
+
+    names = sorted(table["name"].unique())
+    cells = {cell: index for index, cell in enumerate(table["cell"].unique())}
+    steps = sorted(table.loc[table["steps"] > 0, "steps"].unique())
+    across = min(3, len(names))
+    down = math.ceil(len(names) / across)
+    figure = Figure(figsize=(3.4 * across + 1.8, 2.9 * down + 0.5), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False)
+    for panel, name in zip(panels.flat, names, strict=False):
+        rows = table[table["name"] == name]
+        for value in rows[rows["steps"] == 0]["value"].drop_duplicates():
+            panel.axhline(value, color=_GREY, linestyle="--", linewidth=1.2, label="validation text")
+        for cell, points in rows[rows["steps"] > 0].groupby("cell", sort=False):
+            colour, marker = _style(cells[cell])
+            points = points.sort_values("steps")
+            panel.errorbar(
+                points["steps"], points["value"], yerr=points["stderr"].fillna(0.0), color=colour, marker=marker,
+                markersize=5, linewidth=1.4, capsize=2, label=str(cell),
+            )  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_xticks(steps, [str(step) for step in steps], minor=False)
+        panel.minorticks_off()
+        if steps:
+            panel.set_xlim(steps[0] / 1.4, steps[-1] * 1.4)
+        panel.set_title(name, fontsize=10)
+        panel.set_xlabel("sampling steps (network calls)")
+        panel.set_ylabel("bits per token" if "entropy" in name else "share")
+        _tidy(panel)
+    for panel in list(panels.flat)[len(names) :]:
+        panel.set_visible(False)
+    shown = {
+        label: handle for panel in panels.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if 0 < len(shown) <= _LEGEND_ENTRIES:
+        figure.legend(shown.values(), shown.keys(), loc="outside right upper", fontsize=8, frameon=False)
+    if title:
+        figure.suptitle(title)
+    return _write(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _style(index: int) -> tuple[str, str]:
+    return COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(True, color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+
+
+def _legend(axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    kept = dict(zip(labels, handles, strict=True))
+    if 0 < len(kept) <= _LEGEND_ENTRIES:
+        axes.legend(kept.values(), kept.keys(), fontsize=8, frameon=False)
+
+
+def _save(figure: Figure, axes: Axes, path: Path, title: str, *, legend: bool = True) -> Path:
+    _tidy(axes)
+    if not legend:
+        axes.grid(axis="y", visible=False)
+    else:
+        _legend(axes)
+    if title:
+        axes.set_title(title, loc="left", fontsize=11)
+    return _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    """Write the PNG without its creation software, so that the same figures give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+    return path

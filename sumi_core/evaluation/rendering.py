@@ -1,0 +1,129 @@
+"""Figures and texts as people read them: ``≤ 2.313 ± 0.012``, escaped samples, Markdown and terminal tables."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+# Unicode categories that are invisible or act on the terminal: controls, formats (bidirectional overrides, zero-width),
+# surrogates, private use, unassigned, line and paragraph separators.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_PLAIN = {"≤": "<=", "±": "+/-", "−": "-", "…": "...", "–": "-", "×": "x", "·": "."}
+
+
+def visible(text: str) -> str:
+    r"""Text with every invisible character but the newline written as an escape: ``\x1b``, ``\t``, ``\u202e``.
+
+    A backslash that would be mistaken for such an escape is left alone: this is for reading, not for parsing back.
+    """
+    return "".join(_escaped(c) if c != "\n" and unicodedata.category(c) in _INVISIBLE else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def fenced(text: str) -> str:
+    """A Markdown code block around ``text``, made visible, with a fence longer than any run of backticks in it."""
+    shown = visible(text)
+    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def excerpt(text: str, length: int = 200) -> str:
+    """The beginning of a text on one visible line."""
+    line = visible(text.replace("\n", "↵"))
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def with_error(value: float | None, stderr: float | None = None, sign: str = "", digits: int = 3) -> str:
+    """``≤ 2.313 ± 0.012``; a missing or NaN value is ``–``, a missing error is left out, and one of 0 is exact.
+
+    ``digits`` is raised until the error shows two significant digits (at most 6).
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    known = stderr is not None and not math.isnan(stderr)
+    if known and stderr:
+        digits = min(6, max(digits, 1 - math.floor(math.log10(abs(stderr or 1.0)))))
+    shown = f"{value:.{digits}f}" + (f" ± {stderr:.{digits}f}" if known and stderr else "")
+    return f"{sign} {shown}" if sign else shown
+
+
+def short_count(value: float | None) -> str:
+    """``1234567`` → ``1.23 M``; ``3.1e15`` → ``3.10e15``."""
+    if value is None or math.isnan(value):
+        return "–"
+    if abs(value) >= 1e15:
+        return f"{value:.2e}".replace("e+", "e")
+    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def short_duration(seconds: float | None) -> str:
+    """``75`` → ``1 min 15 s``."""
+    if seconds is None or math.isnan(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None) -> str:
+    """A Markdown table; columns are the keys of all rows in order of first appearance unless given."""
+    names = list(columns or _columns(rows))
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(visible(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+    body = [line([row.get(name, "") for name in names]) for row in rows]
+    return "\n".join([line(names), "|" + " --- |" * len(names), *body])
+
+
+def render_text_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None) -> str:
+    """Plain aligned columns, for a log, a pipe or a file."""
+    names = list(columns or _columns(rows))
+    cells = [names, *[[visible(row.get(name, "")).replace("\n", " ") for name in names] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def print_table(rows: Sequence[Mapping[str, str]], file: TextIO, title: str = "") -> None:
+    """Print a table: framed by rich on a terminal, plain elsewhere, in ASCII where the output cannot show more."""
+    if file.isatty() and _shows_everything(file):
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, title_justify="left")
+        for name in _columns(rows):
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(visible(row.get(name, ""))) for name in _columns(rows)))
+        Console(file=file).print(table)
+        return
+    text = "\n".join(filter(None, [title, render_text_table(rows)]))
+    if not _shows_everything(file):
+        for symbol, plain in _PLAIN.items():
+            text = text.replace(symbol, plain)
+        text = text.encode("ascii", "backslashreplace").decode("ascii")
+    print(text, file=file)
+
+
+def _shows_everything(file: TextIO) -> bool:
+    encoding = (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "")
+    return encoding.startswith("utf")
+
+
+def _columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

@@ -1,0 +1,119 @@
+"""The comparison of a sweep: every cell side by side, ranked as far as the evidence goes, among honest yardsticks.
+
+report.md       the page: table, ranking, samples, what every figure means
+report.txt      its table and samples for a terminal or a log
+report.json     all of it as data
+table.csv, table.parquet   one row a cell or yardstick
+plots/          bits per byte, bound by noise level, loss against tokens, sample metrics against steps
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sumi_core.evaluation.comparison_pages import report_markdown, report_text
+from sumi_core.evaluation.comparison_table import Comparison, ReportCell, compare_cells, folder_of, sign_of
+
+__all__ = ["ReportCell", "build_ablation_report"]
+
+
+def build_ablation_report(
+    name: str, description: str, cells: Sequence[ReportCell], folder: Path, reference: str | None = None
+) -> dict[str, Any]:
+    """Compare the cells of sweep ``name`` and write the report into ``folder``; returns its summary.
+
+    reference: the cell that differences are taken to; without it, or where it has no figures, the best cell.
+    A cell without an evaluation is listed with its state and the reason; a sweep without any is a valid report.
+    """
+    comparison = compare_cells(name, description, cells, reference)
+    _write_tables(comparison, folder)
+    plots = _write_plots(comparison, folder / "plots")
+    (folder / "report.md").write_text(report_markdown(comparison, plots), encoding="utf-8")
+    (folder / "report.txt").write_text(report_text(comparison), encoding="utf-8")
+    evaluated = [row for row in comparison.rows if row["kind"] == "cell" and row["bits_per_byte"] is not None]
+    summary: dict[str, Any] = {"cells": len(cells), "evaluated": len(evaluated)}
+    if evaluated:
+        best = evaluated[0]
+        summary |= {
+            "best": best["name"],
+            "best_bits_per_byte": best["bits_per_byte"],
+            "best_bits_per_byte_stderr": best["stderr"],
+            "sharing_first_rank": [row["name"] for row in evaluated if row["rank"] == 1],
+            "bits_per_byte": {row["name"]: row["bits_per_byte"] for row in evaluated},
+        }
+    return summary
+
+
+def _write_tables(comparison: Comparison, folder: Path) -> None:
+    import pandas as pd
+
+    data = {
+        "sweep": comparison.name,
+        "description": comparison.description,
+        "reference": comparison.reference,
+        "rows": comparison.rows,
+        "differences": [asdict(d) for d in comparison.differences],
+    }
+    (folder / "report.json").write_text(json.dumps(_plain(data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    flat = []
+    for row in comparison.rows:
+        low, high = row.get("difference_interval_95") or (None, None)
+        kept = {k: v for k, v in row.items() if k not in ("labels", "difference_interval_95")}
+        labels = {f"axis.{axis}": label for axis, label in row.get("labels", {}).items()}
+        flat.append({**kept, **labels, "difference_low_95": low, "difference_high_95": high})
+    table = pd.DataFrame(flat)
+    table.to_csv(folder / "table.csv", index=False)
+    table.to_parquet(folder / "table.parquet", index=False)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: unknown figures become null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write_plots(comparison: Comparison, folder: Path) -> list[Path]:
+    from sumi_core.evaluation import plots
+
+    if not comparison.cells:
+        return []
+    import pandas as pd
+
+    labels = {key: key.removeprefix(f"{comparison.name}.") for key in comparison.cells}
+    colour = {key: index for index, key in enumerate(labels)}
+    bars = [
+        plots.Bar(
+            labels.get(row["name"], row["name"]),
+            row["bits_per_byte"],
+            math.nan if row.get("stderr") is None else float(row["stderr"]),
+            sign_of(row),
+            colour.get(row["name"]),
+        )
+        for row in comparison.rows
+        if row["bits_per_byte"] is not None
+    ]
+    written = [plots.plot_comparison(bars, folder / "bits_per_byte.png", f"{comparison.name}: bits per byte")]
+    curves, histories, quality = {}, {}, []
+    for key, cell in comparison.cells.items():
+        curve = folder_of(cell) / "loss_by_level.parquet"
+        curves[labels[key]] = pd.read_parquet(curve) if curve.is_file() else pd.DataFrame()
+        history = cell.pretrained_denoiser.folder / "history.parquet" if cell.pretrained_denoiser else None
+        histories[labels[key]] = pd.read_parquet(history) if history and history.is_file() else pd.DataFrame()
+        metrics = pd.read_parquet(folder_of(cell) / "metrics.parquet")
+        quality.append(metrics[metrics["group"].isin(["samples", "validation"])].assign(cell=labels[key]))
+    if any(not curve.empty for curve in curves.values()):
+        written.append(plots.plot_loss_by_level(curves, folder / "loss_by_level.png", "Bound by noise level"))
+    if any(not history.empty for history in histories.values()):
+        written.append(plots.plot_loss_history(histories, folder / "loss_history.png", "Loss against tokens"))
+    described = pd.concat(quality, ignore_index=True)
+    if not described.empty:
+        written.append(plots.plot_quality_against_steps(described, folder / "sample_quality.png", "Samples"))
+    return written

@@ -1,0 +1,186 @@
+"""The evaluation stage: a finished model in, a table of figures with their errors, samples and plots out.
+
+metrics.json           every figure by its flat name
+metrics.parquet        the same as a long table: group, name, steps, value, stderr
+likelihood.parquet     nats of every (sequence, draw): what paired comparisons are made from
+loss_by_level.parquet  the bound by noise level (diffusion only)
+samples.parquet        the sampled tokens and texts
+report.md, plots/      for people
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sumi_core.evaluation import METRICS
+from sumi_core.evaluation.likelihood import SequenceLikelihoods, evaluate_likelihood, loss_by_level, summarize
+from sumi_core.evaluation.metrics import Reference, SampleMetric, SampleSet
+from sumi_core.evaluation.result import Result, report_markdown
+from sumi_core.evaluation.samples import Drawn, draw_samples, evenly, sample_set, sequence_bytes, shown_text
+from sumi_core.evaluation.yardsticks import compute_yardsticks, training_bytes
+
+if TYPE_CHECKING:
+    from sumi_core.stages import StageContext
+
+MAX_TRAIN_TOKENS = 32 << 20  # tokens that token frequencies are counted on
+
+
+def build_evaluation(context: StageContext) -> dict[str, Any]:
+    """Measure an exported model; see the module for what is written. Returns the summary."""
+    from sumi_core.data.shards import TokenShards
+    from sumi_core.export import load_exported
+    from sumi_core.parts import build_parts
+
+    experiment, config = context.experiment, context.experiment.evaluation
+    device = _device(experiment.runtime.device)
+    shards = TokenShards(context.inputs["token_shards"].folder)
+    train, validation = shards.split("train"), shards.split("validation")
+    with _threads(experiment.runtime.threads):
+        exported = load_exported(context.inputs["exported_model"].folder)
+        tokenizer = exported.tokenizer
+        parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
+        denoiser = exported.denoiser.to(device).eval()
+        measured = evaluate_likelihood(
+            parts.objective,
+            denoiser,
+            validation,
+            config,
+            batch_size=experiment.runtime.evaluation_batch,
+            device=device,
+            progress=context.progress,
+        )
+        drawn = draw_samples(parts.sampler, denoiser, config, len(validation[0]), context.progress)
+    count = len(measured.bytes)
+    tokens = [np.asarray(validation[i], dtype=np.int64) for i in range(count)]
+    context.progress(0, 1, "yardsticks", "coding the validation text with compressors")
+    corpus = context.inputs["corpus"].folder / "train.parquet"
+    yardsticks = compute_yardsticks(
+        training_bytes(_texts(corpus)),
+        b"".join(sequence_bytes(ids, tokenizer) for ids in tokens),
+        int(measured.bytes.sum()),
+        {
+            "train": token_counts((train[i] for i in range(len(train))), tokenizer.vocab_size),
+            "validation": token_counts(tokens, tokenizer.vocab_size),
+        },
+    )
+    context.progress(0, 1, "metrics", "describing the samples")
+    metrics = [METRICS.build(name, {}) for name in config.metrics]
+    sets = {f"steps_{d.steps}": sample_set(list(d.tokens), tokenizer) for d in drawn}
+    sets["validation"] = sample_set(evenly(tokens, config.samples), tokenizer)
+    described = describe(metrics, sets, Reference(lambda: _texts(corpus)))
+    result = Result(
+        labels={
+            "objective": experiment.objective["name"],
+            "process": experiment.process["name"] if experiment.process else None,
+            "schedule": experiment.schedule["name"] if experiment.process else None,
+            "sampler": (experiment.evaluation.sampler or parts.objective.default_sampler)["name"],
+        },
+        summary=summarize(measured),
+        time_epsilon=config.time_epsilon,
+        curve=loss_by_level(measured),
+        yardsticks=yardsticks,
+        described=described,
+        definitions=[metric.definition for metric in metrics],
+        sample_texts={d.steps: [shown_text(row, tokenizer) for row in d.tokens] for d in drawn},
+    )
+    digests = [_digest(sequence_bytes(ids, tokenizer)) for ids in tokens]
+    write_result(context.folder, context.key, result, measured, digests, drawn)
+    return result.figures()
+
+
+def describe(
+    metrics: Sequence[SampleMetric], sets: Mapping[str, SampleSet], reference: Reference
+) -> dict[str, dict[str, float]]:
+    """Every metric on every set: figures by set, then by name."""
+    described: dict[str, dict[str, float]] = {label: {} for label in sets}
+    for metric in metrics:
+        for label, figures in metric.compute_all(sets, reference).items():
+            described[label].update(figures)
+    return described
+
+
+def token_counts(sequences: Iterable[NDArray[np.integer[Any]]], vocab_size: int) -> NDArray[np.int64]:
+    """How often each token occurs in the first MAX_TRAIN_TOKENS of some sequences, ``[V]``."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    seen = 0
+    for ids in sequences:
+        if seen >= MAX_TRAIN_TOKENS:
+            break
+        counts += np.bincount(np.asarray(ids, dtype=np.int64), minlength=vocab_size)
+        seen += len(ids)
+    return counts
+
+
+def write_result(
+    folder: Path,
+    key: str,
+    result: Result,
+    measured: SequenceLikelihoods,
+    digests: Sequence[str],
+    drawn: Sequence[Drawn],
+) -> None:
+    """Write every file of the stage into ``folder``."""
+    import pandas as pd
+
+    from sumi_core.evaluation.plots import Bar, plot_comparison, plot_loss_by_level, plot_quality_against_steps
+
+    (folder / "metrics.json").write_text(json.dumps(result.flat(), indent=1) + "\n", encoding="utf-8")
+    table = result.table()
+    table.to_parquet(folder / "metrics.parquet", index=False)
+    measured.frame(digests).to_parquet(folder / "likelihood.parquet", index=False)
+    samples = [
+        (d.steps, d.evaluations, number, ids.tolist(), result.sample_texts[d.steps][number])
+        for d in drawn
+        for number, ids in enumerate(d.tokens)
+    ]
+    columns = ["steps", "evaluations", "sample", "tokens", "text"]
+    pd.DataFrame(samples, columns=columns).to_parquet(folder / "samples.parquet", index=False)
+    if not result.curve.empty:
+        result.curve.to_parquet(folder / "loss_by_level.parquet", index=False)
+        plot_loss_by_level({key: result.curve}, folder / "plots" / "loss_by_level.png", f"{key}: bound by noise level")
+    bars = [Bar(key, result.summary.bits_per_byte, result.summary.bits_per_byte_stderr, result.sign, 0)]
+    bars += [Bar(name, value) for name, value in result.yardsticks.items()]
+    plot_comparison(bars, folder / "plots" / "bits_per_byte.png", "Bits per byte beside the yardsticks")
+    quality = table[table["group"].isin(["samples", "validation"])].assign(cell=key)
+    if not quality.empty:
+        plot_quality_against_steps(quality, folder / "plots" / "sample_quality.png", f"{key}: samples")
+    (folder / "report.md").write_text(report_markdown(key, result), encoding="utf-8")
+
+
+def _texts(parquet: Path) -> Iterator[str]:
+    """The ``text`` column of a corpus split, in batches, so that memory does not grow with the corpus."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(parquet) as file:
+        for batch in file.iter_batches(batch_size=256, columns=["text"]):
+            yield from batch.column(0).to_pylist()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with ``count`` threads, since their number changes the last bits of a sum."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

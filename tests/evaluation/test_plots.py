@@ -1,0 +1,64 @@
+"""Every plot is written, shows something, and is the same picture when drawn again."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import image
+
+from sumi_core.evaluation.plots import (
+    Bar,
+    plot_comparison,
+    plot_loss_by_level,
+    plot_loss_history,
+    plot_quality_against_steps,
+)
+
+
+def history(offset: float) -> pd.DataFrame:
+    steps = np.arange(1, 101)
+    rows = [(s, s * 4096, "train/loss", offset + 3 / s) for s in steps]
+    rows += [(s, s * 4096, "val/nats_per_token", offset + 0.1 + 3 / s) for s in steps[::20]]
+    rows += [(s, s * 4096, "system/tokens_per_second", 1e5) for s in steps]
+    return pd.DataFrame(rows, columns=["step", "tokens", "name", "value"])
+
+
+def curve(height: float) -> pd.DataFrame:
+    edges = np.linspace(0.001, 0.999, 11)
+    middle = (edges[:-1] + edges[1:]) / 2
+    columns = {"low": edges[:-1], "high": edges[1:], "bits_per_byte": height * middle, "noise": middle}
+    return pd.DataFrame({**columns, "per_alpha": height * (1 + middle), "per_alpha_stderr": 0.1})
+
+
+def quality() -> pd.DataFrame:
+    rows = [("b", 0, "distinct_1", 0.6, np.nan), ("b", 8, "distinct_1", 0.9, 0.02), ("b", 64, "distinct_1", 0.7, 0.02)]
+    rows += [("a", 0, "unigram_entropy", 5.0, np.nan), ("a", 128, "unigram_entropy", 5.2, 0.1)]
+    return pd.DataFrame(rows, columns=["cell", "steps", "name", "value", "stderr"])
+
+
+BARS = [Bar("uniform", 2.3, 0.02, "≤", 0), Bar("autoregressive", 1.9, 0.0, "=", 1), Bar("xz", 2.0), Bar("unigram", 4.3)]
+PLOTS = {
+    "history": lambda path: plot_loss_history({"uniform": history(2.0), "new": pd.DataFrame()}, path, "Loss"),
+    "level": lambda path: plot_loss_by_level({"uniform": curve(2.0), "exact": pd.DataFrame()}, path),
+    "comparison": lambda path: plot_comparison(BARS, path, "Bits per byte"),
+    "quality": lambda path: plot_quality_against_steps(quality(), path),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_plot_shows_something_and_is_reproducible(name, tmp_path):
+    first, second = tmp_path / "a" / "plot.png", tmp_path / "b" / "plot.png"
+    assert PLOTS[name](first) == first
+    PLOTS[name](second)
+    pixels = image.imread(first)
+    assert pixels.shape[0] > 250
+    assert pixels.shape[1] > 450
+    drawn = (pixels[..., :3] < 0.97).any(axis=-1)
+    assert 0.01 < drawn.mean() < 0.6
+    assert len(np.unique(pixels[drawn].round(2), axis=0)) > 20
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_more_data_changes_the_picture(tmp_path):
+    plot_loss_by_level({"one": curve(2.0)}, tmp_path / "one.png")
+    plot_loss_by_level({"one": curve(2.0), "two": curve(1.0)}, tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() != (tmp_path / "two.png").read_bytes()

@@ -1,0 +1,102 @@
+"""What people read: figures with errors, escapes, tables."""
+
+import io
+import math
+
+import pytest
+
+from sumi_core.evaluation.rendering import (
+    excerpt,
+    fenced,
+    markdown_table,
+    print_table,
+    render_text_table,
+    short_count,
+    short_duration,
+    visible,
+    with_error,
+)
+
+
+def test_invisible_characters_become_escapes():
+    assert visible("a\x1b[31mb\tc\r\nd") == "a\\x1b[31mb\\tc\\r\nd"
+    assert visible("x\u202ey\u200bz\u2028\ud800\x00\x7f") == "x\\u202ey\\u200bz\\u2028\\ud800\\x00\\x7f"
+    assert visible("naïve 日本語 – “quoted” \ufffd") == "naïve 日本語 – “quoted” \ufffd"
+
+
+def test_a_fence_is_longer_than_any_in_the_text():
+    assert fenced("plain") == "```text\nplain\n```"
+    block = fenced("a ```` b\n```\nc")
+    assert block.startswith("`````text\n")
+    assert block.endswith("\n`````")
+
+
+def test_excerpt_is_one_line():
+    assert excerpt("one\ntwo\x07") == "one↵two\\x07"
+    assert len(excerpt("x" * 500, 40)) == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ((2.3129, 0.0123, "≤"), "≤ 2.313 ± 0.012"),
+        ((2.3129, 0.00123, "="), "= 2.3129 ± 0.0012"),
+        ((2.0, 0.0), "2.000"),
+        ((2.0, None), "2.000"),
+        ((2.0, math.nan), "2.000"),
+        ((math.nan, 1.0), "–"),
+        ((None,), "–"),
+        ((-0.5, 0.25), "-0.500 ± 0.250"),
+    ],
+)
+def test_with_error(arguments, shown):
+    assert with_error(*arguments) == shown
+
+
+def test_short_numbers():
+    assert [short_count(v) for v in (None, 12, 1234, 4_096_000, 3.1e15)] == ["–", "12", "1.23 k", "4.1 M", "3.10e15"]
+    assert [short_duration(v) for v in (None, 8, 75, 3725)] == ["–", "8 s", "1 min 15 s", "1 h 02 min"]
+
+
+ROWS = [{"cell": "a|b", "bits": "≤ 2.0 ± 0.1"}, {"cell": "yard\x1bstick", "note": "n"}]
+
+
+def test_markdown_table_escapes_and_fills():
+    assert markdown_table(ROWS).splitlines() == [
+        "| cell | bits | note |",
+        "| --- | --- | --- |",
+        "| a\\|b | ≤ 2.0 ± 0.1 |  |",
+        "| yard\\x1bstick |  | n |",
+    ]
+
+
+def test_text_table_is_aligned():
+    header, rule, first, second = render_text_table(ROWS).splitlines()
+    assert header.index("bits") == first.index("≤")
+    assert header.index("note") == second.index("n")
+    assert set(rule) == {"-", " "}
+
+
+def test_plain_output_where_unicode_cannot_be_shown():
+    file = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    print_table(ROWS, file, "title … 日")
+    file.seek(0)
+    shown = file.read()
+    assert "<= 2.0 +/- 0.1" in shown
+    assert shown.startswith("title ... \\u65e5\n")
+
+
+def test_a_terminal_gets_a_frame():
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    print_table(ROWS, terminal)
+    assert "a|b" in terminal.getvalue()
+    assert "┃" in terminal.getvalue()
+    plain = io.StringIO()
+    print_table(ROWS, plain)
+    assert plain.getvalue() == render_text_table(ROWS) + "\n"
