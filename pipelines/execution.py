@@ -1,85 +1,124 @@
-"""Run a plan through Dagster from this process: one Dagster run a token set, a cell, a report.
+"""Run a plan through Dagster from the command line: one Dagster run a token set, a cell, a report.
 
-Runs execute in this process, so that starting a cell costs no interpreter start; training still has its own process.
+Runs execute in this process, or, with several jobs at once, one process a cell; training always has its own process.
 What is already whole is found by the assets themselves, so two of these at once never compute a thing twice.
+
+    python -m pipelines.execution CELL [key=value …]      one cell, as the parallel runner starts it
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from dagster import DagsterInstance, JobDefinition
+from dagster import DagsterInstance
 
 from assets.partitions import TOKEN_SET_OF_CELL
-from pipelines.instance import process_tag
+from pipelines.instance import open_instance, process_tag
 from sumi_core.planning import CellPlan
-from sumi_core.stages import DATA_STAGES
+from sumi_core.project import Project
+from sumi_core.stages import CELL_STAGES, DATA_STAGES
+from sumi_core.training.process import die_with_parent
+
+JOBS: dict[str, Sequence[str]] = {"token_set": DATA_STAGES, "cell": CELL_STAGES, "report": ("ablation_report",)}
 
 
 @dataclass
 class Outcome:
-    """What became of a request: keys that ended well, and the reason of each that did not."""
+    """What became of a request: the reason of each key that did not end well."""
 
-    done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
+    def note(self, key: str, error: str | None) -> None:
+        """Keep an error, if there is one."""
+        if error:
+            self.failed[key] = error
 
-def execute(instance: DagsterInstance, plans: Iterable[CellPlan], overrides: tuple[str, ...]) -> Outcome:
-    """Compute what the plans need: token sets first, then cells, then the report of each sweep they belong to."""
-    from pipelines.definitions import defs
 
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    outcome = Outcome()
-    plans = list(plans)
-    token_set_job, cell_job, report_job = (defs.resolve_job_def(name) for name in ("token_set", "cell", "report"))
+def execute(instance: DagsterInstance, plans: Iterable[CellPlan], overrides: tuple[str, ...], jobs: int = 1) -> Outcome:
+    """Compute what the plans need: token sets first, then cells, ``jobs`` at once, then the reports of their sweeps."""
+    outcome, plans = Outcome(), list(plans)
     broken: dict[str, str] = {}
     for name in dict.fromkeys(TOKEN_SET_OF_CELL[p.cell.key] for p in plans if _needs_data(p)):
-        error = _run(token_set_job, name, instance, list(DATA_STAGES), overrides)
-        if error:
+        if error := run_job(instance, "token_set", name, overrides):
             broken[name] = error
-    for planned in plans:
-        key = planned.cell.key
-        name = TOKEN_SET_OF_CELL[key]
-        error = broken.get(name) or _run(
-            cell_job, key, instance, ["pretrained_denoiser", "exported_model", "evaluation"], overrides
-        )
-        if error:
-            outcome.failed[key] = error
+    ready = []
+    for key in (planned.cell.key for planned in plans):
+        if (name := TOKEN_SET_OF_CELL[key]) in broken:
+            outcome.note(key, broken[name])
         else:
-            outcome.done.append(key)
+            ready.append(key)
+    if jobs > 1 and len(ready) > 1:
+        _run_cells_at_once(ready, overrides, jobs, outcome)
+    else:
+        for key in ready:
+            outcome.note(key, run_job(instance, "cell", key, overrides))
     for sweep in dict.fromkeys(planned.cell.sweep for planned in plans):
-        error = _run(report_job, sweep, instance, ["ablation_report"], overrides)
-        if error:
-            outcome.failed[f"{sweep} (report)"] = error
+        outcome.note(f"{sweep} (report)", run_job(instance, "report", sweep, overrides))
     return outcome
+
+
+def run_job(instance: DagsterInstance, job: str, partition: str, overrides: Sequence[str]) -> str | None:
+    """One Dagster run in this process. Returns None, or why it failed in one line."""
+    from pipelines.definitions import defs
+
+    print(f"{job.replace('_', ' ')} {partition}", flush=True)
+    config = {"ops": {asset: {"config": {"overrides": list(overrides)}} for asset in JOBS[job]}} if overrides else None
+    result = defs.resolve_job_def(job).execute_in_process(
+        partition_key=partition, instance=instance, run_config=config, tags=process_tag(), raise_on_error=False
+    )
+    if result.success:
+        return None
+    for event in result.all_events:
+        error = getattr(event.event_specific_data, "error", None) if event.is_step_failure else None
+        if error is not None:
+            while error.cause is not None:  # Dagster wraps what the asset raised
+                error = error.cause
+            return str(error.message).strip().splitlines()[0]
+    return "the run failed; see it in the Dagster UI"
 
 
 def _needs_data(planned: CellPlan) -> bool:
     return any(stage.stage in DATA_STAGES for stage in planned.pending)
 
 
-def _run(
-    job: JobDefinition, partition: str, instance: DagsterInstance, assets: list[str], overrides: tuple[str, ...]
-) -> str | None:
-    """One Dagster run in this process. Returns None, or why it failed in one line."""
-    print(f"{job.name} {partition}", flush=True)
-    config = {"ops": {asset: {"config": {"overrides": list(overrides)}} for asset in assets}} if overrides else None
-    result = job.execute_in_process(
-        partition_key=partition,
-        instance=instance,
-        run_config=config,
-        tags=process_tag(),
-        raise_on_error=False,
-    )
-    if result.success:
-        return None
-    for event in result.all_events:
-        data = event.event_specific_data if event.is_step_failure else None
-        error = getattr(data, "error", None)
-        if error is not None:
-            while error.cause is not None:  # Dagster wraps what the asset raised
-                error = error.cause
-            return str(error.message).strip().splitlines()[0]
-    return "the run failed; see it in the Dagster UI"
+def _run_cells_at_once(keys: Sequence[str], overrides: Sequence[str], jobs: int, outcome: Outcome) -> None:
+    children: list[subprocess.Popen[str]] = []
+
+    def run(key: str) -> None:
+        command = [sys.executable, "-m", "pipelines.execution", key, *overrides]
+        with tempfile.TemporaryFile("w+") as errors:  # a pipe nobody empties would stop the child
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
+            children.append(child)
+            assert child.stdout is not None
+            for line in child.stdout:
+                print(f"{key:<24} {line.rstrip()}", flush=True)
+            if child.wait() != 0:
+                errors.seek(0)
+                last = errors.read().strip().splitlines()[-1:]
+                outcome.note(key, last[0] if last else f"its process ended with status {child.returncode}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            list(pool.map(run, keys))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.terminate()
+            raise
+
+
+def _main(key: str, overrides: Sequence[str]) -> int:
+    die_with_parent()
+    error = run_job(open_instance(Project.find()), "cell", key, overrides)
+    if error:
+        print(error, file=sys.stderr)
+    return 1 if error else 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1], sys.argv[2:]))

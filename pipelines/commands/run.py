@@ -19,6 +19,7 @@ def run_command(
         list[str],
         typer.Argument(metavar="NAME… [key=value …]", help="Experiments, cells or globs; then changes to them."),
     ],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Cells computed at the same time.")] = 1,
 ) -> None:
     """Compute experiments or whole sweeps, and compare them. What is already done is found, not computed again."""
     names, overrides = split_arguments(arguments)
@@ -32,7 +33,7 @@ def run_command(
 
         instance = open_instance(project)
         repair_abandoned_runs(instance)
-        outcome = execute(instance, todo, overrides)
+        outcome = execute(instance, todo, overrides, jobs)
         for key, error in outcome.failed.items():
             print(f"sumi: {key} failed: {error}", file=sys.stderr)
     else:
