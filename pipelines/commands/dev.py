@@ -1,0 +1,74 @@
+"""``sumi dev``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pipelines.instance import initialise
+from pipelines.servers import Server, choose_port, serve
+from sumi_core.project import Project
+
+LOCAL = "127.0.0.1"
+
+
+def dev_command(
+    dagster_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the Dagster UI (3000, or the next free one).")
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the MLflow UI (5000, or the next free one).")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but the default opens both to others.")] = LOCAL,
+) -> None:
+    """Open the Dagster UI and the MLflow UI on this machine, until Ctrl-C."""
+    project = Project.find()
+    initialise(project)
+    if host not in (LOCAL, "localhost", "::1"):
+        say(f"listening on {host}: whoever reaches this port can read the project and start computations")
+    raise typer.Exit(serve(servers_of(project, host, dagster_port, mlflow_port), say))
+
+
+def servers_of(project: Project, host: str, dagster_port: int | None, mlflow_port: int | None) -> list[Server]:
+    """Both servers of a project; only Dagster where MLflow already is a server elsewhere."""
+    tracking, logs = project.tracking, project.home / "logs"
+    servers: list[Server] = []
+    mlflow_url = tracking.uri
+    if tracking.uri.startswith("http"):
+        say(f"{'MLflow':<8} {mlflow_url} (MLFLOW_TRACKING_URI)")
+    else:
+        port = choose_port(host, mlflow_port, 5000, "mlflow", say)
+        mlflow_url = f"http://{_in_url(host)}:{port}"
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking.uri, "--workers", "1"]
+        command += ["--host", host, "--port", str(port)]
+        if tracking.artifacts is not None:
+            command += ["--artifacts-destination", tracking.artifacts.as_uri()]
+        # Without its job runners the embedded server is 2 processes instead of 10.
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        servers.append(Server("MLflow", command, mlflow_url, "/health", logs / "mlflow.log", quiet, project.root))
+
+    port = choose_port(host, dagster_port, 3000, "dagster", say)
+    workspace = project.root / "workspace.yaml"
+    code = ["-w", str(workspace)] if workspace.is_file() else ["-m", "pipelines.definitions"]
+    command = [sys.executable, "-m", "dagster", "dev", *code, "--host", host, "--port", str(port)]
+    environment = {
+        "DAGSTER_HOME": str(project.dagster_home),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "SUMI_PROJECT": str(project.root),
+        "SUMI_MLFLOW_UI": mlflow_url,  # where assets link to
+    }
+    url = f"http://{_in_url(host)}:{port}"
+    servers.append(Server("Dagster", command, url, "/server_info", logs / "dagster.log", environment, project.root))
+    return servers
+
+
+def _in_url(host: str) -> str:
+    everywhere = {"0.0.0.0": LOCAL, "::": "[::1]"}
+    return everywhere.get(host) or (f"[{host}]" if ":" in host else host)
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal."""
+    print(line, flush=True)

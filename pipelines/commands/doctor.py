@@ -1,0 +1,89 @@
+"""``sumi doctor``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sumi_core.lineage.artifact_checks import check_runs, check_store
+from sumi_core.lineage.checkup import Finding, check_disk, check_experiments, check_sqlite, check_versions
+from sumi_core.lineage.targets import mlflow_exists
+from sumi_core.project import Project
+
+_COLOURS = {"ok": typer.colors.GREEN, "info": typer.colors.BLUE, "warn": typer.colors.YELLOW, "bad": typer.colors.RED}
+
+
+def doctor_command(
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired without losing work.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every file of every output and compare SHA-256.")] = False,
+) -> None:
+    """Look over versions, experiments, databases, artifacts, runs and locks. Exit status 1 if something bad remains."""
+    remaining = 0
+    for finding in findings(Project.find(), deep=deep):
+        _print(finding.level, finding.area, "; ".join(filter(None, (finding.message, finding.remedy))))
+        if fix and finding.fix is not None:
+            _print("ok", "fixed", finding.fix())
+        elif finding.level == "bad":
+            remaining += 1
+    if remaining:
+        print(f"{remaining} bad", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def findings(project: Project, *, deep: bool = False) -> Iterator[Finding]:
+    """Everything that is looked at, in order. Repairs may run while this is iterated."""
+    from pipelines.health import check_dagster, check_environment_file
+
+    yield from check_versions(project.root)
+    yield from check_experiments(project.experiments)
+    yield from check_disk(project.home)
+    yield from check_environment_file(project)
+    yield from check_dagster(project)
+    if project.store.root.is_dir():
+        yield from check_store(project.store, deep=deep)
+    else:
+        yield Finding("info", "artifacts", f"there is no store in {project.store.root} yet", "`sumi run` creates it")
+    yield from _check_mlflow(project)
+
+
+def _check_mlflow(project: Project) -> Iterator[Finding]:
+    from mlflow.exceptions import MlflowException
+
+    uri = project.tracking.uri
+    if not mlflow_exists(project):
+        yield Finding(
+            "info", "mlflow", f"there is no database at {uri} yet", "`sumi init` creates it, and so does a run"
+        )
+        return
+    if uri.startswith("sqlite:///"):
+        damage = list(check_sqlite(Path(uri.removeprefix("sqlite:///")), "mlflow"))
+        yield from damage or [Finding("ok", "mlflow", f"{uri} is intact")]
+        if any(finding.level == "bad" for finding in damage):
+            return
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"
+    )  # a server that is down is a finding, no reason to wait
+    try:
+        yield from check_runs(project, _dagster_says(project))
+    except MlflowException as error:
+        yield Finding(
+            "bad", "mlflow", f"{uri} does not answer: {str(error).splitlines()[0]}", "start or name its server"
+        )
+
+
+def _dagster_says(project: Project) -> Callable[[str], bool]:
+    """Whether a Dagster run lives; where the instance is missing or damaged, none does."""
+    from pipelines.health import is_run_alive, open_if_intact
+
+    instance = open_if_intact(project)
+    return lambda run_id: instance is not None and is_run_alive(instance, run_id)
+
+
+def _print(level: str, area: str, text: str) -> None:
+    shown = typer.style(f"{level:<5}", fg=_COLOURS[level]) if sys.stdout.isatty() else f"{level:<5}"
+    print(f"{shown} {area:<12} {text}", flush=True)

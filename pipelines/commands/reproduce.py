@@ -1,0 +1,110 @@
+"""``sumi reproduce``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Annotated
+
+import typer
+
+from sumi_core.lineage.reproduction import Figure, Reproduction, reproduce
+from sumi_core.lineage.trace import trace
+from sumi_core.project import Project
+
+
+def reproduce_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|RUN|FOLDER",
+            help="A cell, an MLflow or Dagster run id, a fingerprint, or an artifact or exported folder.",
+        ),
+    ],
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Start from nothing, and remove what was recomputed afterwards.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The comparison as JSON.")] = False,
+) -> None:
+    """Compute something again from its record, in a clean store, and compare every figure: old, new, difference.
+
+    Exit status 0 when all figures and weights are equal, 1 otherwise. Interrupted, it goes on when asked again."""
+    from sumi_core.training.launcher import SubprocessLauncher
+
+    project = Project.find()
+    traced = trace(project, target, verify=False)
+    name = f"{re.sub(r'[^A-Za-z0-9._+-]', '_', traced.target.key)}-{traced.target.fingerprints[traced.target.last]}"
+
+    def log(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    result = reproduce(traced, project.home / "reproduce" / name, SubprocessLauncher(), clean=clean, log=log)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        print_reproduction(result)
+    if not result.equal:
+        raise typer.Exit(1)
+
+
+def print_reproduction(result: Reproduction) -> None:
+    """The comparison as a table, then what it comes to."""
+    from sumi_core.evaluation.rendering import print_table
+
+    print_table([_row(figure) for figure in result.figures if figure.compared], sys.stdout, "figures")
+    print()
+    print_table([_file_row(figure) for figure in result.files], sys.stdout, "SHA-256 of texts, tokens and weights")
+    clocks = [f"{f.stage}/{f.name} {_text(f.old)} / {_text(f.new)}" for f in result.figures if not f.compared]
+    if clocks:
+        print(f"\nnot compared, since they tell the clock (old / new): {'; '.join(clocks)}")
+    for title, lines in (
+        ("the recipe gives another fingerprint now", result.recipe),
+        ("the environment differs from the recorded one", result.environment),
+        ("computed again without a record to compare with", result.unrecorded),
+    ):
+        if lines:
+            print(f"\n{title}:")
+            for line in lines:
+                print(f"  {line}")
+    compared = sum(f.compared for f in [*result.figures, *result.files])
+    if result.equal:
+        print(f"\n{result.key}: reproduced; all {compared} figures and files are equal")
+    elif not compared:
+        print(f"\n{result.key}: nothing of it is recorded, so nothing was compared")
+    else:
+        names = ", ".join(f"{f.stage}/{f.name}" for f in result.different)
+        print(f"\n{result.key}: NOT reproduced; {len(result.different)} of {compared} differ: {names}")
+
+
+def _row(figure: Figure) -> dict[str, str]:
+    difference = figure.difference
+    if difference is None:
+        shown = "0" if figure.equal else "differs"
+    else:
+        shown = "0" if figure.equal else f"{difference:+.3g}"
+    return {
+        "stage": figure.stage,
+        "figure": figure.name,
+        "old": _text(figure.old),
+        "new": _text(figure.new),
+        "difference": shown,
+    }
+
+
+def _file_row(figure: Figure) -> dict[str, str]:
+    def short(digest: str | None) -> str:
+        return digest[:16] if digest else "absent"
+
+    return {
+        "stage": figure.stage,
+        "file": figure.name,
+        "old": short(figure.old),
+        "new": short(figure.new),
+        "equal": "yes" if figure.equal else "NO",
+    }
+
+
+def _text(value: object) -> str:
+    text = "–" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"

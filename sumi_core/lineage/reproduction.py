@@ -1,0 +1,222 @@
+"""Compute something again from its record, in a store of its own, and compare every figure with the recorded one.
+
+The recipe is the *manifest's*: each stage is recomputed with the experiment its manifest recorded, runtime section
+(threads, device) included, whatever the experiment files say today.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from sumi_core.config import Experiment, resolve
+from sumi_core.lineage.provenance import provenance
+from sumi_core.lineage.store import MANIFEST, Store, locked, write_atomically
+from sumi_core.lineage.targets import LineageError
+from sumi_core.lineage.trace import StageTrace, Trace
+from sumi_core.lineage.tracking import flatten
+from sumi_core.planning import changed_fields
+from sumi_core.stages import Computation, Launcher, refresh_source_identities
+
+# Figures of how fast and with how much memory: they are never the same twice and say nothing of the result.
+_CLOCK = re.compile(r"(^|[._])(seconds|mfu|peak_memory_bytes|resumed)$|_(per_second|seconds)$")
+# Files whose every byte is decided by the recipe; others hold times or say where they were made.
+_EXACT_FILES = ("*.safetensors", "*.npy", "tokenizer.json", "train.parquet", "validation.parquet", "likelihood.parquet")
+_RESULT = "reproduction.json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One recorded figure beside the recomputed one. ``compared`` is false for clock readings."""
+
+    stage: str
+    name: str
+    old: Any
+    new: Any
+    compared: bool = True
+
+    @property
+    def difference(self) -> float | None:
+        """new − old, where both are numbers."""
+        numbers = [v for v in (self.old, self.new) if isinstance(v, int | float) and not isinstance(v, bool)]
+        return float(numbers[1] - numbers[0]) if len(numbers) == 2 else None
+
+    @property
+    def equal(self) -> bool:
+        """Whether they are the same value; NaN is the same as NaN."""
+        return bool(self.old == self.new) or json.dumps(self.old) == json.dumps(self.new)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What became of a recomputation."""
+
+    key: str
+    folder: str
+    figures: list[Figure]
+    files: list[Figure]  # SHA-256 of weights, tokens and texts
+    recipe: list[str]  # why a stage's fingerprint is another one now: a changed source, newer code
+    environment: list[str]  # what differs between then and now: git, python, packages, machine
+    unrecorded: list[str] = field(default_factory=list)  # stages recomputed without anything to compare them with
+
+    @property
+    def different(self) -> list[Figure]:
+        """Compared figures and files that are not equal."""
+        return [figure for figure in [*self.figures, *self.files] if figure.compared and not figure.equal]
+
+    @property
+    def equal(self) -> bool:
+        """Whether something was compared, and all of it is equal."""
+        return any(f.compared for f in [*self.figures, *self.files]) and not self.different
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for machines."""
+
+        def plain(figure: Figure) -> dict[str, Any]:
+            return {**asdict(figure), "difference": figure.difference, "equal": figure.equal}
+
+        return {
+            "key": self.key,
+            "folder": self.folder,
+            "equal": self.equal,
+            "compared": sum(f.compared for f in [*self.figures, *self.files]),
+            "different": [f"{f.stage}/{f.name}" for f in self.different],
+            "figures": [plain(f) for f in self.figures],
+            "files": [plain(f) for f in self.files],
+            "recipe": self.recipe,
+            "environment": self.environment,
+            "unrecorded": self.unrecorded,
+        }
+
+
+def reproduce(
+    traced: Trace,
+    folder: Path,
+    launcher: Launcher,
+    *,
+    clean: bool = False,
+    log: Callable[[str], None] = print,
+    progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None,
+) -> Reproduction:
+    """Compute every stage of ``traced`` again in a store below ``folder`` and compare.
+
+    A reproduction that was interrupted goes on where it was; one that ended is done anew. ``clean`` starts from nothing
+    in any case and removes the folder at the end. Raises LineageError when no recipe is recorded, and whatever the
+    stages raise.
+    """
+    experiments = {stage.stage: _recorded_experiment(traced, stage) for stage in traced.stages}
+    lock = folder.with_name(f"{folder.name}.lock")
+    with locked(lock, lambda: log(f"{folder} is being reproduced by another process; waiting for it")):
+        if clean or (folder / _RESULT).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        refresh_source_identities()
+        store = Store(folder / "store")
+        computation = Computation(store, launcher=launcher, log=log, progress=progress)
+        recomputed = {}
+        for stage in traced.stages:
+            log(f"computing {stage.stage} again")
+            artifact, _ = computation.ensure(experiments[stage.stage], traced.target.key, stage.stage)
+            recomputed[stage.stage] = json.loads((artifact.folder / MANIFEST).read_text(encoding="utf-8"))
+        result = compare(traced, recomputed, folder)
+        write_atomically(folder / _RESULT, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        if clean:
+            shutil.rmtree(folder)
+    return result
+
+
+def compare(traced: Trace, recomputed: Mapping[str, Mapping[str, Any]], folder: Path) -> Reproduction:
+    """Every figure and exact file of the recorded manifests beside those of the recomputed ones."""
+    compared: list[Figure] = []
+    files: list[Figure] = []
+    recipe: list[str] = []
+    unrecorded: list[str] = []
+    for stage in traced.stages:
+        new = recomputed[stage.stage]
+        old_files = _recorded_files(traced, stage)
+        files += [
+            Figure(stage.stage, name, old_files.get(name), new["files"].get(name, {}).get("sha256"))
+            for name in sorted({*old_files, *new["files"]} if stage.manifest else old_files)
+            if any(fnmatch(Path(name).name, pattern) for pattern in _EXACT_FILES)
+        ]
+        if not stage.manifest:
+            unrecorded.append(stage.stage)
+            continue
+        compared += _compare_summaries(stage.stage, stage.manifest["summary"], new["summary"])
+        recipe += [f"{stage.stage}: {words}" for words in changed_fields(stage.manifest["identity"], new["identity"])]
+    return Reproduction(
+        traced.target.key, str(folder), compared, files, recipe, environment_differences(traced), unrecorded
+    )
+
+
+def _compare_summaries(stage: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Figure]:
+    before, after = dict(flatten(old)), dict(flatten(new))
+    for name in dict.fromkeys([*before, *after]):
+        yield Figure(stage, name, before.get(name), after.get(name), compared=not is_clock(name))
+
+
+def is_clock(name: str) -> bool:
+    """Whether a figure tells speed or memory, which no two runs share.
+
+    >>> is_clock("tokens_per_second"), is_clock("bits_per_byte")
+    (True, False)
+    """
+    return bool(_CLOCK.search(name))
+
+
+def _recorded_files(traced: Trace, stage: StageTrace) -> dict[str, str]:
+    """SHA-256 by name: from the manifest, or from a copied folder's own weights where there is no manifest."""
+    if stage.manifest:
+        return {name: str(file["sha256"]) for name, file in stage.manifest["files"].items()}
+    folder = traced.target.folder
+    if folder is None or stage.stage != traced.target.last:
+        return {}
+    from sumi_core.lineage.fingerprint import file_sha256
+
+    return {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _recorded_experiment(traced: Trace, stage: StageTrace) -> Experiment:
+    recorded = stage.manifest.get("experiment") or traced.experiment
+    if not recorded:
+        raise LineageError(f"'{traced.target.given}' has no record of its experiment; name a cell or a run that has")
+    where = str(stage.artifact.folder / MANIFEST) if stage.artifact else f"the record of {traced.target.given}"
+    return resolve(recorded, where)
+
+
+def environment_differences(traced: Trace) -> list[str]:
+    """What is another now than when each stage was made, one line each, naming the stages it concerns."""
+    now = provenance()
+    concerned: dict[str, list[str]] = {}
+    for stage in traced.stages:
+        made = stage.manifest.get("provenance")
+        if made is None:
+            continue
+        for words in _provenance_differences(made, now):
+            concerned.setdefault(words, []).append(stage.stage)
+    recorded = sum("provenance" in stage.manifest for stage in traced.stages)
+    return [
+        words if len(stages) == recorded else f"{words} ({', '.join(stages)})" for words, stages in concerned.items()
+    ]
+
+
+def _provenance_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    before, after = then.get("git", {}), now.get("git", {})
+    if before.get("commit") != after.get("commit"):
+        yield f"git commit {before.get('commit')} → {after.get('commit')}"
+    for git, when in ((before, "then"), (after, "now")):
+        if git.get("dirty"):
+            yield f"git: uncommitted changes {when}"
+    for name in ("python", "platform", "machine", "host", "cpus"):
+        if then.get(name) != now.get(name):
+            yield f"{name} {then.get(name)} → {now.get(name)}"
+    old, new = then.get("packages", {}), now.get("packages", {})
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield f"{name} {old.get(name, 'absent')} → {new.get(name, 'absent')}"

@@ -1,0 +1,178 @@
+"""What a name means: a cell, an MLflow or Dagster run, a fingerprint, an artifact's folder, an exported model that was
+copied elsewhere. Each resolves to the fingerprints of the stages that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sumi_core.lineage.store import MANIFEST, Artifact, Store, StoreError
+from sumi_core.project import Project
+from sumi_core.registry import nearest
+from sumi_core.stages import DATA_STAGES, STAGES, experiment_fingerprints
+
+EXPORT_RECORD = "sumi.json"  # what an exported folder says of itself once it has left the store
+_MLFLOW_RUN = re.compile(r"[0-9a-f]{32}")
+_DAGSTER_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+
+
+class LineageError(StoreError):
+    """Something that cannot be traced. One sentence: what was named, why not, what to do."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was pointed at: the stages behind it, upstream first, and what is known of it outside the store."""
+
+    given: str
+    kind: str  # cell, MLflow run, Dagster run, fingerprint, folder
+    key: str  # the cell's name
+    fingerprints: dict[str, str]  # stage → fingerprint
+    folder: Path | None = None  # the folder that was named, if one was
+    record: dict[str, Any] = field(default_factory=dict)  # sumi.json of an exported folder
+    mlflow_run_id: str | None = None
+
+    @property
+    def last(self) -> str:
+        """The most downstream stage."""
+        return list(self.fingerprints)[-1]
+
+
+def find_target(project: Project, given: str) -> Target:
+    """What ``given`` names. Raises LineageError, with what to do, when it is nothing or several things."""
+    path = Path(given)
+    folder = path.parent if path.is_file() else path
+    if (folder / MANIFEST).is_file() or (folder / EXPORT_RECORD).is_file():
+        return _from_folder(project.store, given, folder.resolve())
+    if _MLFLOW_RUN.fullmatch(given):
+        return _from_mlflow_run(project, given)
+    if _DAGSTER_RUN.fullmatch(given):
+        return _from_artifacts(
+            project.store, given, "Dagster run", lambda a: a.manifest["provenance"].get("dagster_run_id") == given
+        )
+    if _FINGERPRINT.fullmatch(given):
+        return _from_artifacts(project.store, given, "fingerprint", lambda a: a.fingerprint == given)
+    if path.exists() and len(path.parts) > 1:
+        raise LineageError(f"{given} holds neither {MANIFEST} nor {EXPORT_RECORD}; name an artifact or exported folder")
+    return _from_name(project, given)
+
+
+def artifact_at(folder: Path) -> Artifact | None:
+    """The artifact whose manifest lies in ``folder``, wherever that is; None without one."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        artifact = Artifact(manifest["stage"], manifest["fingerprint"], folder, manifest)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise LineageError(f"{folder / MANIFEST} is damaged; delete the folder and run again") from None
+    if artifact.stage not in STAGES:
+        raise LineageError(f"{folder} holds a comparison of cells ({manifest.get('key')}); name one of its cells")
+    return artifact
+
+
+# --- MLflow, looked at without creating anything --------------------------------------------------------------------
+
+
+def mlflow_exists(project: Project) -> bool:
+    """Whether there is an MLflow store to ask; a look never creates one."""
+    uri = project.tracking.uri
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+
+
+def mlflow_url(project: Project, run_id: str | None) -> str | None:
+    """Where a run is shown once the UI is up, or None when MLflow does not have it."""
+    if run_id is None or not mlflow_exists(project):
+        return None
+    from mlflow.exceptions import MlflowException
+
+    uri = project.tracking.uri
+    ui = uri if uri.startswith("http") else os.environ.get("SUMI_MLFLOW_UI", "http://127.0.0.1:5000")
+    try:
+        experiment = project.tracking.client.get_run(run_id).info.experiment_id
+    except MlflowException:
+        return None
+    return f"{ui.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+# --- the kinds of names ---------------------------------------------------------------------------------------------
+
+
+def _from_name(project: Project, given: str) -> Target:
+    sweeps = project.sweeps()
+    every = [cell for sweep in sweeps.values() for cell in sweep.cells]
+    cells = [c for c in every if c.key == given] or [c for c in every if c.sweep == given]
+    if len(cells) > 1:
+        raise LineageError(f"'{given}' has {len(cells)} cells; name one of {', '.join(cell.key for cell in cells)}")
+    if not cells:
+        hint = nearest(given, [*sweeps, *(cell.key for cell in every)])
+        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {hint}")
+    key, fingerprints = cells[0].key, experiment_fingerprints(cells[0].experiment)
+    whole = {name for name, own in fingerprints.items() if project.store.find(name, own) is not None}
+    if not whole - set(DATA_STAGES):
+        raise LineageError(f"'{key}' is not computed in its current recipe; run `sumi run {key}` first")
+    return Target(given, "cell", key, fingerprints)
+
+
+def _from_folder(store: Store, given: str, folder: Path) -> Target:
+    record: dict[str, Any] = {}
+    path = folder / EXPORT_RECORD
+    if path.is_file():
+        try:
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError:
+            raise LineageError(f"{path} is damaged; copy the folder again from its store") from None
+    artifact = artifact_at(folder)
+    if artifact is not None:
+        return Target(given, "folder", str(artifact.manifest.get("key")), _ancestry(store, artifact), folder, record)
+    lineage = record.get("fingerprints")
+    if not isinstance(lineage, Mapping) or "exported_model" not in lineage:
+        raise LineageError(f"{path} records no fingerprints; name a folder that Sumi exported")
+    fingerprints = {name: str(lineage[name]) for name in STAGES if name in lineage and name != "evaluation"}
+    return Target(given, "folder", str(record.get("key", folder.name)), fingerprints, folder, record)
+
+
+def _from_mlflow_run(project: Project, given: str) -> Target:
+    from mlflow.exceptions import MlflowException
+
+    if not mlflow_exists(project):
+        raise LineageError(f"there is no MLflow store to look up run {given} in; run `sumi init`")
+    try:
+        tags = project.tracking.client.get_run(given).data.tags
+    except MlflowException:
+        raise LineageError(f"MLflow at {project.tracking.uri} has no run {given}; `sumi list` names cells") from None
+    if tags.get("sumi.kind") == "sweep":
+        raise LineageError(f"run {given} is that of the sweep '{tags['sumi.sweep']}'; name one of its cells instead")
+    prefix = "sumi.fingerprint."
+    fingerprints = {name: tags[prefix + name] for name in STAGES if prefix + name in tags}
+    if not fingerprints:
+        raise LineageError(f"run {given} carries no {prefix}* tags; it was not made by Sumi")
+    return Target(given, "MLflow run", tags.get("sumi.cell", ""), fingerprints, mlflow_run_id=given)
+
+
+def _from_artifacts(store: Store, given: str, kind: str, wanted: Callable[[Artifact], bool]) -> Target:
+    found = [artifact for artifact in store.artifacts() if artifact.stage in STAGES and wanted(artifact)]
+    if not found:
+        raise LineageError(f"no output in {store.root} belongs to the {kind} {given}; `sumi list` names what there is")
+    last = max(found, key=lambda artifact: list(STAGES).index(artifact.stage))
+    return Target(given, kind, str(last.manifest.get("key")), _ancestry(store, last))
+
+
+def _ancestry(store: Store, artifact: Artifact) -> dict[str, str]:
+    """The fingerprints of an artifact and of all it was made from, upstream first."""
+    found, waiting = {artifact.stage: artifact.fingerprint}, [artifact]
+    while waiting:
+        for name, own in waiting.pop().manifest["inputs"].items():
+            if name not in found:
+                found[name] = own
+                upstream = store.find(name, own)
+                if upstream is not None:
+                    waiting.append(upstream)
+    return {name: found[name] for name in STAGES if name in found}

@@ -1,0 +1,226 @@
+"""From a model or a number back to what made it: data, config, code, seed. Everything is read from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.lineage.store import Artifact
+from sumi_core.lineage.targets import Target, artifact_at, find_target, mlflow_url
+from sumi_core.lineage.tracking import flatten
+from sumi_core.project import Project
+from sumi_core.stages import STAGES
+
+_SHOWN_FIGURES = 10  # of each stage in the text form; the JSON form has all
+
+
+@dataclass(frozen=True)
+class StageTrace:
+    """One stage behind a target. ``artifact`` is None where the store no longer has it."""
+
+    stage: str
+    fingerprint: str
+    artifact: Artifact | None
+    problems: tuple[str, ...] = ()  # files that are missing or differ from their recorded SHA-256
+    verified: bool = False
+
+    @property
+    def state(self) -> str:
+        """whole, damaged or missing."""
+        return "missing" if self.artifact is None else "damaged" if self.problems else "whole"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The recorded manifest; empty when missing."""
+        return self.artifact.manifest if self.artifact else {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything recorded, as plain data."""
+        data: dict[str, Any] = {
+            "fingerprint": self.fingerprint,
+            "state": self.state,
+            "verified": self.verified,
+            "problems": list(self.problems),
+        }
+        if self.artifact is None:
+            return data
+        recorded = {name: value for name, value in self.manifest.items() if name not in ("stage", "fingerprint")}
+        return {**data, "folder": str(self.artifact.folder), **recorded}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A target with the record of each stage behind it, upstream first."""
+
+    target: Target
+    stages: tuple[StageTrace, ...]
+    mlflow_run_id: str | None
+    mlflow_url: str | None  # None when MLflow does not have the run
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every stage is there and undamaged."""
+        return all(stage.state == "whole" for stage in self.stages)
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """The resolved experiment as recorded by the most downstream stage, runtime included."""
+        for stage in reversed(self.stages):
+            if "experiment" in stage.manifest:
+                return dict(stage.manifest["experiment"])
+        return dict(self.target.record.get("experiment", {}))
+
+    @property
+    def corpus(self) -> dict[str, Any]:
+        """The source's options, what its documents were made from, and their licence."""
+        manifest: Mapping[str, Any] = next((s.manifest for s in self.stages if s.stage == "corpus"), {})
+        return {
+            "source": (self.experiment.get("corpus") or {}).get("source"),
+            "identity": manifest.get("identity", {}).get("source"),
+            "licence": manifest.get("summary", {}).get("licence"),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole trace as plain data, for machines."""
+        return {
+            "given": self.target.given,
+            "kind": self.target.kind,
+            "key": self.target.key,
+            "seed": self.experiment.get("seed"),
+            "corpus": self.corpus,
+            "mlflow_run_id": self.mlflow_run_id,
+            "mlflow_url": self.mlflow_url,
+            "experiment": self.experiment,
+            "stages": {stage.stage: stage.to_dict() for stage in self.stages},
+        }
+
+
+def trace(project: Project, given: str, *, verify: bool = True) -> Trace:
+    """Resolve a target and read the records behind it; ``verify`` compares every file with its recorded SHA-256.
+
+    Raises LineageError when nothing is called so, and StoreError for a damaged manifest."""
+    return trace_target(project, find_target(project, given), verify=verify)
+
+
+def trace_target(project: Project, target: Target, *, verify: bool = True) -> Trace:
+    """Read the records behind a resolved target."""
+    store, stages = project.store, []
+    for name, own in target.fingerprints.items():
+        artifact, problems = store.find(name, own), []
+        if target.folder is not None and name == target.last:
+            artifact = artifact_at(target.folder) or artifact  # the folder that was named, not the store's twin of it
+            if verify and artifact is not None and artifact.folder != target.folder:
+                problems += _verify_copy(target, artifact)
+        if artifact is not None and verify:
+            problems += store.verify(artifact)
+        stages.append(StageTrace(name, own, artifact, tuple(problems), verify))
+    recorded = (stage.manifest.get("provenance", {}).get("mlflow_run_id") for stage in reversed(stages))
+    run_id = target.mlflow_run_id or next((run for run in recorded if run), None)
+    return Trace(target, tuple(stages), run_id, mlflow_url(project, run_id))
+
+
+def _verify_copy(target: Target, original: Artifact) -> list[str]:
+    """Files of a copied folder that differ from those of the output it was copied from."""
+    assert target.folder is not None
+    wrong = []
+    for name, recorded in original.manifest["files"].items():
+        path = target.folder / name
+        if path.is_file() and file_sha256(path) != recorded["sha256"]:
+            wrong.append(f"{path} differs from the SHA-256 recorded when it was exported")
+    return wrong
+
+
+# --- as text --------------------------------------------------------------------------------------------------------
+
+
+def trace_lines(traced: Trace) -> Iterator[str]:
+    """The trace as a tree for people, from what was named back to the data."""
+    target, experiment = traced.target, traced.experiment
+    yield f"{target.key}  ({target.kind} {target.given})"
+    for label, value in _overview(traced):
+        yield f"  {label:<11} {value}"
+    for depth, stage in enumerate(reversed(traced.stages)):
+        branch = "" if depth == 0 else "   " * (depth - 1) + "└─ "
+        yield ""
+        yield f"{branch}{stage.stage}  {stage.fingerprint}  {_condition(stage)}"
+        for label, value in _details(stage, experiment):
+            yield f"{'   ' * depth}  {label:<9} {value}"
+
+
+def _overview(traced: Trace) -> Iterator[tuple[str, str]]:
+    experiment, corpus = traced.experiment, traced.corpus
+    yield "seed", str(experiment.get("seed", "not recorded"))
+    parts = [f"{name} {_brief(experiment.get(name))}" for name in ("process", "schedule", "objective", "tokenizer")]
+    yield "recipe", " · ".join(parts)
+    yield "corpus", f"{_brief(corpus['source'])}, licence: {corpus['licence'] or 'not recorded'}"
+    for name, value in flatten(corpus["identity"] or {}):
+        yield "", f"{name} {_brief(value)}"
+    if traced.mlflow_run_id:
+        yield "MLflow run", traced.mlflow_run_id
+        yield "", f"`sumi dev`, then {traced.mlflow_url}" if traced.mlflow_url else "no longer in this MLflow store"
+
+
+def _condition(stage: StageTrace) -> str:
+    if stage.artifact is None:
+        return "not in this store"
+    if stage.problems:
+        return "DAMAGED"
+    files = stage.manifest["files"]
+    size = sum(file["bytes"] for file in files.values())
+    checked = "every SHA-256 verified" if stage.verified else "not verified"
+    return f"whole, {len(files)} files, {size:,} bytes, {checked}"
+
+
+def _details(stage: StageTrace, experiment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for problem in stage.problems:
+        yield "damage", problem
+    if stage.artifact is None:
+        return
+    manifest, made = stage.manifest, stage.manifest["provenance"]
+    yield "folder", str(stage.artifact.folder)
+    shown = [f"{name} {_number(value)}" for name, value in figures(manifest["summary"])]
+    more = [f"… and {len(shown) - _SHOWN_FIGURES} more"] if len(shown) > _SHOWN_FIGURES else []
+    if shown:
+        yield "figures", ", ".join([*shown[:_SHOWN_FIGURES], *more])
+    sections = STAGES[stage.stage].reads
+    if sections:
+        yield "config", ", ".join(sections) + " (all values: --json)"
+    git = made.get("git", {})
+    dirty = {True: " with uncommitted changes", False: ""}.get(git.get("dirty"), "")
+    commit = f"commit {git['commit']}{dirty}" if git.get("commit") else "no git checkout"
+    yield "code", f"{commit}, stage version {manifest['identity'].get('version')}"
+    when = datetime.fromtimestamp(manifest["started"]).astimezone().isoformat(" ", "seconds")
+    yield "made", f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}"
+    yield "machine", f"{made.get('host')}, {made.get('platform')}, {made.get('cpus')} CPUs, python {made.get('python')}"
+    yield "packages", " ".join(f"{name}={version}" for name, version in made.get("packages", {}).items())
+    for name in ("dagster", "mlflow"):
+        if run := made.get(f"{name}_run_id"):
+            yield name, f"run {run}"
+    if manifest["inputs"]:
+        yield "from", ", ".join(f"{name} {own}" for name, own in manifest["inputs"].items())
+    if manifest.get("experiment", {}).get("runtime") != experiment.get("runtime"):
+        yield "runtime", _brief(manifest.get("experiment", {}).get("runtime"))
+
+
+def figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | int]]:
+    """The numbers of a summary by flattened name."""
+    for name, value in flatten(summary):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, value
+
+
+def _number(value: float | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _brief(value: Any) -> str:
+    """A component or a value on one line: ``uniform``, ``clustered(clusters=64)``."""
+    if isinstance(value, Mapping):
+        options = ", ".join(f"{key}={_brief(item)}" for key, item in value.items() if key != "name")
+        name = str(value.get("name", ""))
+        return f"{name}({options})" if options else name
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"
