@@ -19,38 +19,41 @@ from sumi_core.rowwise import cross_entropy
 class Absorbing(Interpolating):
     """π = δ_mask, with the mask as one more state: id V, S = V + 1."""
 
+    mask_id: int
+
     def __init__(self, options: ForwardProcess.Options, *, num_tokens: int, schedule: NoiseSchedule) -> None:
         super().__init__(options, num_tokens=num_tokens, schedule=schedule)
-        self.mask: int = num_tokens
-        self.mask_id = self.mask
+        self.mask_id = num_tokens
 
     @property
     def num_states(self) -> int:
         return self.num_tokens + 1
 
     def stationary(self) -> Tensor:
-        return (torch.arange(self.num_states) == self.mask).to(torch.float64)
+        return (torch.arange(self.num_states) == self.mask_id).to(torch.float64)
 
     def mass(self, state: Tensor) -> Tensor:
-        return (state == self.mask).to(torch.float64)
+        return (state == self.mask_id).to(torch.float64)
 
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
-        return noise.integers(1, length) + self.mask
+        return noise.integers(1, length) + self.mask_id
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """−α′/(1−α) · 1[z = mask] · (−log x_θ(x)), what the general bound comes to (MDLM, Eq. 10)."""
         t = t.double()
         weight = -self.schedule.dalpha(t) / (1 - self.alpha(t))
-        nats = cross_entropy(logits, x, self.num_tokens, where=z == self.mask)
+        nats = cross_entropy(logits, x, self.num_tokens, where=z == self.mask_id)
         return weight.to(nats.dtype) * nats
 
     def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        return cross_entropy(logits, x, self.num_tokens, where=z == self.mask)
+        return cross_entropy(logits, x, self.num_tokens, where=z == self.mask_id)
 
     def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Masks are filled with probability (α_s − α_t)/(1 − α_t); tokens stay, whatever x_θ says of them."""
-        alpha_t, alpha_s = self.alpha(t).unsqueeze(-1), self.alpha(s).unsqueeze(-1)
-        probs = (alpha_s - alpha_t) / (1 - alpha_t) * self.log_denoiser(logits.double()).exp()
-        probs[..., self.mask] = ((1 - alpha_s) / (1 - alpha_t)).squeeze(-1)
-        stays = self._one_hot(z)
-        return torch.where((z == self.mask).unsqueeze(-1), probs, stays)
+        alpha_t, alpha_s = (self.alpha(level).expand(z.shape) for level in (t, s))
+        masked = z == self.mask_id
+        still = ((1 - alpha_s) / (1 - alpha_t))[masked]
+        filled = logits[masked][:, : self.num_tokens].double().softmax(-1).mul_((1 - still).unsqueeze(-1))
+        probs = self._one_hot(z)
+        probs[masked] = torch.cat([filled, still.unsqueeze(-1)], -1)
+        return probs

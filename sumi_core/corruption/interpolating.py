@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
 from sumi_core.rowwise import pick, put_add
@@ -33,11 +32,6 @@ class Interpolating(ForwardProcess):
     def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         kept = noise.uniform(x.shape[-1], dtype=torch.float64) < self.alpha(t)
         return torch.where(kept, x, self.sample_prior(noise, x.shape[-1]))
-
-    def sample_prior(self, noise: Noise, length: int) -> Tensor:
-        uniform = noise.uniform(length, dtype=torch.float64)
-        probs = self.stationary().to(uniform.device)
-        return draw_categorical(probs.expand(*uniform.shape, -1).contiguous(), uniform)
 
     def marginal(self, p: Tensor, t: Tensor) -> Tensor:
         alpha = self.alpha(t).unsqueeze(-1)
@@ -65,7 +59,7 @@ class Interpolating(ForwardProcess):
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """weight · [KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1],  ρ = q_t(z|x) / q_θ(z)  (GIDD, Thm. 1; design: math.md 1)."""
-        p = self.log_denoiser(logits).exp()
+        p = self.denoiser(logits)
         true = self.marginal(self._one_hot(x).to(p), t)
         model = self.marginal(p, t)
         divergence = (torch.xlogy(true, true) - torch.xlogy(true, model)).sum(-1)
@@ -85,4 +79,20 @@ class Interpolating(ForwardProcess):
         elsewhere = torch.xlogy(hit, hit) - torch.xlogy(hit, start)
         hit_x, start_x = (pick(table.expand(*x.shape, -1), x) for table in (hit, start))
         at_x = hit_x + alpha
-        return elsewhere.sum(-1) - pick(elsewhere.expand(*x.shape, -1), x) + at_x * (at_x / start_x).log()
+        here = torch.xlogy(at_x, at_x) - torch.xlogy(at_x, start_x)
+        return elsewhere.sum(-1) - pick(elsewhere.expand(*x.shape, -1), x) + here
+
+    # --- reverse ----------------------------------------------------------------------------------------------------
+
+    def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        # q_{t|s}(z|y) = hit + survived·1[y = z] times q_s^θ(y) = α_s x_θ(y) + (1 − α_s) π(y), in one table:
+        # at large V this is what a sampling step costs beside the network.
+        alpha_s = self.alpha(s).expand(z.shape)
+        survived = self.alpha(t) / alpha_s
+        hit = (1 - survived) * self.mass(z)
+        table = self.denoiser(logits.double())
+        at_z = survived * (alpha_s * pick(table, z) + (1 - alpha_s) * self.mass(z))
+        table.mul_((hit * alpha_s).unsqueeze(-1))
+        table.addcmul_((hit * (1 - alpha_s)).unsqueeze(-1), self.stationary().to(z.device))
+        put_add(table, z, at_z)
+        return table.div_(table.sum(-1, keepdim=True))

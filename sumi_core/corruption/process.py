@@ -94,18 +94,18 @@ class ForwardProcess(ABC):
 
     def log_denoiser(self, logits: Tensor) -> Tensor:
         """log x_θ: log-softmax over tokens, −∞ on states that are no tokens. float32, or float64 for float64 logits."""
-        logits = logits.to(precision_of(logits))
-        if self.num_states > self.num_tokens:
-            no_token = torch.arange(self.num_states, device=logits.device) >= self.num_tokens
-            logits = logits.masked_fill(no_token, -torch.inf)
-        return logits.log_softmax(-1)
+        return self._token_logits(logits).log_softmax(-1)
+
+    def denoiser(self, logits: Tensor) -> Tensor:
+        """x_θ, the exponential of ``log_denoiser``."""
+        return self._token_logits(logits).softmax(-1)
 
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
         evidence = self.transition(z, t, torch.zeros_like(t))
         return (self.log_denoiser(logits.double()) + evidence.log()).log_softmax(-1)
 
-    # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------
+    # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """Nats per unit t at each position: the tight continuous-time NELBO at (t, z ~ q_t(·|x)), ``[B, L]``.
@@ -114,7 +114,7 @@ class ForwardProcess(ABC):
         design: math.md 4):
             Σ_{y≠z} R(y→z) · [ρ_θ(y) − A(y) + A(y) log(A(y) / ρ_θ(y))],  A = q(y|x)/q(z|x),  ρ_θ = q_θ(y)/q_θ(z).
         """
-        p = self.log_denoiser(logits).exp()
+        p = self.denoiser(logits)
         model = self.marginal(p, t)
         true = self.marginal(self._one_hot(x).to(p), t)
         rates = self.jump_rates(z, t).to(p).scatter(-1, z.unsqueeze(-1), 0.0)
@@ -143,15 +143,22 @@ class ForwardProcess(ABC):
     # --- reverse ----------------------------------------------------------------------------------------------------
 
     def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """p_θ(z_s = y | z_t = z) for s < t: ``[B, L, S]`` float64, rows sum to one.
+        """p_θ(z_s = y | z_t = z) for s < t: ``[B, L, S]`` float64, rows sum to one. For sampling: no gradient.
 
         q_{t|s}(z|y) q_s^θ(y) / q_t^θ(z) (design: math.md 7). At s = 0 this is the posterior over clean tokens.
         """
-        p = self.log_denoiser(logits.double()).exp()
+        p = self.denoiser(logits.double())
         joint = self.transition(z, t, s) * self.marginal(p, s)
         return joint / joint.sum(-1, keepdim=True)
 
     # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _token_logits(self, logits: Tensor) -> Tensor:
+        logits = logits.to(precision_of(logits))
+        if self.num_states > self.num_tokens:
+            no_token = torch.arange(self.num_states, device=logits.device) >= self.num_tokens
+            logits = logits.masked_fill(no_token, -torch.inf)
+        return logits
 
     def _one_hot(self, x: Tensor) -> Tensor:
         return F.one_hot(x, self.num_states).to(torch.float64)

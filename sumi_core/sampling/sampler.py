@@ -51,7 +51,8 @@ class Sampler(ABC):
     ) -> Samples:
         """Draw ``num`` texts of ``length`` tokens on the denoiser's device, in its current train/eval mode.
 
-        steps: network calls, where the sampler can choose. prompt: ``[P]`` tokens kept at the left of every text.
+        steps: network calls, where the sampler can choose. prompt: ``[P]`` tokens kept at the left of every text; to
+        the network they look like tokens that the noise has spared.
         Raises ValueError for a prompt that leaves no room or holds ids that are no tokens, and for fewer than 1 step.
         """
         device = _device_of(denoiser)
