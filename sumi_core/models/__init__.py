@@ -16,9 +16,7 @@ ATTENTION_PATTERNS: "Registry[AttentionPattern]" = Registry(
 )
 
 
-def _preset(
-    hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **more: Any
-) -> dict[str, Any]:
+def _preset(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:
     return {
         "hidden_size": hidden,
         "intermediate_size": intermediate,

@@ -45,6 +45,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)  # under autocast x may be bfloat16: normalise in the weight's precision
         return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 
 
@@ -79,13 +80,14 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn heads ``x`` ``[B, L, heads, width]`` by their positions; computed in float32, returned in x's type.
+    """Turn heads ``x`` ``[B, L, heads, width]`` by their positions; computed in float32 at least, returned in x's type.
 
     Rolling by half the width swaps the halves, and the tables carry the sign: one multiply-add instead of the
     usual negate, concatenate, multiply, add (0.75 of its time on a CPU, forward and backward).
     """
     cosines, sines = tables
-    return torch.addcmul(x * cosines, x.roll(x.shape[-1] // 2, -1).to(cosines.dtype), sines).to(x.dtype)
+    wide = x.to(torch.promote_types(x.dtype, cosines.dtype))
+    return torch.addcmul(wide * cosines, wide.roll(x.shape[-1] // 2, -1), sines.to(wide.dtype)).to(x.dtype)
 
 
 class SelfAttention(nn.Module):

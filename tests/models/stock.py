@@ -1,0 +1,52 @@
+"""Small denoisers and the stock transformers models that should equal them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sumi_core.config import ModelConfig
+from sumi_core.models.denoiser import Denoiser
+
+STATES = 37
+
+
+def small(**changes: Any) -> ModelConfig:
+    """Two layers of width 32, two query heads to a key-value head."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
+    return ModelConfig(**{**shape, **changes})
+
+
+def stock_model(config: ModelConfig) -> Any:
+    """The stock model of the same shape, its weights its own."""
+    import transformers
+
+    name = {"bidirectional": "EuroBert", "causal": "Llama"}[config.attention]
+    head = {"bidirectional": "EuroBertForMaskedLM", "causal": "LlamaForCausalLM"}[config.attention]
+    special = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    stock_config = getattr(transformers, f"{name}Config")(
+        vocab_size=STATES,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        rms_norm_eps=config.norm_epsilon,
+        tie_word_embeddings=config.tie_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        max_position_embeddings=512,
+        **special,
+        **({"mask_token_id": 0} if name == "EuroBert" else {}),
+    )
+    return getattr(transformers, head)(stock_config).eval()
+
+
+def lively(denoiser: Denoiser, seed: int = 1) -> Denoiser:
+    """Weights large and uneven enough that every part of the model matters, gains and modulations included."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + 0.3 * noise if parameter.dim() == 1 else 0.2 * noise)
+    return denoiser.eval()

@@ -1,0 +1,233 @@
+"""What a denoiser must do whatever it has learned: patterns, positions, time, gradients, initial weights."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from sumi_core.config import ConfigError, resolve
+from sumi_core.models import ATTENTION_PATTERNS, PRESETS
+from sumi_core.models.denoiser import Denoiser, build_denoiser
+from sumi_core.models.layers import Rotary, rotate
+from tests.models.stock import STATES, lively, small
+
+
+def some_tokens(length: int = 12, rows: int = 2, seed: int = 0) -> torch.Tensor:
+    return torch.randint(STATES, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def changed_at(denoiser: Denoiser, position: int) -> torch.Tensor:
+    """Which positions' logits change when one token does, ``[L]`` bool."""
+    tokens = some_tokens()
+    other = tokens.clone()
+    other[:, position] = (other[:, position] + 1) % STATES
+    with torch.no_grad():
+        return (denoiser(tokens) != denoiser(other)).any(-1).all(0)
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("position", [0, 5, 11])
+def test_causal_logits_depend_on_the_past_only(position: int) -> None:
+    changed = changed_at(lively(Denoiser(small(attention="causal"), STATES)), position)
+    assert not changed[:position].any()
+    assert changed[position:].all()
+
+
+@pytest.mark.parametrize("position", [0, 5, 11])
+def test_bidirectional_logits_depend_on_every_position(position: int) -> None:
+    assert changed_at(lively(Denoiser(small(), STATES)), position).all()
+
+
+def test_a_pattern_may_give_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block-causal attention will be a pattern that returns a mask: the causal mask written out is the causal flag."""
+    causal = lively(Denoiser(small(attention="causal"), STATES))
+    masked = lively(Denoiser(small(), STATES))
+    masked.load_state_dict(causal.state_dict())
+    lower = torch.ones(12, 12, dtype=torch.bool).tril()
+    monkeypatch.setattr(masked.pattern, "sdpa_arguments", lambda length, device: {"attn_mask": lower})
+    with torch.no_grad():
+        torch.testing.assert_close(masked(some_tokens()), causal(some_tokens()), rtol=0, atol=1e-5)
+
+
+def test_every_registered_pattern_builds() -> None:
+    for name in ATTENTION_PATTERNS.names():
+        pattern = ATTENTION_PATTERNS.build(name, {})
+        assert 0 < pattern.attended(64) <= 64
+
+
+# --- positions ------------------------------------------------------------------------------------------------------
+
+
+def test_rotary_scores_depend_on_the_distance_only() -> None:
+    q, k = torch.randn(2, 1, 1, 1, 16, dtype=torch.float32, generator=torch.Generator().manual_seed(4))
+    tables = Rotary(16, 10000.0)(40, torch.device("cpu"))
+    turned_q, turned_k = (rotate(x.expand(1, 40, 1, 16), tables)[0, :, 0] for x in (q, k))
+    scores = turned_q @ turned_k.T
+    for distance in (-7, 0, 3, 20):
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=0, atol=1e-4)
+    assert scores[0].std() > 0.1
+
+
+def test_rotary_keeps_lengths_and_position_zero() -> None:
+    x = torch.randn(2, 9, 3, 8, generator=torch.Generator().manual_seed(5))
+    turned = rotate(x, Rotary(8, 100.0)(9, torch.device("cpu")))
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(turned[:, 0], x[:, 0])
+    assert rotate(x.bfloat16(), Rotary(8, 100.0)(9, torch.device("cpu"))).dtype == torch.bfloat16
+
+
+def test_a_length_seen_before_changes_nothing() -> None:
+    denoiser = lively(Denoiser(small(), STATES))
+    with torch.no_grad():
+        first = denoiser(some_tokens(6))
+        denoiser(some_tokens(30))
+        assert torch.equal(denoiser(some_tokens(6)), first)
+
+
+def test_training_follows_a_validation_in_inference_mode() -> None:
+    denoiser = Denoiser(small(), STATES)
+    with torch.inference_mode():
+        denoiser(some_tokens())
+    denoiser(some_tokens()).sum().backward()
+    assert denoiser.lm_head.weight.grad is not None
+
+
+# --- time conditioning ----------------------------------------------------------------------------------------------
+
+
+def test_a_conditioned_denoiser_starts_as_the_unconditioned_one() -> None:
+    plain, conditioned = Denoiser(small(), STATES), Denoiser(small(time_conditioning="adaln"), STATES)
+    with torch.no_grad():
+        wanted = plain(some_tokens())
+        for t in (torch.tensor([0.1, 0.9]), torch.rand(2, 12)):
+            assert torch.equal(conditioned(some_tokens(), t), wanted)
+
+
+def test_noise_levels_of_a_sequence_or_of_positions() -> None:
+    denoiser, tokens = lively(Denoiser(small(time_conditioning="adaln"), STATES)).double(), some_tokens()
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    with torch.no_grad():
+        logits = denoiser(tokens, t)
+        for same in (t[:, None], t[:, None].expand(2, 12)):
+            torch.testing.assert_close(denoiser(tokens, same), logits, rtol=0, atol=1e-5)
+        assert not torch.allclose(logits, denoiser(tokens, t + 0.1), atol=1e-3)
+        one = t[:, None].repeat(1, 12)
+        one[:, 3] = 0.4
+        assert not torch.allclose(logits, denoiser(tokens, one), atol=1e-3)
+
+
+def test_time_is_ignored_or_demanded() -> None:
+    plain, conditioned = Denoiser(small(), STATES), Denoiser(small(time_conditioning="adaln"), STATES)
+    with torch.no_grad():
+        assert torch.equal(plain(some_tokens(), torch.rand(2)), plain(some_tokens()))
+        with pytest.raises(ValueError, match="noise level"):
+            conditioned(some_tokens())
+
+
+# --- the seams ------------------------------------------------------------------------------------------------------
+
+
+def test_forward_is_head_of_encode_of_embed() -> None:
+    denoiser, tokens = lively(Denoiser(small(), STATES)), some_tokens()
+    with torch.no_grad():
+        features = denoiser.encode(denoiser.embed(tokens))
+        assert torch.equal(features, denoiser.features(tokens))
+        assert torch.equal(denoiser.lm_head(features), denoiser(tokens))
+        soft = torch.nn.functional.one_hot(tokens, STATES).float() @ denoiser.model.embed_tokens.weight
+        torch.testing.assert_close(denoiser.encode(soft), features, rtol=0, atol=1e-5)
+
+
+def test_gradient_reaches_every_parameter() -> None:
+    config = small(qk_norm=True, time_conditioning="adaln", tie_embeddings=False)
+    denoiser = lively(Denoiser(config, STATES))
+    tokens = torch.arange(STATES).expand(2, STATES)  # every row of the table is used
+    denoiser(tokens, torch.rand(2)).square().sum().backward()
+    for name, parameter in denoiser.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_bfloat16_works_whole_and_under_autocast() -> None:
+    denoiser, tokens = lively(Denoiser(small(qk_norm=True), STATES)), some_tokens()
+    with torch.no_grad():
+        wanted = denoiser(tokens)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = denoiser(tokens)
+        whole = lively(Denoiser(small(qk_norm=True), STATES)).bfloat16()(tokens)
+    assert mixed.dtype == whole.dtype == torch.bfloat16
+    for half in (mixed, whole):
+        assert (half.float() - wanted).abs().max() < 0.1 * wanted.abs().max()
+
+
+def test_a_used_denoiser_can_be_pickled() -> None:
+    denoiser = lively(Denoiser(small(), STATES))
+    with torch.no_grad():
+        wanted = denoiser(some_tokens())
+        assert torch.equal(pickle.loads(pickle.dumps(denoiser))(some_tokens()), wanted)
+
+
+# --- initial weights ------------------------------------------------------------------------------------------------
+
+
+def test_initial_weights_follow_from_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = build_denoiser(small(), STATES, seed=7)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    again, other = build_denoiser(small(), STATES, seed=7), build_denoiser(small(), STATES, seed=8)
+    for name, parameter in first.state_dict().items():
+        assert torch.equal(parameter, again.state_dict()[name]), name
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+    assert not torch.equal(first.model.layers[0].mlp.up_proj.weight, first.model.layers[1].mlp.up_proj.weight)
+
+
+def test_denoisers_that_differ_in_one_part_start_alike_in_the_others() -> None:
+    plain = build_denoiser(small(), STATES).state_dict()
+    conditioned = build_denoiser(small(time_conditioning="adaln", qk_norm=True), STATES).state_dict()
+    for name, parameter in plain.items():
+        assert torch.equal(parameter, conditioned[name]), name
+
+
+def test_initial_spread() -> None:
+    config = small(hidden_size=128, intermediate_size=512, num_layers=8, init_std=0.03)
+    state = build_denoiser(config, 512).state_dict()
+    for name, parameter in state.items():
+        if "norm" in name:
+            assert (parameter == 1).all(), name
+            continue
+        into_stream = name.endswith(("o_proj.weight", "down_proj.weight"))
+        wanted = 0.03 / 4 if into_stream else 0.03
+        assert abs(parameter.std().item() / wanted - 1) < 0.05, name
+        assert abs(parameter.mean().item()) < wanted / 20, name
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"num_heads": 3}, "model.num_heads"),
+        ({"num_kv_heads": 3}, "model.num_kv_heads"),
+        ({"hidden_size": 36, "num_heads": 4}, "model.num_heads"),
+        ({"qk_norm": "perhaps"}, "model.qk_norm"),
+        ({"time_conditioning": "adalin"}, "model.time_conditioning"),
+        ({"attention": "sideways"}, "model.attention"),
+        ({"attention": "causal"}, "model.attention"),
+        ({"preset": "huge"}, "model.preset"),
+    ],
+)
+def test_impossible_models_are_refused_by_key(changes: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^here\.yaml: {key.replace('.', '[.]')}: "):
+        resolve({"model": changes}, "here.yaml")
+
+
+def test_every_preset_is_a_valid_model() -> None:
+    for name in PRESETS:
+        assert resolve({"model": {"preset": name}}, "here.yaml").model.preset == name

@@ -1,0 +1,98 @@
+"""Parameters and FLOPs, against counts written out by hand. On the meta device: nothing is allocated."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from sumi_core.config import ModelConfig
+from sumi_core.models import PRESETS
+from sumi_core.models.denoiser import Denoiser
+from tests.models.stock import STATES, small
+
+
+def on_meta(num_states: int, **model: Any) -> Denoiser:
+    with torch.device("meta"):
+        return Denoiser(ModelConfig(**model), num_states)
+
+
+def block_weights(p: dict[str, Any]) -> int:
+    """Matrices of a block: queries and output, keys and values, SwiGLU's three."""
+    kv = p["hidden_size"] // p["num_heads"] * p["num_kv_heads"]
+    return int(2 * p["hidden_size"] ** 2 + 2 * p["hidden_size"] * kv + 3 * p["hidden_size"] * p["intermediate_size"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "num_states", "millions"),
+    [
+        ("nano", 1024, 1.00),
+        ("nano", 2048, 1.26),
+        ("tiny", 4096, 10.06),
+        ("small", 50_257, 123.55),
+        ("base", 50_257, 359.79),
+        ("1b", 50_257, 1_107.71),
+        ("sumi-7b", 100_278, 7_767.54),
+    ],
+)
+def test_presets_have_the_size_of_their_name(preset: str, num_states: int, millions: float) -> None:
+    p = PRESETS[preset]
+    denoiser = on_meta(num_states, **p)
+    assert all(parameter.is_meta for parameter in denoiser.parameters())
+    tables = (1 if p.get("tie_embeddings") else 2) * num_states * p["hidden_size"]
+    norms = (2 * p["num_layers"] + 1) * p["hidden_size"]
+    assert denoiser.num_parameters() == p["num_layers"] * block_weights(p) + norms + tables
+    assert denoiser.num_parameters(embeddings=False) == p["num_layers"] * block_weights(p) + norms
+    assert round(denoiser.num_parameters() / 1e6, 2) == millions
+
+
+def test_sumi_7b_is_the_published_shape() -> None:
+    denoiser = on_meta(100_278, **PRESETS["sumi-7b"])
+    shapes = {name: tuple(tensor.shape) for name, tensor in denoiser.state_dict().items()}
+    assert shapes["lm_head.weight"] == shapes["model.embed_tokens.weight"] == (100_278, 4096)
+    assert shapes["model.layers.35.mlp.gate_proj.weight"] == (12_288, 4096)
+    assert shapes["model.layers.0.self_attn.k_proj.weight"] == (8 * 128, 4096)
+    assert "model.layers.36.input_layernorm.weight" not in shapes
+    assert (denoiser.config.rope_theta, denoiser.config.norm_epsilon) == (5e5, 1e-5)
+
+
+@pytest.mark.parametrize("preset", ["nano", "sumi-7b"])
+@pytest.mark.parametrize(("attention", "keys"), [("bidirectional", 512), ("causal", 256)])
+def test_flops_per_token_are_those_of_palm(preset: str, attention: str, keys: int) -> None:
+    p = PRESETS[preset]
+    weights = p["num_layers"] * block_weights(p) + 1000 * p["hidden_size"]
+    attended = 12 * p["num_layers"] * p["hidden_size"] * keys
+    assert on_meta(1000, **p, attention=attention).flops_per_token(512) == 6 * weights + attended
+
+
+def test_flops_count_a_tied_head_and_no_conditioning() -> None:
+    plain = Denoiser(small(), STATES).flops_per_token(16)
+    assert Denoiser(small(tie_embeddings=True), STATES).flops_per_token(16) == plain
+    assert Denoiser(small(time_conditioning="adaln", qk_norm=True), STATES).flops_per_token(16) == plain
+
+
+def test_flops_agree_with_pytorchs_own_counter() -> None:
+    """PyTorch counts the matrix products it runs; with a short sequence nothing else is of any size."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    denoiser = Denoiser(small(), STATES)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        denoiser(torch.zeros(3, 8, dtype=torch.int64)).sum().backward()
+    assert counter.get_total_flops() == 3 * 8 * denoiser.flops_per_token(8)
+
+
+def test_a_meta_denoiser_can_be_given_memory_and_weights() -> None:
+    wanted = Denoiser(small(), STATES)
+    with torch.device("meta"):
+        empty = Denoiser(small(), STATES)
+    filled = empty.to_empty(device="cpu")
+    filled.load_state_dict(wanted.state_dict())
+    tokens = torch.arange(10)[None]
+    with torch.no_grad():
+        assert torch.equal(filled(tokens), wanted(tokens))
+
+
+def test_weights_hold_each_tensor_once() -> None:
+    tied = Denoiser(small(tie_embeddings=True), STATES)
+    assert "lm_head.weight" not in tied.weights()
+    assert sum(tensor.numel() for tensor in tied.weights().values()) == tied.num_parameters()
+    assert set(Denoiser(small(), STATES).weights()) == set(Denoiser(small(), STATES).state_dict())
