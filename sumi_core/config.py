@@ -265,6 +265,9 @@ def _check(experiment: Experiment, where: str) -> None:
             f"{training.batch_size} sequences cannot be split over {training.accumulation} micro-batches × "
             f"{experiment.runtime.devices} devices; choose a multiple of {share}",
         )
+    sampler = experiment.evaluation.sampler
+    if sampler is not None and experiment.process is None and SAMPLERS.get(sampler["name"]).needs_process:
+        refuse("evaluation.sampler", f"sampler '{sampler['name']}' needs a corruption process; leave it out")
     for metric in experiment.evaluation.metrics:
         if metric not in METRICS:
             refuse("evaluation.metrics", f"no sample metric is called '{metric}'; {nearest(metric, METRICS.names())}")

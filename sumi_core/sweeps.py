@@ -64,7 +64,7 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> dict[str, Sweep]
     Raises ConfigError for the first file that is wrong, or when two files share a name."""
     if not folder.is_dir():
         raise ConfigError(
-            str(folder), "", "there is no experiments folder; run sumi from a project, or name one with --project"
+            str(folder), "", "there is no experiments folder; run sumi from a project, or name one in SUMI_PROJECT"
         )
     sweeps: dict[str, Sweep] = {}
     for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
@@ -227,8 +227,9 @@ def _expand(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...], di
     choices: list[list[tuple[tuple[str, str], dict[str, Any]]]] = []
     for axis, points in axes.items():
         key = f"axes.{axis}"
-        if not points or not isinstance(points, list | Mapping):
-            raise ConfigError(str(file), key, "is empty; list at least one value, or remove the axis")
+        if not isinstance(points, list | Mapping) or not points:
+            shown = "nothing" if not points else repr(points)
+            raise ConfigError(str(file), key, f"expected at least one value, as in [0, 1], got {shown}")
         if isinstance(points, list):
             settings = [(_value_label(str(axis), value), _nest(str(axis), value)) for value in points]
         else:

@@ -147,16 +147,19 @@ def typed_value(hint: Any, value: Any, where: str, key: str) -> Any:
         raise ConfigError(where, key, f"expected {expected}, got null; write a value or leave the key out")
     if advice := _mistaken(inner, value):
         raise ConfigError(where, key, f"expected {expected}, got {value!r}; {advice}")
-    declared: Any = inner | None if optional else inner
-    holder = dataclasses.make_dataclass("Holder", [("value", declared, field(default=None) if optional else field())])
-    try:
-        node = OmegaConf.merge(OmegaConf.structured(holder), {"value": value})
-        converted = OmegaConf.to_container(node, throw_on_missing=True)["value"]
-    except (OmegaConfBaseException, ValueError, TypeError):
-        raise ConfigError(where, key, f"expected {expected}, got {value!r}") from None
+    converted = value if type(value) is inner or value is None else _convert(inner, value, where, key)
     if not _is_finite(converted):
         raise ConfigError(where, key, f"expected {expected}, got {value!r}; nan and inf are no settings")
     return converted
+
+
+def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    holder = dataclasses.make_dataclass("Holder", [("value", hint)])
+    try:
+        node = OmegaConf.merge(OmegaConf.structured(holder), {"value": value})
+        return OmegaConf.to_container(node, throw_on_missing=True)["value"]
+    except (OmegaConfBaseException, ValueError, TypeError):
+        raise ConfigError(where, key, f"expected {_type_name(hint)}, got {value!r}") from None
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:

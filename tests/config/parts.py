@@ -1,0 +1,53 @@
+"""Registered parts with every kind of option, made for tests of the config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class FakeSource:
+    """A source whose options show every type an option may have."""
+
+    @dataclass
+    class Options:
+        """``path`` must be written."""
+
+        path: str
+        rows: int | None = None
+        share: float = 0.5
+        kinds: list[str] = field(default_factory=lambda: ["a"])
+        weights: list[float] = field(default_factory=list)
+        level: int = field(default=3, metadata={"low": 1, "below": 10})
+
+        def check(self) -> None:
+            """Options that exclude each other."""
+            if self.path == "empty" and self.rows:
+                raise ValueError("an empty path has no rows; leave rows out")
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def identity(self) -> dict[str, Any]:
+        """What the documents are made from."""
+        return {"path": self.options.path}
+
+    def documents(self) -> Iterator[Any]:
+        """Nothing."""
+        return iter(())
+
+
+class Plain:
+    """A part without options."""
+
+    @dataclass
+    class Options:
+        """No options."""
+
+    def __init__(self, options: Options, **context: Any) -> None:
+        self.context = context
+
+    def identity(self) -> dict[str, Any]:
+        """Made from nothing."""
+        return {}

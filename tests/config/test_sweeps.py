@@ -1,0 +1,355 @@
+"""Experiment files: inheritance, axes, cells, overrides, and the sentence each mistake gets."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sumi_core.config import ConfigError
+from sumi_core.data import SOURCES
+from sumi_core.sweeps import Sweep, load_sweep, load_sweeps, parse_overrides, select_cells, split_arguments
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "experiments"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def write(folder: Path) -> Write:
+    def put(name: str, text: str = "") -> Path:
+        file = folder / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(textwrap.dedent(text), encoding="utf-8")
+        return file
+
+    return put
+
+
+def load(file: Path, *overrides: str) -> Sweep:
+    folder = next(parent for parent in file.parents if parent.name == "experiments")
+    return load_sweep(file, folder, overrides)
+
+
+def complaint(function: Callable[[], object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        function()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- one file -------------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_file_is_a_sweep_of_one_cell(write: Write) -> None:
+    sweep = load(write("one", "description: a test\ntraining: {steps: 7, warmup_steps: 0, learning_rate: 1e-4}"))
+    assert (sweep.name, sweep.description, sweep.axes) == ("one", "a test", {})
+    (cell,) = sweep.cells
+    assert (cell.key, cell.sweep, cell.labels, cell.overrides) == ("one", "one", {}, ())
+    assert (cell.experiment.training.steps, cell.experiment.training.learning_rate) == (7, 1e-4)
+
+
+def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
+    (cell,) = load(write("empty")).cells
+    assert cell.experiment.process == {"name": "uniform"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("trainning: {}", "trainning: unknown key; did you mean 'training'?"),
+        ("axis: {}", "axis: unknown key; did you mean 'axes'?"),
+        ("training: {step: 3}", "training.step: unknown key; did you mean 'steps'?"),
+        ("training: 5", "training: expected a mapping of keys, got 5"),
+        ("description: 5", "description: expected text, got 5; put it in quotes"),
+        ("training: {steps: x}", "training.steps: expected an integer, got 'x'"),
+        ("process: uniforn", "process: no corruption process is called 'uniforn'; did you mean 'uniform'?"),
+        ("axes: {}", "axes: expected at least one axis, written as name: [values] or name: {label: {key: value}}"),
+        ("axes:", "axes: expected at least one axis, written as name: [values] or name: {label: {key: value}}"),
+        ("axes: {seed: []}", "axes.seed: expected at least one value, as in [0, 1], got nothing"),
+        ("axes: {seed: 3}", "axes.seed: expected at least one value, as in [0, 1], got 3"),
+        ("axes: {seed: [0, 0]}", "axes: two cells are called 'bad.s0'; give their labels different names"),
+        ("axes: {sede: [0]}", "axes.sede: sede: unknown key; did you mean 'seed'?"),
+        ("axes: {training.step: [3]}", "axes.training.step: training.step: unknown key; did you mean 'steps'?"),
+        ("axes: {m: {a: {proces: uniform}}}", "axes.m: proces: unknown key; did you mean 'process'?"),
+        (
+            "axes: {m: {a: uniform}}",
+            "axes.m.a: expected the keys this label sets, such as {process: uniform}, got 'uniform'",
+        ),
+        (
+            "axes: {m: {a b: {seed: 1}}}",
+            "axes.m: 'a b' cannot name a cell; use letters, digits, '_', '+', '-' and '.'",
+        ),
+        ("axes: {m: {a: {seed: -1}}}", "seed: must be at least 0, got -1"),
+        ("seed: 1\nseed: 2", "line 2: not valid YAML: the key 'seed' is written twice"),
+    ],
+)
+def test_each_mistake_has_its_sentence(write: Write, text: str, sentence: str) -> None:
+    file = write("bad", text)
+    assert complaint(lambda: load(file)) == f"{file}: {sentence}"
+
+
+# --- inheritance ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_lies_over_its_base_and_the_base_of_that(write: Write) -> None:
+    write("base/ground", "training: {steps: 100, batch_size: 8}\nprocess: absorbing\nseed: 1")
+    write("middle", "base: base/ground\ntraining: {steps: 200}\ndescription: middle\naxes: {seed: [4, 5]}")
+    (cell,) = load(write("top", "base: middle\nprocess: uniform\ntraining:\n")).cells
+    made = cell.experiment
+    assert (made.training.steps, made.training.batch_size, made.seed) == (200, 8, 1)
+    assert made.process == {"name": "uniform"}
+
+
+def test_description_and_axes_are_a_files_own(write: Write) -> None:
+    write("middle", "description: middle\naxes: {seed: [4, 5]}")
+    sweep = load(write("top", "base: middle"))
+    assert (sweep.description, sweep.axes, len(sweep.cells)) == ("", {}, 1)
+
+
+def test_a_missing_base_is_named_with_the_nearest(write: Write, folder: Path) -> None:
+    write("base/ground")
+    file = write("top", "base: base/grund")
+    missing = folder / "base/grund.yaml"
+    assert complaint(lambda: load(file)) == f"{file}: base: there is no {missing}; did you mean 'base/ground'?"
+
+
+def test_a_circle_of_bases_is_shown(write: Write) -> None:
+    write("b", "base: c")
+    c = write("c", "base: a")
+    a = write("a", "base: b")
+    assert complaint(lambda: load(a)) == f"{c}: base: a → b → c → a is a circle; remove one of these bases"
+    own = write("own", "base: own")
+    assert complaint(lambda: load(own)) == f"{own}: base: own → own is a circle; remove one of these bases"
+
+
+def test_a_complaint_names_the_file_that_wrote_the_key(write: Write) -> None:
+    base = write("base/ground", "training: {steps: 10, warmup_steps: 0}\nmodel: {num_heads: 3}")
+    top = write("top", "base: base/ground\ntraining: {learning_rate: -1}")
+    assert complaint(lambda: load(top)) == f"{top}: training.learning_rate: must be above 0, got -1"
+    heads = "model.num_heads: 3 heads do not divide hidden_size 128; choose a divisor"
+    fine = write("fine", "base: base/ground\ntraining: {learning_rate: 1}")
+    assert complaint(lambda: load(fine)) == f"{base}: {heads}"
+    assert complaint(lambda: load(fine, "model.num_heads=3")) == f"{base}: {heads}"
+
+
+# --- axes -----------------------------------------------------------------------------------------------------------
+
+
+def test_cells_are_the_product_of_the_axes_in_the_order_written(write: Write) -> None:
+    sweep = load(
+        write(
+            "grid",
+            """
+            training: {warmup_steps: 1}
+            axes:
+              method:
+                plain:
+                masked: {process: absorbing, training.steps: 30}
+                left: {process: null, objective: autoregressive, model.attention: causal}
+              schedule: [linear, {name: cosine}]
+              seed: [1, 0]
+            """,
+        )
+    )
+    assert [cell.key for cell in sweep.cells] == [
+        f"grid.{method}.{schedule}.{seed}"
+        for method, schedule, seed in itertools.product(["plain", "masked", "left"], ["linear", "cosine"], ["s1", "s0"])
+    ]
+    assert sweep.axes == {
+        "method": ["plain", "masked", "left"],
+        "schedule": ["linear", "cosine"],
+        "seed": ["s1", "s0"],
+    }
+    cell = next(cell for cell in sweep.cells if cell.key == "grid.masked.cosine.s0")
+    assert cell.labels == {"method": "masked", "schedule": "cosine", "seed": "s0"}
+    made = cell.experiment
+    assert (made.process, made.schedule, made.seed) == ({"name": "absorbing"}, {"name": "cosine"}, 0)
+    assert made.training.steps == 30
+    left = next(cell for cell in sweep.cells if cell.key == "grid.left.cosine.s1").experiment
+    assert (left.process, left.schedule, left.model.attention) == (None, None, "causal")
+
+
+def test_numbers_are_labelled_with_their_key(write: Write) -> None:
+    text = "axes: {training.learning_rate: [1e-3, 5e-05], model.num_layers: [2], training.precision: [bf16]}"
+    keys = [cell.key for cell in load(write("n", text)).cells]
+    assert keys == ["n.learning_rate0.001.num_layers2.bf16", "n.learning_rate5e-05.num_layers2.bf16"]
+
+
+def test_a_part_that_an_axis_replaces_loses_its_old_options(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES._entries, "fake", "tests.config.parts:FakeSource")
+    sweep = load(
+        write(
+            "parts",
+            """
+            corpus: {source: {name: fake, path: x, rows: 2}}
+            axes:
+              data:
+                more: {corpus.source.rows: 9}
+                other: {corpus.source: web-bible}
+            """,
+        )
+    )
+    more, other = (cell.experiment.corpus.source for cell in sweep.cells)
+    assert (more["name"], more["path"], more["rows"]) == ("fake", "x", 9)
+    assert other["name"] == "web-bible"
+    assert "path" not in other
+
+
+_sizes = st.lists(st.integers(1, 3), min_size=1, max_size=3)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_sizes)
+def test_every_combination_is_one_cell(write: Write, sizes: list[int]) -> None:
+    names = ["seed", "training.warmup_steps", "training.batch_size"]
+    axes = {name: [index + 1 for index in range(size)] for name, size in zip(names, sizes, strict=False)}
+    sweep = load(write("grid", f"axes: {axes}"))
+    made = [
+        (c.experiment.seed, c.experiment.training.warmup_steps, c.experiment.training.batch_size) for c in sweep.cells
+    ]
+    assert len({cell.key for cell in sweep.cells}) == len(sweep.cells)
+    assert [m[: len(sizes)] for m in made] == list(itertools.product(*axes.values()))
+
+
+# --- overrides ------------------------------------------------------------------------------------------------------
+
+
+def test_overrides_lie_on_top_and_are_remembered(write: Write) -> None:
+    file = write("one", "training: {steps: 7, warmup_steps: 0}")
+    (cell,) = load(file, "training.steps=9", "process.name=absorbing", "training.learning_rate=1e-4").cells
+    assert (cell.experiment.training.steps, cell.experiment.training.learning_rate) == (9, 1e-4)
+    assert cell.experiment.process == {"name": "absorbing"}
+    assert cell.overrides == ("training.steps=9", "process.name=absorbing", "training.learning_rate=1e-4")
+
+
+def test_overrides_are_read_like_files() -> None:
+    assert parse_overrides(["evaluation.sampling_steps=[1, 2]", "training.steps=10", "process=null"]) == {
+        "evaluation": {"sampling_steps": [1, 2]},
+        "training": {"steps": 10},
+        "process": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("training.stepz=1", "command line: training.stepz: unknown key; did you mean 'steps'?"),
+        ("training=1", "command line: training: expected a mapping of keys, got 1"),
+        ("base=other", "command line: base: unknown key; known: "),
+        ("seed=[1", "command line: seed=[1: line 1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("seed", "command line: seed: expected key=value"),
+    ],
+)
+def test_wrong_overrides(override: str, sentence: str) -> None:
+    assert complaint(lambda: parse_overrides([override])).startswith(sentence)
+
+
+METHODS = """
+axes:
+  method:
+    uniform: {process: uniform}
+    left: {process: null, objective: autoregressive, model.attention: causal}
+"""
+
+
+def test_an_override_that_one_cell_refuses_leaves_the_others_alone(write: Write, folder: Path) -> None:
+    write("methods", METHODS)
+    write("other", "training: {steps: 5, warmup_steps: 0}")
+    sweeps = load_sweeps(folder, ["model.time_conditioning=adaln"])
+    assert [cell.key for cell in sweeps["methods"].cells] == ["methods.uniform"]
+    assert [cell.key for cell in select_cells(sweeps, ["methods.uniform"])] == ["methods.uniform"]
+    sentence = (
+        "command line: model.time_conditioning: objective 'autoregressive' has no noise level to condition on; "
+        "write none (cell methods.left)"
+    )
+    assert complaint(lambda: select_cells(sweeps, ["methods"])) == sentence
+    assert complaint(lambda: select_cells(sweeps, ["methods.l*"])) == sentence
+
+
+def test_an_override_may_not_make_a_cells_name_untrue(write: Write, folder: Path) -> None:
+    write("methods", METHODS)
+    sweeps = load_sweeps(folder, ["process=absorbing"])
+    assert complaint(lambda: select_cells(sweeps, ["methods.uniform"])) == (
+        "command line: 'methods.uniform' is named for a key that these overrides change; choose another cell, "
+        "or drop the override (cell methods.uniform)"
+    )
+    same = load_sweeps(folder, ["process=uniform"])
+    assert [cell.key for cell in same["methods"].cells] == ["methods.uniform"]
+
+
+# --- many files -----------------------------------------------------------------------------------------------------
+
+
+def test_files_below_base_serve_others_only(write: Write, folder: Path) -> None:
+    write("base/ground", "seed: 3")
+    write("deep/one", "base: base/ground")
+    sweeps = load_sweeps(folder)
+    assert list(sweeps) == ["one"]
+    assert sweeps["one"].cells[0].experiment.seed == 3
+
+
+def test_what_the_folder_may_hold(write: Write, folder: Path) -> None:
+    nowhere = folder / "nowhere"
+    assert complaint(lambda: load_sweeps(nowhere)) == (
+        f"{nowhere}: there is no experiments folder; run sumi from a project, or name one in SUMI_PROJECT"
+    )
+    first, second = write("a/one"), write("b/one")
+    taken = f"{second}: the name 'one' is taken by {first}; rename one of the files"
+    assert complaint(lambda: load_sweeps(folder)) == taken
+    second.unlink()
+    odd = write("c/o.ne")
+    assert complaint(lambda: load_sweeps(folder)) == (
+        f"{odd}: a file's name names its cells; use letters, digits, '_', '+' and '-'"
+    )
+    odd.unlink()
+    (folder / "two.yml").touch()
+    assert complaint(lambda: load_sweeps(folder)) == f"{folder / 'two.yml'}: experiment files end in .yaml; rename it"
+
+
+@pytest.fixture
+def two_sweeps(write: Write, folder: Path) -> dict[str, Sweep]:
+    write("first", "axes: {seed: [0, 1], training.precision: [fp32, bf16]}")
+    write("second", "axes: {seed: [0, 1]}")
+    return load_sweeps(folder)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "keys"),
+    [
+        (["second"], ["second.s0", "second.s1"]),
+        (["second.s1", "second.s0"], ["second.s1", "second.s0"]),
+        (["second.s1", "second"], ["second.s1", "second.s0"]),
+        (["first.*.bf16"], ["first.s0.bf16", "first.s1.bf16"]),
+        (["s*"], ["second.s0", "second.s1"]),
+        (["*.s0*"], ["first.s0.fp32", "first.s0.bf16", "second.s0"]),
+    ],
+)
+def test_names_and_globs_choose_cells(two_sweeps: dict[str, Sweep], patterns: list[str], keys: list[str]) -> None:
+    assert [cell.key for cell in select_cells(two_sweeps, patterns)] == keys
+
+
+def test_a_name_that_chooses_nothing(two_sweeps: dict[str, Sweep]) -> None:
+    assert complaint(lambda: select_cells(two_sweeps, ["secund"])) == (
+        "experiments: secund: no experiment or cell has this name; did you mean 'second'?"
+    )
+    assert complaint(lambda: select_cells(two_sweeps, ["zzz*"])) == (
+        "experiments: zzz*: no experiment or cell has this name; known: first, second"
+    )
+
+
+def test_names_and_overrides_come_apart() -> None:
+    assert split_arguments(["demo", "seed=1", "smoke"]) == (["demo", "smoke"], ("seed=1",))
+    assert complaint(lambda: split_arguments(["seed=1"])) == (
+        "command line: name at least one experiment, cell or glob; `sumi list` shows them"
+    )

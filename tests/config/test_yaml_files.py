@@ -1,0 +1,91 @@
+"""YAML as people write it by hand."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sumi_core.typed import ConfigError
+from sumi_core.yaml_files import parse_yaml, read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("-2E+4", -2e4),
+        ("3.5e3", 3500.0),
+        ("5", 5),
+        ("0.25", 0.25),
+        ("1_000", 1000),
+        ("2026-01-02", "2026-01-02"),
+        ("1e", "1e"),
+        ("e3", "e3"),
+        ("null", None),
+        ("", None),
+        ("${training.steps}", "${training.steps}"),
+    ],
+)
+def test_scalars(text: str, value: object) -> None:
+    parsed = parse_yaml(text, "here")
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_number_survives_being_written(number: float) -> None:
+    assert float(parse_yaml(repr(number), "here")) == number
+
+
+def test_a_block_may_be_shared_with_yaml_anchors() -> None:
+    text = "a: &shared {x: 1, y: 2}\nb: {<<: *shared, y: 3}"
+    assert parse_yaml(text, "here") == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a: 1\nb: 2\na: 3", "here: line 3: not valid YAML: the key 'a' is written twice"),
+        ("t:\n  b: 1\n  b: 1", "here: line 3: not valid YAML: the key 'b' is written twice"),
+        ("[a]: 1", "here: line 1: not valid YAML: a key must be a plain word"),
+        ("a: [1", "here: line 1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("a: *b", "here: line 1: not valid YAML: found undefined alias 'b'"),
+        ("a: 1\n---\nb: 2", "here: line 2: not valid YAML: but found another document"),
+        ("a: \x00", "here: not valid YAML: unacceptable character #x0000: special characters are not allowed"),
+        (
+            "a: !!python/object/apply:os.system [ls]",
+            "here: line 1: not valid YAML: could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/object/apply:os.system'",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence_with_their_line(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "here")
+    assert str(caught.value) == complaint
+
+
+@given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"#%?, \n\t0_1e.~"), max_size=30))
+def test_no_text_ends_in_anything_but_data_or_one_sentence(text: str) -> None:
+    try:
+        parse_yaml(text, "here")
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        assert str(error).startswith("here: ")
+
+
+def test_files(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    with pytest.raises(ConfigError, match=r"x\.yaml: no such file$"):
+        read_yaml(file)
+    file.write_bytes(b"a: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"x\.yaml: not UTF-8 text; save the file as UTF-8$"):
+        read_yaml(file)
+    file.write_text("- a\n- b\n")
+    with pytest.raises(ConfigError, match=r"x\.yaml: expected a mapping of sections, got list$"):
+        read_yaml(file)
+    file.write_text("# nothing yet\n")
+    assert read_yaml(file) == {}
+    with pytest.raises(ConfigError, match=r": cannot be read: Is a directory$"):
+        read_yaml(tmp_path)

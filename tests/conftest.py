@@ -1,0 +1,25 @@
+"""What every test runs under: nothing phones home, nothing leaks in from the shell, one thread each."""
+
+from __future__ import annotations
+
+import os
+
+# Read when the libraries are first imported, hence set here.
+os.environ.update(
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="true",
+    DAGSTER_DISABLE_TELEMETRY="1",
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+    MPLBACKEND="Agg",
+)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _name in ("SUMI_PROJECT", "SUMI_STORE", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):  # they point at real work
+    os.environ.pop(_name, None)
+
+from hypothesis import settings
+
+# The same examples in every run: a failure is a change in the code, not luck. Time limits measure the machine.
+settings.register_profile("sumi", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("sumi")
