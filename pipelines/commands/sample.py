@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sumi_core.config import ConfigError, resolve
+from sumi_core.config import ConfigError
 from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, find_target
 from sumi_core.project import Project
 
@@ -37,18 +37,15 @@ def sample_command(
     from sumi_core.evaluation.rendering import visible
     from sumi_core.evaluation.samples import shown_text
     from sumi_core.export import load_exported
-    from sumi_core.parts import build_parts
     from sumi_core.training.process import exact_numerics
 
-    folder = exported_folder(Project.find(), name)
-    exported = load_exported(folder)
-    experiment, tokenizer = resolve(exported.experiment_dict, str(folder / EXPORT_RECORD)), exported.tokenizer
+    exported = load_exported(exported_folder(Project.find(), name))
+    experiment, tokenizer, sampler = exported.experiment, exported.tokenizer, exported.parts.sampler
     trained = experiment.shards.sequence_length
     length = length or trained
     if length > trained:
         note(f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them")
     ids = prompt_ids(prompt, tokenizer, length)
-    sampler = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id).sampler
     if steps is not None and not sampler.needs_process:
         note(f"--steps means nothing to {name}: it writes token by token")
     with exact_numerics(experiment.runtime):

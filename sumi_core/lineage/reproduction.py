@@ -139,17 +139,24 @@ def compare(traced: Trace, recomputed: Mapping[str, Mapping[str, Any]], folder: 
     unrecorded: list[str] = []
     for stage in traced.stages:
         new = recomputed[stage.stage]
-        old_files = _recorded_files(traced, stage)
-        files += [
-            Figure(stage.stage, name, old_files.get(name), new["files"].get(name, {}).get("sha256"))
-            for name in sorted({*old_files, *new["files"]} if stage.manifest else old_files)
-            if any(fnmatch(Path(name).name, pattern) for pattern in _EXACT_FILES)
-        ]
+        old_files = _recorded_files(stage)
         if not stage.manifest:
             unrecorded.append(stage.stage)
             continue
-        compared += _compare_summaries(stage.stage, stage.manifest["summary"], new["summary"])
-        recipe += [f"{stage.stage}: {words}" for words in changed_fields(stage.manifest["identity"], new["identity"])]
+        names = (
+            {*old_files, *new["files"]} if stage.folder else old_files
+        )  # a copy's own record lists the weights alone
+        files += [
+            Figure(stage.stage, name, old_files.get(name), new["files"].get(name, {}).get("sha256"))
+            for name in sorted(names)
+            if any(fnmatch(Path(name).name, pattern) for pattern in _EXACT_FILES)
+        ]
+        old = stage.manifest["summary"]
+        summary = new["summary"] if stage.folder else {name: new["summary"].get(name) for name in old}
+        compared += _compare_summaries(stage.stage, old, summary)
+        if "identity" in stage.manifest:
+            changes = changed_fields(stage.manifest["identity"], new["identity"])
+            recipe += [f"{stage.stage}: {words}" for words in changes]
     return Reproduction(
         traced.target.key, str(folder), compared, files, recipe, environment_differences(traced), unrecorded
     )
@@ -170,24 +177,16 @@ def is_clock(name: str) -> bool:
     return bool(_CLOCK.search(name))
 
 
-def _recorded_files(traced: Trace, stage: StageTrace) -> dict[str, str]:
-    """SHA-256 by name: from the manifest, or from a copied folder's own weights where there is no manifest."""
-    if stage.manifest:
-        return {name: str(file["sha256"]) for name, file in stage.manifest["files"].items()}
-    folder = traced.target.folder
-    if folder is None or stage.stage != traced.target.last:
-        return {}
-    from sumi_core.lineage.fingerprint import file_sha256
-
-    return {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+def _recorded_files(stage: StageTrace) -> dict[str, str]:
+    return {name: str(file["sha256"]) for name, file in stage.manifest.get("files", {}).items()}
 
 
 def _recorded_experiment(traced: Trace, stage: StageTrace) -> Experiment:
     recorded = stage.manifest.get("experiment") or traced.experiment
     if not recorded:
         raise LineageError(f"'{traced.target.given}' has no record of its experiment; name a cell or a run that has")
-    where = str(stage.artifact.folder / MANIFEST) if stage.artifact else f"the record of {traced.target.given}"
-    return resolve(recorded, where)
+    where = str(stage.folder / MANIFEST) if stage.folder else f"the record of {traced.target.given}"
+    return resolve({**recorded, "model": {**recorded["model"], "preset": None}}, where)  # all dimensions are written out
 
 
 def environment_differences(traced: Trace) -> list[str]:
@@ -195,10 +194,7 @@ def environment_differences(traced: Trace) -> list[str]:
     now = provenance()
     concerned: dict[str, list[str]] = {}
     for stage in traced.stages:
-        made = stage.manifest.get("provenance")
-        if made is None:
-            continue
-        for words in _provenance_differences(made, now):
+        for words in _provenance_differences(stage.manifest.get("provenance", {}), now):
             concerned.setdefault(words, []).append(stage.stage)
     recorded = sum("provenance" in stage.manifest for stage in traced.stages)
     return [
@@ -207,6 +203,8 @@ def environment_differences(traced: Trace) -> list[str]:
 
 
 def _provenance_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    if not then:
+        return
     before, after = then.get("git", {}), now.get("git", {})
     if before.get("commit") != after.get("commit"):
         yield f"git commit {before.get('commit')} → {after.get('commit')}"
@@ -214,7 +212,7 @@ def _provenance_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> 
         if git.get("dirty"):
             yield f"git: uncommitted changes {when}"
     for name in ("python", "platform", "machine", "host", "cpus"):
-        if then.get(name) != now.get(name):
+        if name in then and then[name] != now.get(name):
             yield f"{name} {then.get(name)} → {now.get(name)}"
     old, new = then.get("packages", {}), now.get("packages", {})
     for name in sorted({*old, *new}):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sumi_core.lineage.fingerprint import file_sha256
-from sumi_core.lineage.store import Artifact
-from sumi_core.lineage.targets import Target, artifact_at, find_target, mlflow_url
+from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url
 from sumi_core.lineage.tracking import flatten
 from sumi_core.project import Project
 from sumi_core.stages import STAGES
@@ -19,36 +19,32 @@ _SHOWN_FIGURES = 10  # of each stage in the text form; the JSON form has all
 
 @dataclass(frozen=True)
 class StageTrace:
-    """One stage behind a target. ``artifact`` is None where the store no longer has it."""
+    """One stage behind a target. ``folder`` is None where its output is not at hand; ``manifest`` then holds what an
+    exported folder's own record tells of it, if anything."""
 
     stage: str
     fingerprint: str
-    artifact: Artifact | None
+    folder: Path | None
+    manifest: dict[str, Any]
     problems: tuple[str, ...] = ()  # files that are missing or differ from their recorded SHA-256
     verified: bool = False
 
     @property
     def state(self) -> str:
         """whole, damaged or missing."""
-        return "missing" if self.artifact is None else "damaged" if self.problems else "whole"
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """The recorded manifest; empty when missing."""
-        return self.artifact.manifest if self.artifact else {}
+        return "damaged" if self.problems else "missing" if self.folder is None else "whole"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything recorded, as plain data."""
-        data: dict[str, Any] = {
+        recorded = {name: value for name, value in self.manifest.items() if name not in ("stage", "fingerprint")}
+        return {
             "fingerprint": self.fingerprint,
             "state": self.state,
             "verified": self.verified,
             "problems": list(self.problems),
+            "folder": str(self.folder) if self.folder else None,
+            **recorded,
         }
-        if self.artifact is None:
-            return data
-        recorded = {name: value for name, value in self.manifest.items() if name not in ("stage", "fingerprint")}
-        return {**data, "folder": str(self.artifact.folder), **recorded}
 
 
 @dataclass(frozen=True)
@@ -112,25 +108,39 @@ def trace_target(project: Project, target: Target, *, verify: bool = True) -> Tr
         artifact, problems = store.find(name, own), []
         if target.folder is not None and name == target.last:
             artifact = artifact_at(target.folder) or artifact  # the folder that was named, not the store's twin of it
-            if verify and artifact is not None and artifact.folder != target.folder:
-                problems += _verify_copy(target, artifact)
-        if artifact is not None and verify:
-            problems += store.verify(artifact)
-        stages.append(StageTrace(name, own, artifact, tuple(problems), verify))
+            problems += _verify_copy(target) if verify else []
+        if artifact is None:
+            stages.append(StageTrace(name, own, None, _from_export_record(target, name), tuple(problems), verify))
+            continue
+        problems += store.verify(artifact) if verify else []
+        stages.append(StageTrace(name, own, artifact.folder, artifact.manifest, tuple(problems), verify))
     recorded = (stage.manifest.get("provenance", {}).get("mlflow_run_id") for stage in reversed(stages))
     run_id = target.mlflow_run_id or next((run for run in recorded if run), None)
     return Trace(target, tuple(stages), run_id, mlflow_url(project, run_id))
 
 
-def _verify_copy(target: Target, original: Artifact) -> list[str]:
-    """Files of a copied folder that differ from those of the output it was copied from."""
-    assert target.folder is not None
-    wrong = []
-    for name, recorded in original.manifest["files"].items():
-        path = target.folder / name
-        if path.is_file() and file_sha256(path) != recorded["sha256"]:
-            wrong.append(f"{path} differs from the SHA-256 recorded when it was exported")
-    return wrong
+def _verify_copy(target: Target) -> list[str]:
+    """Whether an exported folder's weights are those that its own record names."""
+    wanted = target.record.get("weights_sha256")
+    if wanted is None or target.folder is None:
+        return []
+    path = target.folder / "model.safetensors"
+    if not path.is_file():
+        return [f"{path} is missing"]
+    return [] if file_sha256(path) == wanted else [f"{path} differs from the SHA-256 in {EXPORT_RECORD}"]
+
+
+def _from_export_record(target: Target, stage: str) -> dict[str, Any]:
+    """The part of a stage's manifest that an exported folder carries along."""
+    record = target.record
+    made = {"experiment": record.get("experiment", {}), "provenance": {}}
+    made["provenance"] = {"git": record.get("code", {}), "packages": record.get("packages", {})}
+    if stage == "pretrained_denoiser" and "training" in record:
+        return {**made, "summary": record["training"]}
+    if stage == "exported_model" and "weights_sha256" in record:
+        files = {"model.safetensors": {"sha256": record["weights_sha256"]}}
+        return {**made, "summary": record.get("stock", {}), "inputs": record.get("inputs", {}), "files": files}
+    return {}
 
 
 # --- as text --------------------------------------------------------------------------------------------------------
@@ -138,7 +148,7 @@ def _verify_copy(target: Target, original: Artifact) -> list[str]:
 
 def trace_lines(traced: Trace) -> Iterator[str]:
     """The trace as a tree for people, from what was named back to the data."""
-    target, experiment = traced.target, traced.experiment
+    target = traced.target
     yield f"{target.key}  ({target.kind} {target.given})"
     for label, value in _overview(traced):
         yield f"  {label:<11} {value}"
@@ -146,7 +156,7 @@ def trace_lines(traced: Trace) -> Iterator[str]:
         branch = "" if depth == 0 else "   " * (depth - 1) + "└─ "
         yield ""
         yield f"{branch}{stage.stage}  {stage.fingerprint}  {_condition(stage)}"
-        for label, value in _details(stage, experiment):
+        for label, value in _details(stage):
             yield f"{'   ' * depth}  {label:<9} {value}"
 
 
@@ -164,45 +174,50 @@ def _overview(traced: Trace) -> Iterator[tuple[str, str]]:
 
 
 def _condition(stage: StageTrace) -> str:
-    if stage.artifact is None:
-        return "not in this store"
     if stage.problems:
         return "DAMAGED"
+    if stage.folder is None:
+        return f"not in this store; as {EXPORT_RECORD} tells" if stage.manifest else "not in this store"
     files = stage.manifest["files"]
     size = sum(file["bytes"] for file in files.values())
     checked = "every SHA-256 verified" if stage.verified else "not verified"
     return f"whole, {len(files)} files, {size:,} bytes, {checked}"
 
 
-def _details(stage: StageTrace, experiment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
+    manifest, made = stage.manifest, stage.manifest.get("provenance", {})
     for problem in stage.problems:
         yield "damage", problem
-    if stage.artifact is None:
-        return
-    manifest, made = stage.manifest, stage.manifest["provenance"]
-    yield "folder", str(stage.artifact.folder)
-    shown = [f"{name} {_number(value)}" for name, value in figures(manifest["summary"])]
+    if stage.folder is not None:
+        yield "folder", str(stage.folder)
+    shown = [f"{name} {_number(value)}" for name, value in figures(manifest.get("summary", {}))]
     more = [f"… and {len(shown) - _SHOWN_FIGURES} more"] if len(shown) > _SHOWN_FIGURES else []
     if shown:
         yield "figures", ", ".join([*shown[:_SHOWN_FIGURES], *more])
-    sections = STAGES[stage.stage].reads
-    if sections:
-        yield "config", ", ".join(sections) + " (all values: --json)"
-    git = made.get("git", {})
-    dirty = {True: " with uncommitted changes", False: ""}.get(git.get("dirty"), "")
-    commit = f"commit {git['commit']}{dirty}" if git.get("commit") else "no git checkout"
-    yield "code", f"{commit}, stage version {manifest['identity'].get('version')}"
-    when = datetime.fromtimestamp(manifest["started"]).astimezone().isoformat(" ", "seconds")
-    yield "made", f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}"
-    yield "machine", f"{made.get('host')}, {made.get('platform')}, {made.get('cpus')} CPUs, python {made.get('python')}"
-    yield "packages", " ".join(f"{name}={version}" for name, version in made.get("packages", {}).items())
+    if sections := STAGES[stage.stage].reads:
+        yield "config", ", ".join(sections) + " (every value: --json)"
+    if made:
+        git = made.get("git", {})
+        dirty = " with uncommitted changes" if git.get("dirty") else ""
+        commit = f"commit {git['commit']}{dirty}" if git.get("commit") else "no git checkout"
+        version = manifest.get("identity", {}).get("version")
+        yield "code", commit + (f", stage version {version}" if version else "")
+    if "started" in manifest:
+        when = datetime.fromtimestamp(manifest["started"]).astimezone().isoformat(" ", "seconds")
+        yield "made", f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}"
+    if "host" in made:
+        host = f"{made['host']}, {made.get('platform')}, {made.get('cpus')} CPUs, python {made.get('python')}"
+        yield "machine", host
+    if made.get("packages"):
+        yield "packages", " ".join(f"{name}={version}" for name, version in made["packages"].items())
     for name in ("dagster", "mlflow"):
         if run := made.get(f"{name}_run_id"):
             yield name, f"run {run}"
-    if manifest["inputs"]:
+    if manifest.get("inputs"):
         yield "from", ", ".join(f"{name} {own}" for name, own in manifest["inputs"].items())
-    if manifest.get("experiment", {}).get("runtime") != experiment.get("runtime"):
-        yield "runtime", _brief(manifest.get("experiment", {}).get("runtime"))
+    runtime = manifest.get("experiment", {}).get("runtime")
+    if runtime is not None:
+        yield "runtime", _brief(runtime)
 
 
 def figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | int]]:

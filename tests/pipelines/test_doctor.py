@@ -1,0 +1,361 @@
+"""`sumi doctor`: every kind of damage made on purpose, told, and repaired where that loses nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus, job, op
+from dagster._core.events import EngineEventData
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.health import check_runs_of, check_slots, is_run_alive
+from pipelines.instance import PROCESS_TAG, initialise, open_instance, process_tag
+from sumi_core.lineage.artifact_checks import check_runs, check_store
+from sumi_core.lineage.checkup import Finding, check_disk, check_experiments, check_sqlite, check_versions
+from sumi_core.lineage.store import Store
+from sumi_core.project import Project
+
+FINGERPRINT = "0123456789abcdef"
+
+
+def levels(findings: Iterator[Finding]) -> dict[str, list[str]]:
+    told: dict[str, list[str]] = {}
+    for finding in findings:
+        told.setdefault(finding.level, []).append(finding.message)
+    return told
+
+
+def repair(findings: Iterator[Finding]) -> list[str]:
+    return [finding.fix() for finding in findings if finding.fix is not None]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An initialised project without anything computed, made once and copied."""
+    root = tmp_path_factory.mktemp("fresh")
+    (root / "experiments").mkdir()
+    before = os.environ.get("DAGSTER_HOME")
+    initialise(Project(root))
+    if before is None:
+        os.environ.pop("DAGSTER_HOME", None)
+    return root
+
+
+@pytest.fixture
+def project(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "SUMI_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copytree(fresh, tmp_path / "project")
+    monkeypatch.setenv("SUMI_PROJECT", str(tmp_path / "project"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "project" / ".sumi" / "dagster"))
+    return Project(tmp_path / "project")
+
+
+def doctor(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["doctor", *arguments], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+# --- everything at once ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_wrong_with_a_fresh_project(project: Project) -> None:
+    status, output = doctor()
+    assert status == 0
+    assert {line.split()[0] for line in output.splitlines()} <= {"ok", "info"}, output
+
+
+def test_nothing_is_wrong_before_anything_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "SUMI_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.setenv("SUMI_PROJECT", str(tmp_path))
+    status, output = doctor()
+    assert status == 0
+    assert "there is no instance" in output
+    assert not (tmp_path / ".sumi").exists(), "a look creates nothing"
+
+
+def test_something_bad_gives_status_1_and_a_repair_gives_0(project: Project) -> None:
+    artifact = whole(project.store)
+    (artifact / "manifest.json").write_text('{"stage": "corp')
+    status, output = doctor()
+    assert status == 1
+    assert f"{artifact / 'manifest.json'} is damaged" in output
+    status, output = doctor("--fix")
+    assert status == 0
+    assert "fixed" in output
+    assert not artifact.exists()
+    assert artifact.with_name(f"{FINGERPRINT}.damaged-1").is_dir(), "set aside, not deleted"
+    assert doctor()[0] == 0
+
+
+# --- versions, files, disk, databases -------------------------------------------------------------------------------
+
+
+def test_versions_are_compared_with_the_ranges_and_the_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "bad" not in levels(check_versions(tmp_path))
+    (tmp_path / "constraints.txt").write_text("# tested\ntorch==1.0.0\nomegaconf==0.1 ; python_version > '3'\n")
+    told = levels(check_versions(tmp_path))["info"][0]
+    assert "torch" in told
+    assert "pinned 1.0.0" in told
+    assert "omegaconf" in told
+
+    real = sys.modules["importlib.metadata"].version
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.6.2" if name == "lightning" else real(name))
+    assert any("lightning 2.6.2 is not" in message for message in levels(check_versions(tmp_path))["bad"])
+
+
+def test_every_wrong_experiment_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("modle: {}\n")
+    (tmp_path / "two.yaml").write_text("axes: {}\n")
+    told = levels(check_experiments(tmp_path))["bad"]
+    assert [Path(message.split(":")[0]).name for message in told] == ["one.yaml", "two.yaml"]
+
+
+def test_a_nearly_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    for free, level in ((100 << 20, "bad"), (2 << 30, "warn"), (50 << 30, "ok")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        assert list(levels(check_disk(tmp_path))) == [level]
+
+
+def test_damaged_databases_are_told(project: Project, tmp_path: Path) -> None:
+    database = project.home / "mlflow.db"
+    assert levels(check_sqlite(database, "mlflow")) == {}
+    truncated = tmp_path / "truncated.db"
+    truncated.write_bytes(database.read_bytes()[: database.stat().st_size // 2])
+    assert list(levels(check_sqlite(truncated, "mlflow"))) == ["bad"]
+    nonsense = tmp_path / "nonsense.db"
+    nonsense.write_bytes(b"this is no database " * 1000)
+    assert "cannot be read" in levels(check_sqlite(nonsense, "mlflow"))["bad"][0]
+    two = tmp_path / "two.db"
+    shutil.copy(database, two)
+    with sqlite3.connect(two) as connection:
+        connection.execute("INSERT INTO alembic_version VALUES ('another')")
+    connection.close()
+    assert "2 schema revisions" in levels(check_sqlite(two, "mlflow"))["bad"][0]
+    with sqlite3.connect(two) as connection:
+        connection.execute("DELETE FROM alembic_version")
+    connection.close()
+    assert "no schema revision" in levels(check_sqlite(two, "mlflow"))["bad"][0]
+
+
+def test_a_damaged_dagster_database_is_not_opened(project: Project) -> None:
+    database = project.dagster_home / "schedules" / "schedules.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("INSERT INTO alembic_version VALUES ('another')")
+    connection.close()
+    status, output = doctor()
+    assert status == 1
+    assert f"{database} names 2 schema revisions" in output
+
+
+# --- artifacts ------------------------------------------------------------------------------------------------------
+
+
+def whole(store: Store, stage: str = "corpus", fingerprint: str = FINGERPRINT) -> Path:
+    with store.building(stage, fingerprint) as build:
+        (build.folder / "train.txt").write_text("in the beginning")
+        return build.finish({"summary": {}, "inputs": {}}).folder
+
+
+def test_interrupted_work_that_resumes_is_no_fault_and_is_kept(project: Project) -> None:
+    partial = project.store.root / "pretrained_denoiser" / f"{FINGERPRINT}.partial"
+    partial.mkdir(parents=True)
+    told = levels(check_store(project.store))
+    assert told["info"] == [f"pretrained_denoiser {FINGERPRINT} was interrupted"]
+    assert {"warn", "bad"}.isdisjoint(told)
+    assert repair(check_store(project.store)) == []
+    assert partial.is_dir()
+
+
+def test_debris_is_removed_unless_somebody_works_on_it(project: Project) -> None:
+    partial = project.store.root / "evaluation" / f"{FINGERPRINT}.partial"
+    bare = project.store.root / "corpus" / "fedcba9876543210"
+    for folder in (partial, bare):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("half")
+    locks = project.store.root / "evaluation" / ".locks"
+    locks.mkdir()
+    with (locks / f"{FINGERPRINT}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told = levels(check_store(project.store))
+        assert told["info"] == [f"evaluation {FINGERPRINT} is being computed now"]
+        assert told["warn"] == [f"{bare} has no manifest: what a killed removal left"]
+        assert repair(check_store(project.store)) == [f"removed {bare}"]
+        assert partial.is_dir()
+    assert repair(check_store(project.store)) == [f"removed {partial}"]
+    assert not partial.exists()
+    assert not bare.exists()
+
+
+def test_a_repair_looks_again_before_it_removes(project: Project) -> None:
+    """Between the finding and the repair somebody may have begun."""
+    partial = project.store.root / "evaluation" / f"{FINGERPRINT}.partial"
+    partial.mkdir(parents=True)
+    found = [finding for finding in check_store(project.store) if finding.fix is not None]
+    with project.store.building("evaluation", FINGERPRINT) as build:
+        (build.folder / "file").write_text("new work")
+        assert [finding.fix() for finding in found if finding.fix] == [f"{partial} was seen to already"]
+        assert (build.folder / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"), "manifest.json is damaged"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "is no manifest"),
+        (lambda folder: (folder / "train.txt").write_text("shorter"), "train.txt has 7 bytes instead of 16"),
+        (lambda folder: (folder / "train.txt").unlink(), "train.txt is missing"),
+        (lambda folder: folder.rename(folder.with_name("f" * 16)), f"holds the output {FINGERPRINT}, not its own"),
+    ],
+)
+def test_damaged_outputs_are_told(project: Project, damage: object, told: str) -> None:
+    damage(whole(project.store))  # type: ignore[operator]
+    assert told in levels(check_store(project.store))["bad"][0]
+
+
+def test_only_a_deep_look_finds_a_flipped_byte(project: Project) -> None:
+    folder = whole(project.store)
+    (folder / "train.txt").write_text("in the beginninG")
+    assert "bad" not in levels(check_store(project.store))
+    assert "differs from its recorded SHA-256" in levels(check_store(project.store, deep=True))["bad"][0]
+
+
+# --- MLflow's runs --------------------------------------------------------------------------------------------------
+
+
+def open_run(project: Project, fingerprint: str = FINGERPRINT, dagster_run: str = "") -> str:
+    tracking = project.tracking
+    stages = ("corpus", "tokenizer", "token_shards", "pretrained_denoiser", "exported_model", "evaluation")
+    tags = {f"sumi.fingerprint.{stage}": fingerprint for stage in stages}
+    run = tracking.client.create_run(
+        tracking.experiment_id("demo"),
+        tags={"sumi.kind": "cell", "sumi.cell": "demo.one", **tags, "dagster.run_id": dagster_run},
+    )
+    return str(run.info.run_id)
+
+
+def test_a_run_that_nobody_computes_is_told_and_marked(project: Project) -> None:
+    run_id = open_run(project)
+    assert f"MLflow run {run_id} of demo.one says RUNNING" in levels(check_runs(project, lambda _: False))["warn"][0]
+    with project.store.building("exported_model", FINGERPRINT):
+        assert "warn" not in levels(check_runs(project, lambda _: False)), "a stage is being computed"
+    assert "warn" not in levels(check_runs(project, lambda _: True)), "its Dagster run lives"
+    repair(check_runs(project, lambda _: False))
+    assert project.tracking.client.get_run(run_id).info.status == "KILLED"
+    assert levels(check_runs(project, lambda _: False)) == {"ok": ["1 MLflow runs, none left behind"]}
+
+
+def test_figures_that_a_killed_process_did_not_record_are_added(project: Project) -> None:
+    run_id = open_run(project)
+    with project.store.building("evaluation", FINGERPRINT) as build:
+        summary = {"bits_per_byte": 2.5, "yardsticks": {"xz": 3.0}}
+        build.finish({"summary": summary, "inputs": {}, "provenance": {}})
+    assert "lacks figures of a finished cell" in levels(check_runs(project, lambda _: False))["warn"][0]
+    repair(check_runs(project, lambda _: False))
+    run = project.tracking.client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"evaluation/bits_per_byte": 2.5, "evaluation/yardsticks.xz": 3.0}
+
+
+# --- Dagster --------------------------------------------------------------------------------------------------------
+
+
+@op
+def nothing() -> None:
+    """Does nothing."""
+
+
+@job
+def empty() -> None:
+    """A job for runs to belong to."""
+    nothing()
+
+
+@pytest.fixture
+def instance(project: Project) -> Iterator[DagsterInstance]:
+    with open_instance(project) as opened:
+        yield opened
+
+
+@pytest.fixture
+def dead_process() -> psutil.Process:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = psutil.Process(child.pid)
+    process.create_time()  # read while it lives, and kept
+    child.kill()
+    child.wait()
+    return process
+
+
+def start_run(instance: DagsterInstance, status: DagsterRunStatus, tags: dict[str, str]) -> str:
+    return instance.create_run_for_job(empty, status=status, tags=tags).run_id
+
+
+def test_runs_of_dead_processes_are_ended(instance: DagsterInstance, dead_process: psutil.Process) -> None:
+    gone = {PROCESS_TAG: f"{socket.gethostname()} {dead_process.pid} {dead_process.create_time():.2f}"}
+    dead = [start_run(instance, status, gone) for status in (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)]
+    alive = start_run(instance, DagsterRunStatus.STARTED, process_tag())
+    elsewhere = start_run(instance, DagsterRunStatus.STARTED, {PROCESS_TAG: "another-host 1 1.00"})
+    told = levels(check_runs_of(instance))
+    assert len(told["warn"]) == 2
+    assert all(any(run_id in message for message in told["warn"]) for run_id in dead)
+    assert [is_run_alive(instance, run_id) for run_id in (*dead, alive, elsewhere, "", "nobody")] == [
+        *(False, False, True, True),
+        *(False, False),
+    ]
+    repair(check_runs_of(instance))
+    statuses = [instance.get_run_by_id(run_id).status for run_id in (*dead, alive)]  # type: ignore[union-attr]
+    assert statuses == [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED, DagsterRunStatus.STARTED]
+    assert "warn" not in levels(check_runs_of(instance))
+
+
+def test_runs_without_our_tag_are_judged_by_the_processes_their_events_name(
+    instance: DagsterInstance, dead_process: psutil.Process
+) -> None:
+    """Runs that the web server or `dagster asset materialize` executes carry no tag of ours."""
+    runs = {}
+    for name, pid in (("dead", dead_process.pid), ("alive", os.getpid()), ("unknown", None)):
+        run_id = start_run(instance, DagsterRunStatus.STARTED, {})
+        run = instance.get_run_by_id(run_id)
+        if pid is not None:
+            instance.report_engine_event("Executing steps", run, EngineEventData.in_process(pid))
+        runs[name] = run_id
+    told = levels(check_runs_of(instance))["warn"]
+    assert len(told) == 1
+    assert runs["dead"] in told[0]
+
+
+def test_leaked_pool_slots_are_freed(instance: DagsterInstance) -> None:
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("trainer", 1)
+    ended = start_run(instance, DagsterRunStatus.FAILURE, {})
+    running = start_run(instance, DagsterRunStatus.STARTED, process_tag())
+    storage.claim_concurrency_slot("trainer", ended, "train")
+    claim = storage.claim_concurrency_slot("trainer", running, "train")
+    assert not claim.is_claimed
+    assert levels(check_slots(instance))["warn"] == [f"run {ended} has ended but holds a slot of pool trainer"]
+    repair(check_slots(instance))
+    assert storage.get_concurrency_info("trainer").active_run_ids == set()
+    assert storage.claim_concurrency_slot("trainer", running, "train").is_claimed
+    assert "warn" not in levels(check_slots(instance))
+
+
+def test_an_environment_file_that_overrides_dagsters_home_is_told(project: Project) -> None:
+    (project.root / ".env").write_text("DAGSTER_HOME=/somewhere/else\n")
+    status, output = doctor()
+    assert status == 0
+    assert "sets DAGSTER_HOME" in output
