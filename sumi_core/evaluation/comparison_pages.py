@@ -22,59 +22,70 @@ from sumi_core.evaluation.result import footnotes, sample_rows
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
 
 
-def table_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """The comparison as text cells, for Markdown and for the terminal."""
+def table_rows(comparison: Comparison, *, brief: bool = False) -> list[dict[str, str]]:
+    """The comparison as text cells. ``brief`` fits a terminal: no method, and names without that of the sweep."""
+    reference = comparison.reference or ""
+    to_reference = f"to {_brief(comparison, reference) if brief else reference}" if reference else "difference"
     rows = []
     for row in comparison.rows:
         if row["kind"] == "yardstick":
             rows.append({"cell": f"[{row['name']}]", "bits per byte": f"  {row['bits_per_byte']:.3f}"})
             continue
-        change = with_error(row["difference"], row["difference_stderr"])
-        if row["bits_per_byte"] is None:
-            figure, change = f"{row['state']}: {excerpt(row['why'], 60)}", "–"
-        else:
+        figure, change = row["state"], "–"
+        if row["bits_per_byte"] is not None:
             figure = with_error(row["bits_per_byte"], row["stderr"], sign_of(row))
-            if row["difference"] is not None:
-                change = ("+" if row["difference"] >= 0 else "") + change + ("" if row["paired"] else " (unpaired)")
-        rows.append(
-            {
-                "cell": row["name"],
-                "bits per byte": figure,
-                f"to {comparison.reference}" if comparison.reference else "difference": change,
-                "rank": str(row["rank"] or "–"),
-                "method": "/".join(filter(None, (row["objective"], row["process"], row["schedule"]))),
-                "tokens seen": short_count(row["train_tokens"]),
-                "parameters": short_count(row["parameters"]),
-                "FLOPs": short_count(row["flops"]),
-                "wall time": short_duration(row["seconds"]),
-                "tokens/s": short_count(row["tokens_per_second"]),
-            }
-        )
+        if row["difference"] is not None:
+            change = with_error(row["difference"], row["difference_stderr"], digits=4)
+            change = ("+" if row["difference"] >= 0 else "") + change + ("" if row["paired"] else " (unpaired)")
+        shown = {
+            "cell": _brief(comparison, row["name"]) if brief else row["name"],
+            "bits per byte": figure,
+            to_reference: change,
+            "rank": str(row["rank"] or "–"),
+            "method": "/".join(filter(None, (row["objective"], row["process"], row["schedule"]))),
+            "tokens": short_count(row["train_tokens"]),
+            "params": short_count(row["parameters"]),
+            "FLOPs": short_count(row["flops"]),
+            "time": short_duration(row["seconds"]),
+            "tokens/s": short_count(row["tokens_per_second"]),
+        }
+        if brief:
+            del shown["method"]
+        rows.append(shown)
     return rows
+
+
+def _brief(comparison: Comparison, key: str) -> str:
+    return key.removeprefix(f"{comparison.name}.")
+
+
+def _absent(comparison: Comparison) -> list[str]:
+    """Why cells have no figures, a sentence each."""
+    lacking = [row for row in comparison.rows if row["kind"] == "cell" and row["bits_per_byte"] is None]
+    return [f"{row['name']} is {row['state']}: {excerpt(row['why'], 300)}" for row in lacking]
 
 
 def _standings(comparison: Comparison) -> str:
     """The ranking in a sentence."""
     cells = [row for row in comparison.rows if row["kind"] == "cell" and row["bits_per_byte"] is not None]
-    lacking = sum(row["kind"] == "cell" and row["bits_per_byte"] is None for row in comparison.rows)
-    absent = f" {lacking} cell(s) have no figures yet." if lacking else ""
     if len(cells) < 2:
-        return f"{len(cells)} cell(s) evaluated: nothing to rank.{absent}"
+        return f"{len(cells)} cell(s) evaluated: nothing to rank."
     level = f"at {SIGNIFICANCE:.0%} over all {len(comparison.differences)} pair(s), Holm-corrected"
     tied = [row["name"] for row in cells[1:] if row["rank"] == 1]
     lead = f"{cells[0]['name']} has the fewest bits per byte"
     if tied:
-        return f"{lead}, but cannot be told apart from {', '.join(tied)} ({level}).{absent}"
-    return f"{lead}, and every difference to it is significant ({level}).{absent}"
+        return f"{lead}, but cannot be told apart from {', '.join(tied)} ({level})."
+    return f"{lead}, and every difference to it is significant ({level})."
 
 
 def report_text(comparison: Comparison) -> str:
     """The comparison for a terminal or a log, in plain text."""
     parts = [
         f"{comparison.name}: {comparison.description}".removesuffix(": "),
-        render_text_table(table_rows(comparison)),
+        render_text_table(table_rows(comparison, brief=True)),
+        "\n".join(_absent(comparison)),
+        _standings(comparison),
     ]
-    parts.append(_standings(comparison))
     parts.append(
         "bits per byte of the same validation text: ≤ upper bound, = exact, ± one standard error over sequences; "
         "[…] yardsticks fitted on the same train split."
@@ -82,28 +93,25 @@ def report_text(comparison: Comparison) -> str:
     for key, cell in comparison.cells.items():
         steps, text = first_sample(cell)
         parts.append(f"{key}, first sample at {steps} steps:\n  {excerpt(text, 300)}")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def report_markdown(comparison: Comparison, plots: Sequence[Path]) -> str:
+    """The comparison as a page; ``plots`` are files in its folder ``plots/``."""
     parts = [
         f"# {comparison.name}",
         comparison.description,
         markdown_table(table_rows(comparison)),
+        "\n".join(f"* {line}" for line in _absent(comparison)),
         _standings(comparison),
     ]
     if plots:
         parts.append("Plots: " + ", ".join(f"[{path.stem}](plots/{path.name})" for path in plots))
     if len(comparison.cells) > 1:
         parts += ["## Differences between cells", markdown_table([_difference_row(d) for d in comparison.differences])]
-    described = {}
-    for key, cell in comparison.cells.items():
-        samples = figures_of(cell)["samples"]
-        described[f"{key}"] = samples.get(f"steps_{figures_of(cell)['sample_steps']}", {})
-        described["validation"] = samples.get("validation", {})
     if comparison.cells:
-        parts += ["## Samples", "At the most steps each; validation text of the same size beside them."]
-        parts.append(markdown_table(sample_rows(described)))
+        parts += ["## Samples", "At the most steps of each cell; beside them validation text of the same size."]
+        parts.append(markdown_table(sample_rows(_described(comparison))))
     for key, cell in comparison.cells.items():
         steps, text = first_sample(cell)
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
@@ -114,13 +122,23 @@ def report_markdown(comparison: Comparison, plots: Sequence[Path]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def _described(comparison: Comparison) -> dict[str, dict[str, float]]:
+    """Sample metrics of each cell at its most steps, then those of validation text: once, if all cells agree on it."""
+    samples = {key: figures_of(cell)["samples"] for key, cell in comparison.cells.items()}
+    own = {key: samples[key][f"steps_{figures_of(cell)['sample_steps']}"] for key, cell in comparison.cells.items()}
+    validation = {key: figures["validation"] for key, figures in samples.items()}
+    if len({tuple(sorted(figures.items())) for figures in validation.values()}) == 1:
+        return {**own, "validation": next(iter(validation.values()))}
+    return {**own, **{f"validation ({key})": figures for key, figures in validation.items()}}
+
+
 def _difference_row(d: Difference) -> dict[str, str]:
     return {
         "better": d.first if d.value <= 0 else d.second,
         "worse": d.second if d.value <= 0 else d.first,
         "bits per byte apart": with_error(abs(d.value), d.stderr, digits=4),
         "paired": "yes" if d.paired else "no",
-        "adjusted p": f"{d.p_adjusted:.2g}",
+        "adjusted p": "< 0.0001" if d.p_adjusted < 1e-4 else f"{d.p_adjusted:.2g}",
         "verdict": "differ" if d.significant else "cannot be told apart",
     }
 

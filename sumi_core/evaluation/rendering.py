@@ -78,7 +78,9 @@ def short_duration(seconds: float | None) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None) -> str:
-    """A Markdown table; columns are the keys of all rows in order of first appearance unless given."""
+    """A Markdown table; columns are the keys of all rows in order of first appearance unless given. No rows: nothing."""
+    if not rows:
+        return ""
     names = list(columns or _columns(rows))
 
     def line(cells: Sequence[str]) -> str:
@@ -89,7 +91,9 @@ def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | N
 
 
 def render_text_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None) -> str:
-    """Plain aligned columns, for a log, a pipe or a file."""
+    """Plain aligned columns, for a log, a pipe or a file. No rows: nothing."""
+    if not rows:
+        return ""
     names = list(columns or _columns(rows))
     cells = [names, *[[visible(row.get(name, "")).replace("\n", " ") for name in names] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]

@@ -122,7 +122,7 @@ def report_markdown(key: str, result: Result) -> str:
     for steps, texts in result.sample_texts.items():
         parts += [f"### {steps} steps", *(fenced(text) for text in texts[:3])]
     parts += ["## What the figures mean", *(f"* {line}" for line in footnotes(result.definitions))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def sample_rows(described: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:

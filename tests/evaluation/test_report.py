@@ -1,0 +1,229 @@
+"""The comparison of a sweep: what is ranked, what is shown beside it, and what happens to cells without figures."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sumi_core.config import Experiment
+from sumi_core.evaluation.comparison_table import compare_cells
+from sumi_core.evaluation.likelihood import loss_by_level, summarize
+from sumi_core.evaluation.report import ReportCell, build_ablation_report
+from sumi_core.evaluation.result import Result, report_markdown
+from sumi_core.evaluation.samples import Drawn
+from sumi_core.evaluation.stage import write_result
+from sumi_core.lineage.store import Artifact
+from sumi_core.sweeps import Cell
+from tests.evaluation.fakes import likelihoods
+
+COUNT, DRAWS = 120, 4
+GENERATOR = np.random.default_rng(0)
+BYTES = GENERATOR.integers(80, 120, COUNT)
+HARDNESS = GENERATOR.normal(1.4, 0.3, COUNT)
+NASTY = "He said:\n```\nrm | x\x1b[31m red\u202e\n```"
+
+
+def result(extra: float, seed: int, exact: bool = False, text: str = "some text") -> tuple[Result, object]:
+    """Figures of a model that takes ``extra`` nats per byte more than the texts' own hardness."""
+    generator = np.random.default_rng(seed)
+    draws = 1 if exact else DRAWS
+    level = None if exact else (np.arange(COUNT * draws).reshape(COUNT, draws) + 0.5) / (COUNT * draws)
+    nats = ((HARDNESS + extra)[:, None] + generator.normal(0, 0.05, (COUNT, draws))) * BYTES[:, None]
+    measured = likelihoods(nats, level=level, bytes_=BYTES, tokens=64, exact=exact)
+    steps = [64] if exact else [8, 32]
+    described = {f"steps_{s}": {"distinct_1": 0.5 + s / 100, "distinct_1_stderr": 0.02} for s in steps}
+    described["validation"] = {"distinct_1": 0.7, "copy_rate_8": math.nan}
+    labels = {"objective": "nelbo", "process": "uniform", "schedule": "linear", "sampler": "ancestral"}
+    found = Result(
+        labels=labels,
+        summary=summarize(measured),
+        time_epsilon=measured.epsilon,
+        curve=loss_by_level(measured),
+        yardsticks={"unigram_bytes": 4.4, "unigram_tokens": 4.2, "xz": 2.2},
+        described=described,
+        definitions=["distinct_n: share of different n-grams."],
+        sample_texts={s: [text, "another"] for s in steps},
+    )
+    return found, measured
+
+
+def report_cell(folder, label, extra=0.0, seed=0, exact=False, text="some text", state="done", why="", texts="t"):
+    """A cell as the store would hold it, or one that is not evaluated."""
+    experiment = Experiment()
+    if exact:
+        experiment.objective, experiment.process = {"name": "autoregressive"}, None
+    cell = Cell(f"sweep.{label}", "sweep", {"method": label}, experiment)
+    if state != "done":
+        return ReportCell(cell, state, why)
+    found, measured = result(extra, seed, exact, text)
+    own = folder / label
+    own.mkdir()
+    drawn = [Drawn(s, s, np.zeros((2, 64), dtype=np.int64)) for s in found.sample_texts]
+    write_result(own, cell.key, found, measured, [f"{texts}{i}" for i in range(COUNT)], drawn)
+    history = [(s, s * 1000, "train/loss", 3 / s) for s in range(1, 50)]
+    (folder / f"{label}-training").mkdir()
+    pd.DataFrame(history, columns=["step", "tokens", "name", "value"]).to_parquet(
+        folder / f"{label}-training" / "history.parquet"
+    )
+    trained = {"train_tokens": 4_096_000, "parameters": 1_100_000, "flops": 3e13, "seconds": 75.0}
+    return ReportCell(
+        cell,
+        "done",
+        "",
+        pretrained_denoiser=Artifact("pretrained_denoiser", "f", folder / f"{label}-training", {"summary": trained}),
+        evaluation=Artifact("evaluation", "e", own, {"summary": json.loads(json.dumps(found.figures()))}),
+    )
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("evaluations")
+    return [
+        report_cell(tmp_path, "uniform", 0.30, 1, text=NASTY),
+        report_cell(tmp_path, "absorbing", 0.20, 2),
+        report_cell(tmp_path, "ar", 0.0, 3, exact=True),
+        report_cell(tmp_path, "twin", 0.0, 4, exact=True),
+        report_cell(tmp_path, "broken", state="failed", why="pretrained_denoiser: loss became NaN | at step 3"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def report(cells, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return build_ablation_report("sweep", "What is asked.", cells, folder), folder
+
+
+def test_summary_names_the_best_and_who_shares_its_rank(report):
+    summary, _ = report
+    assert summary["cells"] == 5
+    assert summary["evaluated"] == 4
+    assert summary["best"] in ("sweep.ar", "sweep.twin")
+    assert sorted(summary["sharing_first_rank"]) == ["sweep.ar", "sweep.twin"]
+    assert summary["bits_per_byte"]["sweep.uniform"] == pytest.approx(
+        float(((HARDNESS + 0.3) * BYTES).sum() / BYTES.sum() / math.log(2)), abs=0.01
+    )
+    json.dumps(summary, allow_nan=False)
+
+
+def test_rows_are_ordered_with_the_yardsticks_among_them_and_the_missing_last(cells):
+    comparison = compare_cells("sweep", "", cells)
+    names = [row["name"] for row in comparison.rows]
+    assert sorted(names[:2]) == ["sweep.ar", "sweep.twin"]
+    assert names[2:] == ["xz", "sweep.absorbing", "sweep.uniform", "unigram_tokens", "unigram_bytes", "sweep.broken"]
+    assert [row["rank"] for row in comparison.rows if row["kind"] == "cell"] == [1, 1, 3, 4, None]
+
+
+def test_differences_are_paired_and_go_to_the_reference(cells):
+    comparison = compare_cells("sweep", "", cells, reference="sweep.absorbing")
+    rows = {row["name"]: row for row in comparison.rows}
+    uniform = rows["sweep.uniform"]
+    assert rows["sweep.absorbing"]["difference"] is None
+    assert uniform["difference"] == pytest.approx(0.1 / math.log(2), abs=0.01)
+    assert uniform["difference_stderr"] < 0.2 * uniform["stderr"]
+    assert uniform["difference_interval_95"][0] > 0
+    assert rows["sweep.ar"]["difference"] < 0
+    assert compare_cells("sweep", "", cells, reference="sweep.broken").reference in ("sweep.ar", "sweep.twin")
+
+
+def test_page_marks_bounds_exact_figures_failures_and_escapes(report):
+    _, folder = report
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    table = page.split("\n\n")[2].splitlines()
+    lines = {line.split(" | ")[0].strip("| "): line for line in table}
+    assert "| ≤ " in lines["sweep.uniform"]
+    assert "| = " in lines["sweep.ar"]
+    assert lines["sweep.broken"].startswith("| sweep.broken | failed | – | – |")
+    assert "* sweep.broken is failed: pretrained_denoiser: loss became NaN | at step 3" in page
+    assert "| [xz] |   2.200 |" in page
+    assert "cannot be told apart" in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "````text\nHe said:\n```\nrm | x\\x1b[31m red\\u202e\n```\n````" in page
+    assert "distinct_n: different word n-grams" in page
+    assert "4.1 M" in lines["sweep.ar"]
+    assert "1 min 15 s" in lines["sweep.ar"]
+
+
+def test_plain_text_for_the_terminal(report):
+    _, folder = report
+    text = (folder / "report.txt").read_text(encoding="utf-8")
+    assert text.startswith("sweep: What is asked.\n\ncell ")
+    assert "sweep.uniform, first sample at 32 steps:\n  He said:↵" in text
+    assert "\x1b" not in text
+    table = text.split("\n\n")[1].splitlines()
+    assert max(map(len, table)) <= 120
+    assert table[-1].startswith("broken ")
+    assert "sweep.broken is failed: " in text
+
+
+def test_tables_hold_every_row(report):
+    _, folder = report
+    table = pd.read_parquet(folder / "table.parquet")
+    assert len(table) == 5 + 3
+    assert set(table[table.kind == "cell"]["axis.method"]) == {"uniform", "absorbing", "ar", "twin", "broken"}
+    csv = pd.read_csv(folder / "table.csv")
+    assert csv["bits_per_byte"].notna().sum() == 4 + 3
+    data = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert len(data["rows"]) == 8
+    assert len(data["differences"]) == 6
+    assert sorted(p.name for p in (folder / "plots").iterdir()) == [
+        "bits_per_byte.png",
+        "loss_by_level.png",
+        "loss_history.png",
+        "sample_quality.png",
+    ]
+
+
+def test_a_sweep_without_figures_is_a_valid_report(tmp_path):
+    cells = [report_cell(tmp_path, "one", state="missing", why="pretrained_denoiser: never computed")]
+    summary = build_ablation_report("sweep", "", cells, tmp_path)
+    assert summary == {"cells": 1, "evaluated": 0}
+    assert "sweep.one is missing: pretrained_denoiser: never computed" in (tmp_path / "report.md").read_text(
+        encoding="utf-8"
+    )
+    assert not (tmp_path / "plots").exists()
+
+
+def test_one_cell_alone_is_not_ranked(tmp_path):
+    summary = build_ablation_report("sweep", "", [report_cell(tmp_path, "one")], tmp_path)
+    assert summary["sharing_first_rank"] == ["sweep.one"]
+    assert "nothing to rank" in (tmp_path / "report.txt").read_text(encoding="utf-8")
+
+
+def test_cells_on_other_texts_are_marked_unpaired_and_keep_their_own_yardsticks(tmp_path):
+    one, other = report_cell(tmp_path, "one"), report_cell(tmp_path, "other", 0.4, 1, texts="other")
+    other.evaluation.manifest["summary"]["yardsticks"]["xz"] = 1.7
+    build_ablation_report("sweep", "", [one, other], tmp_path)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "(unpaired)" in page
+    assert "[xz (sweep.one)]" in page
+    assert "[xz (sweep.other)]" in page
+    assert "[unigram_bytes]" in page
+
+
+def test_evaluation_page_says_what_kind_of_figure_it_is():
+    bound, exact = result(0.1, 1)[0], result(0.1, 1, exact=True)[0]
+    assert "an upper bound (≤)" in report_markdown("c", bound)
+    assert "| bits per byte | ≤ " in report_markdown("c", bound)
+    assert "reconstruction term" in report_markdown("c", bound)
+    page = report_markdown("c", exact)
+    assert "| bits per byte | = " in page
+    assert "reconstruction term" not in page
+    for name in ("unigram_bytes:", "ppmd_5:", "xz:", "distinct_n:"):
+        assert f"* {name}" in page
+
+
+def test_figures_are_flat_numbers_without_nan():
+    found = result(0.1, 1)[0]
+    flat = found.flat()
+    assert flat["yardsticks.xz"] == 2.2
+    assert flat["samples.steps_32.distinct_1"] == pytest.approx(0.82)
+    assert "samples.validation.copy_rate_8" not in flat
+    assert flat["exact"] == 0.0
+    assert all(math.isfinite(value) for value in flat.values())
+    json.dumps(found.figures(), allow_nan=False)
+    table = found.table()
+    row = table[(table["name"] == "distinct_1") & (table["steps"] == 8)].iloc[0]
+    assert (row["group"], row["stderr"]) == ("samples", 0.02)
