@@ -77,11 +77,11 @@ def short_duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None) -> str:
-    """A Markdown table; columns are the keys of all rows in order of first appearance unless given. No rows: nothing."""
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table; its columns are the keys of all rows in order of first appearance. No rows: nothing."""
     if not rows:
         return ""
-    names = list(columns or _columns(rows))
+    names = _columns(rows)
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(visible(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
@@ -90,11 +90,11 @@ def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | N
     return "\n".join([line(names), "|" + " --- |" * len(names), *body])
 
 
-def render_text_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None) -> str:
+def render_text_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Plain aligned columns, for a log, a pipe or a file. No rows: nothing."""
     if not rows:
         return ""
-    names = list(columns or _columns(rows))
+    names = _columns(rows)
     cells = [names, *[[visible(row.get(name, "")).replace("\n", " ") for name in names] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]

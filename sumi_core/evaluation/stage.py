@@ -59,13 +59,13 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
             progress=context.progress,
         )
         drawn = draw_samples(parts.sampler, denoiser, config, len(validation[0]), context.progress)
-    count = len(measured.bytes)
-    tokens = [np.asarray(validation[i], dtype=np.int64) for i in range(count)]
+    tokens = [np.asarray(validation[i], dtype=np.int64) for i in range(len(measured.bytes))]
+    texts = [sequence_bytes(ids, tokenizer) for ids in tokens]
     context.progress(0, 1, "yardsticks", "coding the validation text with compressors")
     corpus = context.inputs["corpus"].folder / "train.parquet"
     yardsticks = compute_yardsticks(
         training_bytes(_texts(corpus)),
-        b"".join(sequence_bytes(ids, tokenizer) for ids in tokens),
+        b"".join(texts),
         int(measured.bytes.sum()),
         {
             "train": token_counts((train[i] for i in range(len(train))), tokenizer.vocab_size),
@@ -92,8 +92,7 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
         definitions=[metric.definition for metric in metrics],
         sample_texts={d.steps: [shown_text(row, tokenizer) for row in d.tokens] for d in drawn},
     )
-    digests = [_digest(sequence_bytes(ids, tokenizer)) for ids in tokens]
-    write_result(context.folder, context.key, result, measured, digests, drawn)
+    write_result(context.folder, context.key, result, measured, [_digest(text) for text in texts], drawn)
     return result.figures()
 
 
