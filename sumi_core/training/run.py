@@ -1,0 +1,91 @@
+"""``train``: the function that owns a training process, from the lock on its folder to the finished outputs.
+
+Several devices: one process each, started by ``torchrun`` (any launcher that sets RANK, LOCAL_RANK, WORLD_SIZE and the
+master's address does); Lightning's DDP averages their gradients. This module starts no process itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sumi_core.config import ConfigError, Experiment, resolve
+from sumi_core.lineage.store import locked
+from sumi_core.training.errors import TrainingError, TrainingInterrupted
+from sumi_core.training.outputs import CHECKPOINTS, finished_summary, tidy
+from sumi_core.training.process import (
+    Rank,
+    StopSignal,
+    die_with_parent,
+    exact_numerics,
+    from_rank_zero,
+    process_group,
+    quiet_lightning,
+    stop_signals,
+)
+from sumi_core.training.request import Report, Request
+
+LOCK = "trainer.lock"
+
+
+def main(path: Path, report: Report) -> int:
+    """Train for the request file at ``path`` and report events. Returns the process's exit status: 0 when finished,
+    128 + signal when stopped by one, 1 for a problem that is the user's to solve (reported in one sentence)."""
+    try:
+        die_with_parent()
+        train(Request.read(path), report)
+    except (TrainingError, ConfigError) as error:
+        report({"kind": "error", "text": str(error)})
+        return 1
+    except TrainingInterrupted as stopped:
+        report({"kind": "error", "text": f"training was {stopped}"})
+        return stopped.exit_code
+    return 0
+
+
+def train(request: Request, report: Report = lambda event: None) -> dict[str, Any]:
+    """Train, or go on training, or find the training finished. Returns its summary (``training.json``).
+
+    Holds ``trainer.lock`` in the folder, after waiting for another trainer to end. SIGTERM and SIGINT end the training
+    after the update that is running, with a checkpoint. Raises TrainingError (diverged, impossible request),
+    TrainingInterrupted, and what reading the inputs raises.
+    """
+    rank, folder = Rank.from_environment(), Path(request.folder)
+    experiment = resolve(request.experiment, f"training request '{request.key}'")
+    if rank.world != experiment.runtime.devices:
+        raise TrainingError(
+            f"runtime.devices is {experiment.runtime.devices} but {rank.world} trainer processes were started; "
+            "start one per device (torchrun --nproc-per-node) or set runtime.devices"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with stop_signals() as stop:
+        if not rank.is_zero:  # rank 0 holds the lock for all and reports for all
+            return _train(request, experiment, rank, stop, lambda event: None)
+
+        def waiting() -> None:
+            report({"kind": "log", "text": "another trainer works in this folder; waiting for it to end"})
+
+        with locked(folder / LOCK, waiting):
+            return _train(request, experiment, rank, stop, report)
+
+
+def _train(request: Request, experiment: Experiment, rank: Rank, stop: StopSignal, report: Report) -> dict[str, Any]:
+    from sumi_core.training.checkpoints import newest_whole
+    from sumi_core.training.session import Session, training_device
+
+    folder, device = Path(request.folder), training_device(experiment.runtime.device, rank)
+
+    def log(text: str) -> None:
+        report({"kind": "log", "text": text})
+
+    with exact_numerics(experiment.runtime), process_group(rank, device.type), quiet_lightning():
+        summary = from_rank_zero(finished_summary(folder), rank)
+        if summary is None:
+            checkpoint = from_rank_zero(newest_whole(folder / CHECKPOINTS, log) if rank.is_zero else None, rank)
+            session = Session(request, experiment, rank, device, stop, report)
+            session.fit(checkpoint)
+            summary = from_rank_zero(session.finish() if rank.is_zero else None, rank)
+        if rank.is_zero:
+            tidy(folder)
+    report({"kind": "result", "summary": summary})
+    return dict(summary)

@@ -1,0 +1,217 @@
+"""One session of a training: everything that a request asks for is built, fitted from a checkpoint on, and finished."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from sumi_core.config import Experiment
+from sumi_core.data.shards import TokenShards
+from sumi_core.data.tokenizers import load_tokenizer
+from sumi_core.lineage.fingerprint import fingerprint
+from sumi_core.models.denoiser import build_denoiser
+from sumi_core.parts import build_parts
+from sumi_core.stages import STAGES
+from sumi_core.training.callbacks import Checkpointing, Ema, Figures, Validation
+from sumi_core.training.checkpoints import AtomicCheckpointIO, Checkpoint, checkpoints
+from sumi_core.training.data import StepDataModule
+from sumi_core.training.divergence import DivergenceGuard
+from sumi_core.training.errors import TrainingError, TrainingInterrupted
+from sumi_core.training.history import HistoryFile, MlflowSink, Point, Publisher, last_value, write_history
+from sumi_core.training.module import DenoiserTraining
+from sumi_core.training.outputs import CHECKPOINTS, HISTORY, JOURNAL, SESSIONS, write_summary, write_weights
+from sumi_core.training.process import Rank, StopSignal
+from sumi_core.training.recording import Recorder, Sessions
+from sumi_core.training.request import Report, Request
+from sumi_core.training.throughput import Stopwatch, device_name, peak_flops
+from sumi_core.training.validation import ValidationSet
+
+
+class Session:
+    """Builds on construction; ``fit`` trains; ``finish`` writes the outputs (rank 0)."""
+
+    def __init__(
+        self,
+        request: Request,
+        experiment: Experiment,
+        rank: Rank,
+        device: torch.device,
+        stop: StopSignal,
+        report: Report,
+    ) -> None:
+        self._folder, self._experiment, self._rank, self._stop = Path(request.folder), experiment, rank, stop
+        self._report, self._device = report, device
+        training, runtime, length = experiment.training, experiment.runtime, experiment.shards.sequence_length
+
+        tokenizer = load_tokenizer(Path(request.tokenizer))
+        shards = TokenShards(Path(request.token_shards))
+        parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
+        self._denoiser = build_denoiser(experiment.model, parts.num_states, seed=experiment.seed)
+        if runtime.compile:
+            self._denoiser.compile()
+        self._module = DenoiserTraining(self._denoiser, parts.objective, training)
+        self._data = StepDataModule(shards.split("train"), training, experiment.seed, rank)
+        validation = ValidationSet(
+            shards.split("validation"),
+            training.validation_sequences,
+            training.batch_size // training.accumulation,
+            rank,
+        )
+        self._validation_sequences = validation.count
+
+        self._history = HistoryFile(self._folder / JOURNAL)
+        # This package retries by itself; MLflow's default retries would hold up training for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        sink = MlflowSink(request.tracking.uri, request.tracking.run_id) if rank.is_zero and request.tracking else None
+        self._publisher = Publisher(sink, self._log)
+        self._sessions = Sessions(self._folder / SESSIONS) if rank.is_zero else None
+        peak = peak_flops(device_name(device), training.precision)
+        self._recorder = Recorder(
+            self._history if rank.is_zero else None,
+            self._publisher,
+            self._sessions,
+            report,
+            steps=training.steps,
+            tokens_per_update=training.batch_size * length,
+            flops_per_token=self._denoiser.flops_per_token(length),
+            peak=peak * rank.world if peak else None,
+        )
+        self._stopwatch = Stopwatch()
+        guard = DivergenceGuard(training.warmup_steps, self._data.examples, self._last_good)
+        figures = Figures(self._recorder, guard, self._stopwatch, rank, training.steps, runtime.log_every)
+        ema = Ema(training.ema_decay, device) if training.ema_decay > 0 else None
+        measure = Validation(validation, self._recorder, self._stopwatch, ema, training.steps, training.validate_every)
+        identity = experiment.identity()
+        save = Checkpointing(
+            self._folder / CHECKPOINTS,
+            fingerprint({section: identity[section] for section in STAGES["pretrained_denoiser"].reads}),
+            self._recorder,
+            figures,
+            self._stopwatch,
+            stop,
+            rank,
+            steps=training.steps,
+            every=runtime.checkpoint_every,
+        )
+        self._callbacks = [*([ema] if ema else []), figures, measure, save]
+
+    def fit(self, checkpoint: Checkpoint | None) -> None:
+        """Train from the checkpoint (None: from the start) to the last step.
+
+        Raises TrainingInterrupted when a signal came before the end, after saving; TrainingDiverged.
+        """
+        start, steps = checkpoint.step if checkpoint else 0, self._experiment.training.steps
+        if self._rank.is_zero:
+            self._publisher.add(self._history.truncate(start))
+        if checkpoint is not None:
+            self._log(f"going on from step {start}/{steps} ({checkpoint.path.name})")
+        if start < steps:
+            trainer = self._trainer()
+            try:
+                trainer.fit(
+                    self._module,
+                    datamodule=self._data,
+                    ckpt_path=str(checkpoint.path) if checkpoint else None,
+                    weights_only=True,
+                )
+            finally:
+                self._stop.deferred = False
+                if self._sessions is not None:
+                    self._sessions.write()
+            if trainer.global_step < steps:
+                raise TrainingInterrupted(self._stop.received or signal.SIGTERM)
+        if not self._publisher.flush():
+            self._log("MLflow lacks a part of this training's metrics; `sumi run` adds them when it next answers")
+
+    def finish(self) -> dict[str, Any]:
+        """Write weights, history and summary from the last checkpoint. Returns the summary."""
+        last = checkpoints(self._folder / CHECKPOINTS)[0]
+        state = AtomicCheckpointIO().load_checkpoint(last.path)
+        write_weights(state["state_dict"], set(self._denoiser.weights()), self._folder)
+        points = self._history.read()
+        write_history(points, self._folder / HISTORY)
+        self._stopwatch.load_state_dict(state["callbacks"][Figures.__qualname__]["stopwatch"])
+        summary = self._summary(points)
+        write_summary(summary, self._folder)
+        return summary
+
+    def _summary(self, points: list[Point]) -> dict[str, Any]:
+        training = self._experiment.training
+        tokens_per_update = training.batch_size * self._experiment.shards.sequence_length
+        tokens, rate = training.steps * tokens_per_update, self._stopwatch.updates_per_second
+        flops_per_token = self._denoiser.flops_per_token(self._experiment.shards.sequence_length)
+        tokens_per_second = rate * tokens_per_update if rate else None
+        assert self._sessions is not None
+        return {
+            "parameters": self._denoiser.num_parameters(),
+            "steps": training.steps,
+            "train_tokens": tokens,
+            "epochs": training.steps * training.batch_size / self._data.sequences,
+            "flops": flops_per_token * tokens,
+            "flops_per_token": flops_per_token,
+            "train_loss": last_value(points, "train/loss"),
+            "validation_sequences": self._validation_sequences,
+            "validation_nats_per_token": last_value(points, "val/nats_per_token"),
+            "validation_nats_per_token_stderr": last_value(points, "val/nats_per_token_stderr"),
+            "validation_bits_per_byte": last_value(points, "val/bits_per_byte"),
+            "validation_bits_per_byte_stderr": last_value(points, "val/bits_per_byte_stderr"),
+            "seconds": self._sessions.seconds,
+            "tokens_per_second": tokens_per_second,
+            "mfu": self._recorder.mfu(tokens_per_second),
+            "peak_memory_bytes": max((int(p.value) for p in points if p.name == "system/peak_memory_bytes"), default=0),
+            "resumed": self._sessions.count - 1,
+            "device": device_name(self._device),
+            "devices": self._rank.world,
+        }
+
+    def _trainer(self) -> pl.Trainer:
+        training, world = self._experiment.training, self._rank.world
+        local = self._rank.local_world
+        return pl.Trainer(
+            accelerator="gpu" if self._device.type == "cuda" else "cpu",
+            devices=local if world > 1 else ([self._device.index] if self._device.type == "cuda" else 1),
+            num_nodes=world // local,
+            strategy=DDPStrategy() if world > 1 else "auto",
+            precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+            max_steps=training.steps,
+            max_epochs=-1,
+            min_epochs=0,
+            accumulate_grad_batches=training.accumulation,
+            callbacks=self._callbacks,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=self._folder,
+            # Logs, progress, checkpoints and validation are this package's own, since they must resume exactly.
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+        )
+
+    def _log(self, text: str) -> None:
+        self._report({"kind": "log", "text": text})
+
+    def _last_good(self) -> str:
+        found = checkpoints(self._folder / CHECKPOINTS)
+        return f"the last good checkpoint is {found[0].path}" if found else "there is no checkpoint yet"
+
+
+def training_device(wanted: str, rank: Rank) -> torch.device:
+    """This rank's device. ``auto``: a GPU if there is one. Raises TrainingError for a GPU that is not there."""
+    available = torch.cuda.is_available()
+    if wanted == "cpu" or (wanted == "auto" and not available):
+        return torch.device("cpu")
+    if not available or rank.local >= torch.cuda.device_count():
+        raise TrainingError(
+            "runtime.device is cuda but this machine shows no such GPU; set runtime.device to cpu or auto"
+        )
+    return torch.device("cuda", rank.local)

@@ -1,0 +1,85 @@
+"""The validation figure of a training: the objective's likelihood on fixed sequences, noise levels and noise.
+
+Per sequence one noise level; levels stratified over the sequences; everything addressed by a constant seed. So the
+figure moves only with the weights, and two cells of a sweep that share their data are measured on the same draws. It
+is the tight bound with both end terms (exact for an autoregressive model), whatever the training loss was. The
+``evaluation`` stage measures the finished model more closely; this one watches it grow.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sumi_core.data.batch import Batch
+from sumi_core.evaluation.statistics import mean_estimate, ratio_estimate
+from sumi_core.training.process import Rank
+
+if TYPE_CHECKING:
+    from sumi_core.objectives.objective import Objective
+
+SEED = 0x5EED  # of noise levels and noise; no experiment's seed, so that no training ever draws the same noise
+TIME_EPSILON = 1e-3  # the bound integrates t over [ε, 1 − ε]
+
+
+class Sequences(Protocol):
+    """What is read of the validation split: ``sumi_core.data.shards.PackedSequences``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any:
+        """Token ids ``[L]``."""
+        ...
+
+    def bytes(self, index: int) -> int:
+        """UTF-8 bytes of the text of a sequence."""
+        ...
+
+
+class ValidationSet:
+    """The first ``count`` validation sequences (all, if there are fewer), cut into batches of ``batch_size``."""
+
+    def __init__(self, sequences: Sequences, count: int, batch_size: int, rank: Rank) -> None:
+        self.count = min(count, len(sequences))
+        self._rank, self._batch_size = rank, batch_size
+        own = list(range(self.count))[rank.index :: rank.world]
+        rows = [np.asarray(sequences[i], dtype=np.int64) for i in range(self.count)]
+        self._tokens = torch.from_numpy(np.stack(rows))
+        self._own = torch.tensor(own, dtype=torch.int64)
+        self.bytes = np.array([sequences.bytes(i) for i in range(self.count)], dtype=np.float64)
+        self.length = self._tokens.shape[1]
+
+    def figures(
+        self, denoiser: Any, objective: Objective, device: torch.device, precision: AbstractContextManager[Any]
+    ) -> dict[str, float]:
+        """``val/nats_per_token`` and ``val/bits_per_byte`` with their ``_stderr``.
+
+        bits per byte = Σ nats / ln 2 / Σ UTF-8 bytes of the same sequences, its error that of a ratio over sequences as
+        independent units (it holds the Monte-Carlo noise too, since each has a draw of its own).
+        """
+        nats = self._nats(denoiser, objective, device, precision).cpu().numpy()
+        token, byte = mean_estimate(nats / self.length), ratio_estimate(nats / math.log(2), self.bytes)
+        return {
+            "val/nats_per_token": token.value,
+            "val/nats_per_token_stderr": token.stderr,
+            "val/bits_per_byte": byte.value,
+            "val/bits_per_byte_stderr": byte.stderr,
+        }
+
+    def _nats(
+        self, denoiser: Any, objective: Objective, device: torch.device, precision: AbstractContextManager[Any]
+    ) -> Tensor:
+        """Nats of every sequence ``[N]`` float64; each rank computes its share."""
+        nats = torch.zeros(self.count, dtype=torch.float64, device=device)
+        with torch.no_grad(), precision:
+            for own in self._own.split(self._batch_size):
+                batch = Batch(self._tokens[own].to(device), own, own, self.count, step=0, seed=SEED)
+                nats[own.to(device)] = objective.nats(denoiser, batch, TIME_EPSILON).total
+        if self._rank.world > 1:
+            torch.distributed.all_reduce(nats)
+        return nats
