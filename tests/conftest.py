@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-# Read when the libraries are first imported, hence set here.
+from hypothesis import settings
+
+# Read when the libraries are first imported, which is later than this.
 os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
     DO_NOT_TRACK="true",
@@ -17,8 +19,6 @@ os.environ.update(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("SUMI_PROJECT", "SUMI_STORE", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):  # they point at real work
     os.environ.pop(_name, None)
-
-from hypothesis import settings
 
 # The same examples in every run: a failure is a change in the code, not luck. Time limits measure the machine.
 settings.register_profile("sumi", deadline=None, derandomize=True, database=None, max_examples=50)

@@ -10,11 +10,13 @@ A build happens in the partial folder under the lock and is renamed into place, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +69,12 @@ class Store:
         path = folder / MANIFEST
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise StoreError(f"{path} is damaged; delete the folder {folder} and run again") from None
+        except ValueError:  # no JSON, or no UTF-8
+            manifest = None
+        if not isinstance(manifest, dict) or not manifest.keys() >= {"summary", "files"}:
+            raise StoreError(f"{path} is damaged; delete the folder {folder} and run again")
         return Artifact(stage, fingerprint, folder, manifest)
 
     def artifacts(self) -> Iterator[Artifact]:
@@ -122,13 +126,23 @@ class Store:
             flock_patiently(
                 lock, lambda: log(f"{stage} {fingerprint} is being computed by {_holder(lock)}; waiting for it")
             )
-            _write_holder(lock)
             build = Build(self, stage, fingerprint, self.find(stage, fingerprint))
-            if build.artifact is None:
-                if build.folder.exists() and not resumable:
-                    shutil.rmtree(build.folder)
-                build.folder.mkdir(exist_ok=True)
-            yield build
+            try:
+                if build.artifact is None:
+                    _write_holder(lock)
+                    if build.folder.exists() and not resumable:
+                        shutil.rmtree(build.folder)
+                    build.folder.mkdir(exist_ok=True)
+                yield build
+            except BaseException as error:
+                if build.artifact is None and not resumable:  # of no use to anyone, and a full disk needs the space
+                    shutil.rmtree(build.folder, ignore_errors=True)
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise StoreError(
+                        f"no space is left to write {stage} below {self.root}; free some, or name another folder in "
+                        "SUMI_STORE, and run again"
+                    ) from None
+                raise
 
     def record_failure(self, stage: str, fingerprint: str, key: str, error: str) -> None:
         """Remember that an attempt failed, and why; forgotten when one succeeds."""
@@ -145,9 +159,10 @@ class Store:
     def failure(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
         """The last failure since the last success: ``{key, error, time, attempts}``, or None."""
         try:
-            return dict(json.loads(self._failure_path(stage, fingerprint).read_text(encoding="utf-8")))
-        except (FileNotFoundError, json.JSONDecodeError):
+            record = json.loads(self._failure_path(stage, fingerprint).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
             return None
+        return record if isinstance(record, dict) and "attempts" in record else None
 
     def _failure_path(self, stage: str, fingerprint: str) -> Path:
         return self.root / stage / f"{fingerprint}.failure.json"
@@ -190,6 +205,8 @@ class Build:
 
     def finish(self, manifest: dict[str, Any]) -> Artifact:
         """Record every file with its SHA-256, write the manifest last, and rename the folder into place."""
+        for torn in self.folder.glob(f".{MANIFEST}.*.tmp"):  # an earlier attempt was killed while it wrote this
+            torn.unlink()
         files = {
             str(path.relative_to(self.folder)): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
             for path in sorted(self.folder.rglob("*"))
@@ -209,15 +226,32 @@ class Build:
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file so that a reader, or a crash, sees the old or the new content and nothing between."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+# A forked child (a worker process) shares its parent's locks and would hold them when the parent is long dead.
+_lock_files: weakref.WeakSet[IO[str]] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for file in list(_lock_files):
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def flock_patiently(file: IO[str], on_wait: Callable[[], None]) -> None:
     """Take an exclusive lock, calling ``on_wait`` once if it is held. Interruptible, unlike a blocking flock in C."""
+    _lock_files.add(file)
     waited = False
     while True:
         try:

@@ -160,7 +160,8 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
         ),
         (
             {**AUTOREGRESSIVE, "model": {"attention": "causal", "time_conditioning": "adaln"}},
-            "a.yaml: model.time_conditioning: objective 'autoregressive' has no noise level to condition on; write none",
+            "a.yaml: model.time_conditioning: objective 'autoregressive' has no noise level to condition on; "
+            "write none",
         ),
         (
             {**AUTOREGRESSIVE, "evaluation": {"sampler": "ancestral"}},

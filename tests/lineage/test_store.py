@@ -1,0 +1,414 @@
+"""The artifact store under the events it exists for: two at once, kill -9 at any moment, damage, a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sumi_core.lineage import store as store_module
+from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.lineage.store import Artifact, Store, StoreError, locked, write_atomically
+
+STAGE, NAME = "corpus", "0123456789abcdef"
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def make(store: Store, name: str = NAME, **files: str) -> Artifact:
+    with store.building(STAGE, name) as build:
+        assert build.artifact is None
+        for file, text in files.items():
+            (build.folder / file).write_text(text)
+        return build.finish({"summary": {"documents": 3}})
+
+
+def debris(store: Store) -> list[str]:
+    """What lies in a stage's folder beside whole outputs and the locks."""
+    return sorted(p.name for p in (store.root / STAGE).iterdir() if p.name != ".locks" and p.name != NAME)
+
+
+# --- other processes ------------------------------------------------------------------------------------------------
+
+PRELUDE = """
+import os, sys, time
+from pathlib import Path
+from sumi_core.lineage.store import Store
+store = Store(Path(sys.argv[1]))
+def say(line):
+    print(line, flush=True)
+"""
+
+
+@pytest.fixture
+def start(store: Store) -> Iterator[Start]:
+    """Run Python code beside the test; whatever still runs at its end is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(code: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PRELUDE + textwrap.dedent(code), str(store.root)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+BUILDS_FOR_EVER = f"""
+with store.building("{STAGE}", "{NAME}", resumable=RESUMABLE) as build:
+    (build.folder / "half.txt").write_text("half")
+    say("building")
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_kill_9_leaves_no_whole_output(store: Store, start: Start, resumable: bool) -> None:
+    process = start(BUILDS_FOR_EVER.replace("RESUMABLE", str(resumable)))
+    assert heard(process) == "building"
+    assert store.is_busy(STAGE, NAME)
+    kill(process)
+    assert store.find(STAGE, NAME) is None
+    assert list(store.artifacts()) == []
+    assert not store.is_busy(STAGE, NAME)
+    assert [p.name for p in store.partial_folders()] == [f"{NAME}.partial"]
+    with store.building(STAGE, NAME, resumable=resumable) as build:
+        left = [p.name for p in build.folder.iterdir()]
+        build.finish({"summary": {}})
+    assert left == (["half.txt"] if resumable else [])
+    assert debris(store) == []
+
+
+@pytest.mark.parametrize("moment", ["file_sha256", "write_atomically", "os.rename"])
+def test_kill_9_at_each_moment_of_finishing(store: Store, start: Start, moment: str) -> None:
+    """Whatever the last completed act was, the output is whole or absent, and the next attempt completes it."""
+    process = start(
+        f"""
+        import sumi_core.lineage.store as module
+        {"original = module.write_atomically" if moment == "write_atomically" else ""}
+        def stop(*arguments):
+            {"original(*arguments)" if moment == "write_atomically" else "pass"}
+            say("stopped")
+            time.sleep(600)
+        {"os" if moment == "os.rename" else "module"}.{moment.removeprefix("os.")} = stop
+        with store.building("{STAGE}", "{NAME}") as build:
+            (build.folder / "a.txt").write_text("a")
+            build.finish({{"summary": {{}}}})
+        """
+    )
+    assert heard(process) == "stopped"
+    partial = store.root / STAGE / f"{NAME}.partial"
+    assert (partial / "manifest.json").exists() == (moment != "file_sha256")
+    kill(process)
+    assert store.find(STAGE, NAME) is None
+    assert list(store.artifacts()) == []
+    assert sorted(make(store, b="b").manifest["files"]) == ["b"]
+
+
+def test_four_at_once_compute_once(store: Store, start: Start, tmp_path: Path) -> None:
+    log = tmp_path / "computed"
+    code = f"""
+    with store.building("{STAGE}", "{NAME}", log=say) as build:
+        if build.artifact is None:
+            with open({str(log)!r}, "a") as file:
+                file.write("x")
+            (build.folder / "a.txt").write_text("a")
+            time.sleep(0.5)
+            build.finish({{"summary": {{"by": os.getpid()}}}})
+        say(build.artifact.summary["by"])
+    """
+    processes = [start(code) for _ in range(4)]
+    told = [process.communicate(timeout=60)[0].split("\n") for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 0]
+    assert log.read_text() == "x"
+    makers = {lines[-2] for lines in told}
+    assert makers <= {str(process.pid) for process in processes}
+    assert len(makers) == 1
+    waited = f"{STAGE} {NAME} is being computed by "
+    assert all(line.startswith(waited) for lines in told for line in lines[:-2])
+
+
+def test_a_waiter_goes_on_when_the_holder_is_killed(store: Store, start: Start) -> None:
+    holder = start(BUILDS_FOR_EVER.replace("RESUMABLE", "False"))
+    assert heard(holder) == "building"
+    waiter = start(
+        f"""
+        with store.building("{STAGE}", "{NAME}", log=say) as build:
+            say(build.artifact)
+            build.finish({{"summary": {{}}}})
+        """
+    )
+    assert heard(waiter) == f"{STAGE} {NAME} is being computed by process {holder.pid}; waiting for it"
+    kill(holder)
+    assert heard(waiter) == "None"
+    assert waiter.wait(timeout=60) == 0
+    assert store.find(STAGE, NAME) is not None
+
+
+def test_a_forked_worker_does_not_keep_its_dead_parents_lock(store: Store, start: Start) -> None:
+    parent = start(
+        f"""
+        with store.building("{STAGE}", "{NAME}"):
+            worker = os.fork()
+            if worker == 0:
+                say(os.getpid())
+                time.sleep(600)
+                os._exit(0)
+            time.sleep(600)
+        """
+    )
+    worker = int(heard(parent))
+    try:
+        assert store.is_busy(STAGE, NAME)  # the parent lives
+        kill(parent)
+        os.kill(worker, 0)  # the worker lives
+        assert not store.is_busy(STAGE, NAME)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_locked_keeps_others_out(store: Store, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.lock"
+    code = f"""
+    from sumi_core.lineage.store import locked
+    with locked(Path({str(path)!r}), lambda: say("waiting")):
+        say("in")
+    """
+    with locked(path):
+        other = start(code)
+        assert heard(other) == "waiting"
+    assert heard(other) == "in"
+    with contextlib.suppress(RuntimeError), locked(path):
+        raise RuntimeError
+    again = start(code)
+    assert heard(again) == "in"
+
+
+# --- one process ----------------------------------------------------------------------------------------------------
+
+
+def test_an_output_is_made_once_and_found(store: Store) -> None:
+    made = make(store, a="alpha", b="beta")
+    assert made.folder == store.folder(STAGE, NAME) == store.root / STAGE / NAME
+    assert made.summary == {"documents": 3}
+    recorded = json.loads((made.folder / "manifest.json").read_text())
+    assert recorded == made.manifest
+    assert (recorded["stage"], recorded["fingerprint"]) == (STAGE, NAME)
+    assert recorded["files"] == {
+        "a": {"sha256": file_sha256(made.folder / "a"), "bytes": 5},
+        "b": {"sha256": file_sha256(made.folder / "b"), "bytes": 4},
+    }
+    assert store.find(STAGE, NAME) == made
+    assert list(store.artifacts()) == [made]
+    with store.building(STAGE, NAME) as build:
+        assert build.artifact == made
+    assert debris(store) == []
+
+
+def test_files_in_folders_are_recorded(store: Store) -> None:
+    with store.building(STAGE, NAME) as build:
+        (build.folder / "plots").mkdir()
+        (build.folder / "plots" / "loss.png").write_bytes(b"x")
+        made = build.finish({"summary": {}})
+    assert list(made.manifest["files"]) == ["plots/loss.png"]
+
+
+def fail_halfway(store: Store, resumable: bool) -> None:
+    with store.building(STAGE, NAME, resumable=resumable) as build:
+        (build.folder / "half.txt").write_text("half")
+        _ = 1 / 0
+
+
+def test_a_failed_build_leaves_nothing_or_what_a_resumable_one_needs(store: Store) -> None:
+    for resumable, left in ((False, []), (True, [f"{NAME}.partial"])):
+        with pytest.raises(ZeroDivisionError):
+            fail_halfway(store, resumable)
+        assert store.find(STAGE, NAME) is None
+        assert debris(store) == left
+    with store.building(STAGE, NAME, resumable=True) as build:
+        assert (build.folder / "half.txt").read_text() == "half"
+
+
+def test_a_torn_manifest_of_an_earlier_attempt_is_no_part_of_the_output(store: Store) -> None:
+    with store.building(STAGE, NAME, resumable=True) as build:
+        (build.folder / ".manifest.json.4711.tmp").write_text('{"half')
+        (build.folder / "a.txt").write_text("a")
+        made = build.finish({"summary": {}})
+    assert list(made.manifest["files"]) == ["a.txt"]
+    assert sorted(p.name for p in made.folder.iterdir()) == ["a.txt", "manifest.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"stage": "cor', b"[]", b'{"files": {}}', b"\xff\xfe", b"null"])
+def test_a_damaged_manifest_is_named_and_never_taken_for_an_output(store: Store, content: bytes) -> None:
+    folder = make(store).folder
+    (folder / "manifest.json").write_bytes(content)
+    message = f"{folder}/manifest.json is damaged; delete the folder {folder} and run again"
+    with pytest.raises(StoreError) as caught:
+        store.find(STAGE, NAME)
+    assert str(caught.value) == message
+    with pytest.raises(StoreError), store.building(STAGE, NAME):
+        pytest.fail("the build must not begin")
+
+
+def test_verify_names_each_damaged_file(store: Store) -> None:
+    made = make(store, same="x", changed="abc", cut="abc", gone="abc")
+    assert store.verify(made) == []
+    (made.folder / "changed").write_text("abd")
+    (made.folder / "cut").write_text("ab")
+    (made.folder / "gone").unlink()
+    assert sorted(store.verify(made)) == [
+        f"{made.folder}/changed differs from its recorded SHA-256",
+        f"{made.folder}/cut differs from its recorded SHA-256",
+        f"{made.folder}/gone is missing",
+    ]
+
+
+def test_what_was_removed_can_be_made_again_even_after_half_a_removal(store: Store) -> None:
+    made = make(store, a="a")
+    store.remove(STAGE, NAME)
+    assert store.find(STAGE, NAME) is None
+    assert not made.folder.exists()
+    folder = make(store, a="a").folder
+    (folder / "manifest.json").unlink()  # a removal killed after its first act
+    assert store.find(STAGE, NAME) is None
+    assert sorted(make(store, b="b").manifest["files"]) == ["b"]
+    assert sorted(p.name for p in folder.iterdir()) == ["b", "manifest.json"]
+
+
+def test_artifacts_come_stage_by_stage_without_debris(store: Store) -> None:
+    for stage, name in (("tokenizer", "b" * 16), ("corpus", "c" * 16), ("corpus", "a" * 16)):
+        with store.building(stage, name) as build:
+            build.finish({"summary": {}})
+    half = store.root / "corpus" / ("d" * 16 + ".partial")
+    half.mkdir()
+    (half / "manifest.json").write_text("{}")
+    assert [(a.stage, a.fingerprint[0]) for a in store.artifacts()] == [
+        ("corpus", "a"),
+        ("corpus", "c"),
+        ("tokenizer", "b"),
+    ]
+    assert store.partial_folders() == [half]
+
+
+def test_failures_are_counted_until_a_success(store: Store) -> None:
+    assert store.failure(STAGE, NAME) is None
+    with store.building(STAGE, NAME):
+        store.record_failure(STAGE, NAME, "demo.uniform", "ValueError: first")
+        store.record_failure(STAGE, NAME, "demo.uniform", "ValueError: second")
+    failure = store.failure(STAGE, NAME)
+    assert failure is not None
+    assert (failure["key"], failure["error"], failure["attempts"]) == ("demo.uniform", "ValueError: second", 2)
+    assert failure["time"] <= time.time()
+    store._failure_path(STAGE, NAME).write_text("torn")
+    assert store.failure(STAGE, NAME) is None
+    store.record_failure(STAGE, NAME, "demo.uniform", "ValueError: third")
+    make(store)
+    assert store.failure(STAGE, NAME) is None
+    assert debris(store) == []
+
+
+# --- disks ----------------------------------------------------------------------------------------------------------
+
+
+def no_space(store: Store) -> str:
+    return (
+        f"no space is left to write {STAGE} below {store.root}; free some, or name another folder in SUMI_STORE, "
+        "and run again"
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is always full")
+def test_a_full_disk_while_a_stage_writes(store: Store) -> None:
+    def build_on_full_disk() -> None:
+        with store.building(STAGE, NAME) as build:
+            (build.folder / "a.txt").symlink_to("/dev/full")
+            (build.folder / "a.txt").write_text("does not fit")
+
+    with pytest.raises(StoreError) as caught:
+        build_on_full_disk()
+    assert str(caught.value) == no_space(store)
+    assert store.find(STAGE, NAME) is None
+    assert debris(store) == []
+
+
+def build_one_file(store: Store, resumable: bool) -> None:
+    with store.building(STAGE, NAME, resumable=resumable) as build:
+        (build.folder / "a.txt").write_text("a")
+        build.finish({"summary": {}})
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_full_disk_while_the_manifest_is_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, resumable: bool
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.os, "fsync", full)
+        with pytest.raises(StoreError) as caught:
+            build_one_file(store, resumable)
+    assert str(caught.value) == no_space(store)
+    assert store.find(STAGE, NAME) is None
+    left = [p.name for p in (store.root / STAGE).glob("*.partial/*")]
+    assert left == (["a.txt"] if resumable else [])
+    build_one_file(store, resumable)
+    assert store.find(STAGE, NAME) is not None
+
+
+def test_other_errors_of_the_system_stay_what_they_are(store: Store) -> None:
+    with pytest.raises(FileNotFoundError), store.building(STAGE, NAME):
+        (store.root / "nowhere").read_text()
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(StoreError) as caught, Store(tmp_path / "store").building(STAGE, NAME):
+        pytest.fail("the build must not begin")
+    assert str(caught.value) == (
+        f"cannot write to {tmp_path}/store/{STAGE}/.locks: Not a directory; free space or fix its permissions"
+    )
+
+
+def test_write_atomically_keeps_the_old_text_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_module.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "newer")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
