@@ -1,0 +1,174 @@
+"""The model card: what the model is, what it was made from, how good it is, how to open it, what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sumi_core.export.stock import STOCK_CLASSES
+
+_FIGURES = (  # key in the training summary → line of the card, format
+    ("validation_bits_per_byte", "Validation bits per byte", ".4f"),
+    ("validation_nats_per_token", "Validation nats per token", ".4f"),
+    ("train_loss", "Last training loss", ".4f"),
+    ("train_tokens", "Training tokens", ",.0f"),
+    ("steps", "Optimizer steps", ",.0f"),
+    ("epochs", "Passes over the training text", ".2f"),
+    ("flops", "Training FLOPs", ".3e"),
+    ("seconds", "Training seconds", ",.0f"),
+    ("device", "Trained on", "s"),
+)
+
+
+def model_card(record: dict[str, Any], summary: dict[str, Any], licence: str) -> str:
+    """README.md of an export, YAML front matter included.
+
+    record: sumi.json. summary: the stage's. licence: of the training text, as its source states it.
+    """
+    import yaml
+
+    front = yaml.safe_dump(_front_matter(record, summary), sort_keys=False, allow_unicode=True)
+    sections = (
+        ("", [_what(record, summary)]),
+        ("Training data", [_data(record, licence)]),
+        ("Figures", list(_figures(record, summary))),
+        ("How to open it", list(_opening(record, summary))),
+        ("Limits", list(_limits(record, summary))),
+        ("Lineage", list(_lineage(record))),
+    )
+    body = "\n\n".join("\n".join([f"## {title}\n", *lines] if title else lines) for title, lines in sections)
+    return f"---\n{front}---\n\n# {record['key']}\n\n{body}\n"
+
+
+def _front_matter(record: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    process = record["process"]
+    kind = f"{process['name']}-diffusion" if process else "autoregressive"
+    front: dict[str, Any] = {
+        "library_name": "transformers" if summary["stock_loadable"] else "sumi",
+        "tags": ["sumi", "diffusion-language-model" if process else "language-model", kind],
+    }
+    if summary["stock_loadable"] and process is None:
+        front["pipeline_tag"] = "text-generation"
+    return front
+
+
+def _what(record: dict[str, Any], summary: dict[str, Any]) -> str:
+    model, vocabulary = record["experiment"]["model"], record["vocabulary"]
+    shape = (
+        f"A LLaMA-style transformer with {model['attention']} attention: {summary['parameters']:,} parameters, "
+        f"{model['num_layers']} layers, width {model['hidden_size']}, {model['num_heads']} query and "
+        f"{model['num_kv_heads']} key-value heads, SwiGLU {model['intermediate_size']}, "
+        f"{vocabulary['tokens']:,} tokens{' and a mask' if vocabulary['mask_id'] is not None else ''}, "
+        f"{'tied' if model['tie_embeddings'] else 'untied'} embeddings."
+    )
+    return f"{_process_in_words(record)} {shape}"
+
+
+def _process_in_words(record: dict[str, Any]) -> str:
+    process, schedule = record["process"], record["schedule"]
+    if process is None:
+        return "An autoregressive language model: it predicts each token from the ones before it."
+    noise = (
+        "replaces tokens by a mask until nothing else is left; the model fills masks in, and a token once written stays"
+        if record["vocabulary"]["mask_id"] is not None
+        else "replaces tokens by other tokens until only noise is left; the model reads text in which any token may "
+        "be wrong, and can change every token at every step"
+    )
+    return (
+        f"A discrete diffusion language model, process `{process['name']}` with the `{schedule['name']}` schedule: "
+        f"corruption {noise}."
+    )
+
+
+def _data(record: dict[str, Any], licence: str) -> str:
+    corpus, length = record["experiment"]["corpus"], record["experiment"]["shards"]["sequence_length"]
+    source = corpus["source"]
+    shown = {key: value for key, value in source.items() if key not in ("name", "licence") and value is not None}
+    options = ", ".join(f"{key}: {value}" for key, value in shown.items())
+    return (
+        f"Source `{source['name']}`{f' ({options})' if options else ''}, licence: {licence or 'not stated'}; "
+        f"{1 - corpus['validation_fraction']:.0%} of the documents, packed into sequences of {length} tokens. "
+        "The licence of these weights is for whoever publishes them to state."
+    )
+
+
+def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
+    yield "| figure | value |"
+    yield "|---|---|"
+    yield f"| Parameters | {summary['parameters']:,} |"
+    training = record["training"]
+    for key, label, form in _FIGURES:
+        value = training.get(key)
+        if value is None:
+            continue
+        error = training.get(f"{key}_stderr")
+        yield f"| {label} | {value:{form}}{f' ± {error:{form}}' if error is not None else ''} |"
+    for kind, size in summary["weights_bytes"].items():
+        yield f"| Memory for the weights, {kind} | {size / 2**20:,.1f} MiB |"
+    if summary["max_logit_difference"] is not None:
+        yield f"| Largest logit difference to stock transformers | {summary['max_logit_difference']:.1e} |"
+    yield ""
+    if record["process"] is None:
+        yield "The validation figures are exact, on the first validation sequences."
+    else:
+        yield "The validation figures are Monte-Carlo estimates of an upper bound, on the first validation sequences."
+
+
+def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
+    if summary["stock_loadable"]:
+        yield from _opening_stock(summary["stock_class"])
+    else:
+        yield f"Stock transformers cannot open the weights: {summary['reason']}."
+        yield "The tokenizer opens with AutoTokenizer."
+    yield ""
+    yield "Sumi, for likelihoods and samples:"
+    yield ""
+    yield "```python"
+    yield "from sumi_core.export import load_exported"
+    yield ""
+    yield 'model = load_exported("this/folder")'
+    yield "samples = model.parts.sampler.sample(model.denoiser, num=4, length=128, steps=64, seed=0)"
+    yield "print(model.tokenizer.decode(samples.tokens[0]))"
+    yield "```"
+
+
+def _opening_stock(name: str) -> Iterator[str]:
+    auto = STOCK_CLASSES[name][1]
+    yield f"Stock transformers (5 or later), no remote code; it opens as `{name}`:"
+    yield ""
+    yield "```python"
+    yield f"from transformers import {auto}, AutoTokenizer"
+    yield ""
+    yield f'model = {auto}.from_pretrained("this/folder")'
+    yield 'tokenizer = AutoTokenizer.from_pretrained("this/folder")'
+    if name == "LlamaForCausalLM":
+        yield "# Texts begin after an end-of-text token."
+        yield 'prompt = tokenizer(tokenizer.eos_token + "Some text", return_tensors="pt")'
+        yield "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=64)[0]))"
+    else:
+        yield 'logits = model(**tokenizer("Some text", return_tensors="pt")).logits'
+    yield "```"
+
+
+def _limits(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
+    length = record["experiment"]["shards"]["sequence_length"]
+    yield f"- Trained on sequences of {length} tokens; longer ones are untried."
+    yield "- It continues text like its training text. It was not taught to follow instructions, nor made safe."
+    yield "- No attention mask separates documents within a sequence; an end-of-text token does."
+    if record["process"] is not None:
+        yield "- One forward pass denoises, it does not write: a text takes a sampler with many passes."
+        if record["vocabulary"]["mask_id"] is None and summary["stock_loadable"]:
+            yield "- There is no mask token; the class demands one, so `mask_token_id` in config.json is end-of-text's."
+
+
+def _lineage(record: dict[str, Any]) -> Iterator[str]:
+    code = record["code"]
+    commit = f"commit {code['commit']}" if code["commit"] else "no git checkout"
+    changes = " with uncommitted changes" if code["dirty"] else ""
+    yield f"Cell `{record['key']}`, seed {record['experiment']['seed']}; code: {commit}{changes}."
+    yield "All settings and package versions are in sumi.json."
+    yield ""
+    yield "| stage | fingerprint |"
+    yield "|---|---|"
+    for stage, own in record["fingerprints"].items():
+        yield f"| {stage} | `{own}` |"

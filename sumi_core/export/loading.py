@@ -1,0 +1,90 @@
+"""Read an exported folder back: the denoiser, the parts around it, the tokenizer, the experiment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sumi_core.config import ConfigError, Experiment, resolve
+from sumi_core.export.errors import ExportError
+from sumi_core.export.record import RECORD, SCHEMA_VERSION, TOKENIZER, WEIGHTS
+from sumi_core.export.weights import read_weights
+from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.models.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    from sumi_core.data.tokenizers import Tokenizer
+    from sumi_core.parts import Parts
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported model, ready to evaluate or sample."""
+
+    denoiser: Denoiser  # evaluation mode, float32, on the CPU
+    parts: Parts  # process, objective, sampler
+    tokenizer: Tokenizer
+    experiment: Experiment
+    sumi: dict[str, Any]  # sumi.json
+
+    @property
+    def experiment_dict(self) -> dict[str, Any]:
+        """The experiment as plain data, every default written out."""
+        return self.experiment.to_dict()
+
+
+def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
+    """Open an exported folder. ``verify=False`` skips the SHA-256 of the weights (of weights changed on purpose).
+
+    Reads data only: JSON, safetensors and the tokenizer's own files. Raises ExportError naming the file that is
+    missing, damaged or does not fit the others.
+    """
+    from sumi_core.data.tokenizers import load_tokenizer
+    from sumi_core.parts import build_parts
+
+    folder = Path(folder)
+    sumi = read_record(folder / RECORD)
+    experiment = _experiment(sumi, folder / RECORD)
+    if not (folder / TOKENIZER).is_dir():
+        raise ExportError(f"{folder / TOKENIZER} does not exist; copy the folder again, whole")
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
+    recorded = sumi["vocabulary"]
+    if (parts.num_tokens, parts.num_states) != (recorded["tokens"], recorded["states"]):
+        raise ExportError(
+            f"{folder / TOKENIZER} gives {parts.num_tokens} tokens and {parts.num_states} states where {RECORD} "
+            f"records {recorded['tokens']} and {recorded['states']}; copy the folder again, whole"
+        )
+    denoiser = Denoiser(experiment.model, parts.num_states, seed=None)
+    path = folder / WEIGHTS
+    read_weights(path, denoiser)
+    if verify and file_sha256(path) != sumi["weights_sha256"]:
+        raise ExportError(f"{path} differs from the SHA-256 in {RECORD}; copy it again, or load with verify=False")
+    return ExportedModel(denoiser.eval(), parts, tokenizer, experiment, sumi)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """sumi.json as plain data. Raises ExportError when it is missing, damaged or of another schema."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(f"{path} does not exist; name a folder that Sumi exported") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path} is damaged ({error}); copy it again") from None
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ExportError(f"{path} has schema version {version}, this Sumi reads {SCHEMA_VERSION}; export again")
+    lacking = {"experiment", "vocabulary", "weights_sha256"} - record.keys()
+    if lacking:
+        raise ExportError(f"{path} lacks {', '.join(sorted(lacking))}; copy it again")
+    return dict(record)
+
+
+def _experiment(sumi: dict[str, Any], path: Path) -> Experiment:
+    experiment = {**sumi["experiment"], "model": {**sumi["experiment"].get("model", {}), "preset": None}}
+    try:
+        return resolve(experiment, str(path))  # all dimensions are written out: no preset of today is looked up
+    except ConfigError as error:
+        raise ExportError(str(error)) from None

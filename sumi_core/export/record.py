@@ -1,0 +1,59 @@
+"""sumi.json: what an exported folder says of itself once it has left the store. Plain data, nothing that executes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sumi_core.lineage.provenance import git_state, packages
+from sumi_core.lineage.store import write_atomically
+
+if TYPE_CHECKING:
+    from sumi_core.parts import Parts
+    from sumi_core.stages import StageContext
+
+SCHEMA_VERSION = 1
+RECORD, WEIGHTS, CARD = "sumi.json", "model.safetensors", "README.md"
+TOKENIZER = "sumi_tokenizer"  # the tokenizer as it was trained; the stock form beside it has the mask as a token
+
+
+def build_record(
+    context: StageContext, parts: Parts, eos_id: int, *, stock: dict[str, Any], weights_sha256: str
+) -> dict[str, Any]:
+    """Everything needed to use the model and to walk back to what made it.
+
+    ``fingerprints``: the model's stages by name, its own included; ``inputs`` are those of its direct inputs.
+    """
+    from sumi_core.stages import experiment_fingerprints
+
+    experiment = context.experiment
+    fingerprints = experiment_fingerprints(experiment)
+    del fingerprints["evaluation"]  # comes after the export
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "key": context.key,
+        "process": experiment.process,
+        "schedule": experiment.schedule if experiment.process else None,
+        "objective": experiment.objective,
+        "sampler": experiment.evaluation.sampler or parts.objective.default_sampler,
+        "vocabulary": {
+            "tokens": parts.num_tokens,
+            "states": parts.num_states,
+            "eos_id": eos_id,
+            "mask_id": parts.process.mask_id if parts.process else None,
+        },
+        "stock": stock,
+        "weights_sha256": weights_sha256,
+        "fingerprints": fingerprints,
+        "inputs": {name: artifact.fingerprint for name, artifact in context.inputs.items()},
+        "training": context.inputs["pretrained_denoiser"].summary,
+        "experiment": experiment.to_dict(),
+        "code": git_state(),
+        "packages": packages(),
+    }
+
+
+def write_record(record: dict[str, Any], folder: Path) -> None:
+    """Write sumi.json."""
+    write_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

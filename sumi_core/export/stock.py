@@ -1,0 +1,130 @@
+"""The same denoiser as a class of stock transformers: its config.json, and proof that it computes the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sumi_core.export.errors import ExportError
+from sumi_core.models import ATTENTION_PATTERNS
+
+if TYPE_CHECKING:
+    from sumi_core.config import ModelConfig
+    from sumi_core.models.denoiser import Denoiser
+
+TOLERANCE = 1e-4  # largest difference of logits, float32, between the training model and the stock one
+
+#: A pattern's stock class → (its configuration class, the auto class that finds it).
+STOCK_CLASSES = {
+    "EuroBertForMaskedLM": ("EuroBertConfig", "AutoModelForMaskedLM"),
+    "LlamaForCausalLM": ("LlamaConfig", "AutoModelForCausalLM"),
+}
+
+
+def stock_class(model: ModelConfig) -> str | None:
+    """The class of stock transformers that has this denoiser's architecture, None where there is none."""
+    return None if why_not_stock(model) else ATTENTION_PATTERNS.get(model.attention).stock_class
+
+
+def why_not_stock(model: ModelConfig) -> str | None:
+    """Why no stock class has this architecture, None where one does."""
+    if ATTENTION_PATTERNS.get(model.attention).stock_class is None:
+        return f"no class of stock transformers has {model.attention} attention"
+    if model.qk_norm:
+        return "model.qk_norm is on, and stock EuroBert and Llama blocks do not normalise queries and keys"
+    if model.time_conditioning != "none":
+        return f"model.time_conditioning is {model.time_conditioning}, and stock classes take no noise level"
+    return None
+
+
+def write_stock_config(
+    model: ModelConfig, folder: Path, *, num_states: int, length: int, eos_id: int, mask_id: int | None
+) -> None:
+    """Write config.json, and generation_config.json for a causal model. ``length``: positions it was trained on.
+
+    End-of-text is also what texts begin with and what batches are padded with. EuroBert demands a mask id; without a
+    mask state it gets end-of-text's, so that every id is one the model has.
+    """
+    import transformers
+
+    name = stock_class(model)
+    assert name is not None
+    special: dict[str, Any] = {"bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": eos_id}
+    if name == "EuroBertForMaskedLM":
+        special["mask_token_id"] = eos_id if mask_id is None else mask_id
+    config = getattr(transformers, STOCK_CLASSES[name][0])(
+        architectures=[name],
+        vocab_size=num_states,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        num_hidden_layers=model.num_layers,
+        num_attention_heads=model.num_heads,
+        num_key_value_heads=model.num_kv_heads,
+        head_dim=model.hidden_size // model.num_heads,
+        rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
+        rms_norm_eps=model.norm_epsilon,
+        max_position_embeddings=length,
+        tie_word_embeddings=model.tie_embeddings,
+        initializer_range=model.init_std,
+        dtype="float32",
+        **special,
+    )
+    with quiet_transformers():
+        config.save_pretrained(folder)
+        if name == "LlamaForCausalLM":
+            transformers.GenerationConfig(do_sample=True, **special).save_pretrained(folder)
+
+
+def open_stock(folder: Path, name: str) -> Any:
+    """Open the folder as anyone would: the auto class, no remote code, no network. Raises ExportError unless it
+    gives a ``name`` whose weights all come from the file."""
+    import transformers
+
+    auto = getattr(transformers, STOCK_CLASSES[name][1])
+    with quiet_transformers():
+        model, loading = auto.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    wrong = {kind: sorted(map(str, loading[kind])) for kind in loading if kind.endswith("_keys") and loading[kind]}
+    if type(model).__name__ != name or wrong:
+        raise ExportError(f"{folder} opens as {type(model).__name__}, not as a whole {name}: {wrong}")
+    return model.eval()
+
+
+@torch.no_grad()
+def max_logit_difference(denoiser: Denoiser, folder: Path, name: str, *, length: int, sequences: int = 2) -> float:
+    """Largest |logit − logit| between the denoiser and what stock code opens, on random states of all kinds.
+
+    Raises ExportError above TOLERANCE, or when it is no number.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(denoiser.num_states, (sequences, length), generator=generator)
+    tokens[:, length // 2] = denoiser.num_states - 1  # the mask, where there is one
+    stock = open_stock(folder, name)
+    difference = float((denoiser(tokens) - stock(input_ids=tokens).logits).abs().max())
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{folder}: stock {name} gives logits that differ from the training model's by {difference:.2e} "
+            f"(at most {TOLERANCE:g}); the weights may be diverged, or this transformers release computes otherwise"
+        )
+    return difference
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Only transformers' errors, and no progress bars, while inside."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,81 @@
+"""The tokenizer as stock transformers opens it, with a token for each state that no text holds (the mask)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sumi_core.export.errors import ExportError
+from sumi_core.export.stock import quiet_transformers
+
+if TYPE_CHECKING:
+    from sumi_core.data.tokenizers import Tokenizer
+
+MASK = "<|mask|>"
+_PROBE = "In the beginning: 1,234.5 naïve façades – “日本語” 🙂\n\n\tdef f(x):  return x  # done\r\n"
+
+
+def write_stock_tokenizer(
+    source: Path, folder: Path, *, num_tokens: int, num_states: int, eos_id: int, mask_id: int | None, length: int
+) -> None:
+    """Write the tokenizer of ``source`` (its tokenizer.json) so that AutoTokenizer opens ``folder``.
+
+    States ``num_tokens … num_states − 1`` become special tokens, so that ``len(tokenizer)`` is the model's vocabulary.
+    Raises ExportError when the ids would not be the model's.
+    """
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Backend
+    from transformers import PreTrainedTokenizerFast
+
+    path = source / "tokenizer.json"
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist; make the tokenizer again")
+    backend = Backend.from_file(str(path))
+    names: dict[int, str] = {}
+    for state in range(num_tokens, num_states):
+        names[state] = _unused(backend, MASK if state == mask_id else f"<|state_{state}|>")
+        backend.add_special_tokens([AddedToken(names[state], special=True, normalized=False)])
+        if (given := backend.token_to_id(names[state])) != state:
+            raise ExportError(f"{path}: a further token would get id {given}, but the model's state is {state}")
+    eos = backend.id_to_token(eos_id)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=eos,
+        eos_token=eos,
+        pad_token=eos,
+        mask_token=None if mask_id is None else names[mask_id],
+        model_max_length=length,
+        clean_up_tokenization_spaces=False,
+    )
+    if len(tokenizer) != num_states:
+        raise ExportError(f"{path} holds {len(tokenizer)} tokens, but the model has {num_states} states")
+    with quiet_transformers():
+        tokenizer.save_pretrained(folder)
+
+
+def check_stock_tokenizer(folder: Path, tokenizer: Tokenizer, *, num_states: int, mask_id: int | None) -> None:
+    """Open the folder with AutoTokenizer and compare ids with the tokenizer of the training. Raises ExportError."""
+    stock = open_stock_tokenizer(folder)
+    ours = [int(i) for i in tokenizer.encode_batch([_PROBE])[0]]
+    with quiet_transformers():  # the probe may be longer than the model's sequences
+        theirs = stock(_PROBE, add_special_tokens=False)["input_ids"]
+    if ours != theirs:
+        raise ExportError(f"{folder}: stock AutoTokenizer gives ids {theirs[:8]}… where training had {ours[:8]}…")
+    found = {"size": len(stock), "eos": stock.eos_token_id, "mask": stock.mask_token_id}
+    wanted = {"size": num_states, "eos": tokenizer.eos_id, "mask": mask_id}
+    if found != wanted:
+        raise ExportError(f"{folder}: stock AutoTokenizer has {found} where the model has {wanted}")
+
+
+def open_stock_tokenizer(folder: Path) -> Any:
+    """AutoTokenizer, no remote code, no network."""
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _unused(backend: Any, name: str) -> str:
+    while backend.token_to_id(name) is not None:
+        name = f"<{name}>"
+    return name

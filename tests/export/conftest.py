@@ -1,0 +1,90 @@
+"""A finished training in small: a tokenizer's folder and a denoiser's weights, as the stages before the export leave
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sumi_core.config import Experiment, resolve
+from sumi_core.data import TOKENIZERS
+from sumi_core.export.weights import write_weights
+from sumi_core.lineage.store import Artifact
+from sumi_core.models.denoiser import Denoiser, build_denoiser
+from sumi_core.parts import build_parts
+from sumi_core.stages import StageContext
+from tests.models.stock import lively
+
+TEXT = "In the beginning was the word, and the word was with café and 日本語. " * 20
+TRAINING = {
+    "parameters": 1,
+    "steps": 60,
+    "train_tokens": 12_345,
+    "validation_bits_per_byte": 2.5,
+    "validation_bits_per_byte_stderr": 0.125,
+    "mfu": None,
+    "device": "cpu",
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "uniform": {"process": "uniform"},
+    "absorbing": {"process": "absorbing", "schedule": "cosine", "model": {"tie_embeddings": True}},
+    "autoregressive": {"process": None, "objective": "autoregressive", "model": {"attention": "causal"}},
+    "tied_autoregressive": {
+        "process": None,
+        "objective": "autoregressive",
+        "model": {"attention": "causal", "tie_embeddings": True},
+    },
+    "conditioned": {"process": "uniform", "model": {"time_conditioning": "adaln"}},
+    "qk_norm": {"process": "uniform", "model": {"qk_norm": True}},
+}
+
+
+def experiment(kind: str, corpus: Path, tokenizer: Any = "byte") -> Experiment:
+    """One of MODELS over a text file."""
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
+    data = MODELS[kind]
+    return resolve(
+        {
+            **data,
+            "corpus": {"source": {"name": "text", "paths": [str(corpus)], "licence": "CC0-1.0"}},
+            "tokenizer": tokenizer,
+            "shards": {"sequence_length": 24},
+            "model": {**size, **data.get("model", {})},
+            "seed": 5,
+        },
+        "test.yaml",
+    )
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Callable[..., tuple[StageContext, Denoiser]]:
+    """Make the context of an export of one of MODELS, and the denoiser that was trained."""
+
+    def make(kind: str, tokenizer: Any = "byte") -> tuple[StageContext, Denoiser]:
+        corpus = tmp_path / "text.txt"
+        corpus.write_text(TEXT, encoding="utf-8")
+        config = experiment(kind, corpus, tokenizer)
+        tokens = tmp_path / "tokenizer"
+        tokens.mkdir()
+        options = {key: value for key, value in config.tokenizer.items() if key != "name"}
+        built = TOKENIZERS.build(config.tokenizer["name"], options)
+        built.train(iter([TEXT]))
+        built.save(tokens)
+        (tokens / "manifest.json").write_text("{}")
+        parts = build_parts(config, built.vocab_size, built.eos_id)
+        denoiser = lively(build_denoiser(config.model, parts.num_states))
+        weights = tmp_path / "pretrained_denoiser"
+        weights.mkdir()
+        write_weights(denoiser, weights / "weights.safetensors")
+        inputs = {
+            "tokenizer": Artifact("tokenizer", "t" * 16, tokens, {"summary": {}}),
+            "pretrained_denoiser": Artifact("pretrained_denoiser", "p" * 16, weights, {"summary": TRAINING}),
+        }
+        folder = tmp_path / "exported_model"
+        folder.mkdir()
+        return StageContext(config, f"cell.{kind}", folder, inputs), denoiser
+
+    return make

@@ -1,0 +1,278 @@
+"""An export is what stock transformers opens, computes as the training model did, and says where it comes from."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from sumi_core.data.tokenizers import load_tokenizer
+from sumi_core.export import ExportError
+from sumi_core.export.stage import build_exported_model
+from sumi_core.export.stock import max_logit_difference, open_stock, write_stock_config
+from sumi_core.export.tokenizer import check_stock_tokenizer, open_stock_tokenizer, write_stock_tokenizer
+from sumi_core.models.denoiser import Denoiser
+from sumi_core.stages import STAGES, StageContext, stage_fingerprint
+
+Trained = Callable[..., tuple[StageContext, Denoiser]]
+STOCK = {
+    "uniform": "EuroBertForMaskedLM",
+    "absorbing": "EuroBertForMaskedLM",
+    "autoregressive": "LlamaForCausalLM",
+    "tied_autoregressive": "LlamaForCausalLM",
+}
+
+
+def card_front(folder: Path) -> tuple[dict[str, Any], str]:
+    _, front, body = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+@pytest.mark.parametrize("kind", STOCK)
+def test_stock_transformers_opens_an_export_and_computes_the_same(kind: str, trained: Trained) -> None:
+    import transformers
+
+    context, denoiser = trained(kind)
+    summary = build_exported_model(context)
+    auto = transformers.AutoModelForCausalLM if "auto" in kind else transformers.AutoModelForMaskedLM
+    stock = auto.from_pretrained(context.folder, trust_remote_code=False)
+    assert type(stock).__name__ == summary["stock_class"] == STOCK[kind]
+    assert summary["stock_loadable"] is True
+    assert summary["reason"] is None
+    assert 0 <= summary["max_logit_difference"] <= 1e-4
+    assert summary["num_states"] == stock.config.vocab_size == denoiser.num_states
+    assert summary["parameters"] == denoiser.num_parameters() == stock.num_parameters()
+    assert summary["weights_bytes"]["bfloat16"] == 2 * summary["parameters"]
+    tokens = torch.arange(denoiser.num_states)[None]
+    with torch.no_grad():
+        assert (stock(tokens).logits - denoiser(tokens)).abs().max() < 1e-4
+    if config_tied := denoiser.config.tie_embeddings:
+        assert stock.get_input_embeddings().weight is stock.get_output_embeddings().weight
+    assert stock.config.tie_word_embeddings is config_tied
+    json.dumps(summary)
+
+
+def test_only_the_absorbing_tokenizer_has_a_mask(trained: Trained) -> None:
+    context, denoiser = trained("absorbing", {"name": "bpe", "vocab_size": 300})
+    build_exported_model(context)
+    tokenizer = open_stock_tokenizer(context.folder)
+    mask = denoiser.num_states - 1
+    assert len(tokenizer) == denoiser.num_states
+    assert tokenizer.mask_token_id == mask
+    config = json.loads((context.folder / "config.json").read_text())
+    assert config["mask_token_id"] == mask
+    text = f"In the {tokenizer.mask_token} was"
+    ids = tokenizer(text)["input_ids"]
+    assert ids.count(mask) == 1
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "In the  was"
+
+
+@pytest.mark.parametrize("kind", ["uniform", "autoregressive"])
+def test_special_ids_are_ids_the_model_has(kind: str, trained: Trained) -> None:
+    context, denoiser = trained(kind)
+    build_exported_model(context)
+    record = json.loads((context.folder / "sumi.json").read_text())
+    config = json.loads((context.folder / "config.json").read_text())
+    eos = record["vocabulary"]["eos_id"]
+    special = {key: value for key, value in config.items() if key.endswith("_token_id")}
+    assert special
+    assert set(special.values()) == {eos}
+    tokenizer = open_stock_tokenizer(context.folder)
+    assert tokenizer.mask_token is None
+    assert tokenizer.eos_token_id == tokenizer.bos_token_id == tokenizer.pad_token_id == eos
+    assert len(tokenizer) == denoiser.num_states
+    assert tokenizer(["a", "abc"], padding=True, return_tensors="pt")["input_ids"].shape == (2, 3)
+
+
+def test_a_causal_export_generates_with_stock_code(trained: Trained) -> None:
+    context, _ = trained("autoregressive")
+    build_exported_model(context)
+    stock, tokenizer = open_stock(context.folder, "LlamaForCausalLM"), open_stock_tokenizer(context.folder)
+    prompt = tokenizer(tokenizer.eos_token + "word", return_tensors="pt")
+    written = stock.generate(**prompt, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    assert written.shape == (1, prompt["input_ids"].shape[1] + 5)
+
+
+@pytest.mark.parametrize(("kind", "word"), [("conditioned", "time_conditioning"), ("qk_norm", "qk_norm")])
+def test_other_architectures_are_exported_and_say_why_stock_code_cannot_open_them(
+    kind: str, word: str, trained: Trained
+) -> None:
+    context, _ = trained(kind)
+    summary = build_exported_model(context)
+    assert summary["stock_loadable"] is False
+    assert summary["max_logit_difference"] is None
+    assert word in summary["reason"]
+    assert not (context.folder / "config.json").exists()
+    assert (context.folder / "model.safetensors").exists()
+    assert summary["reason"] in card_front(context.folder)[1]
+    assert len(open_stock_tokenizer(context.folder)) == summary["num_states"]
+
+
+def test_the_record_walks_back_to_what_made_the_model(trained: Trained) -> None:
+    context, _ = trained("absorbing")
+    build_exported_model(context)
+    record = json.loads((context.folder / "sumi.json").read_text())
+    upstream = [name for name in STAGES if name != "evaluation"]
+    assert record["fingerprints"] == {name: stage_fingerprint(context.experiment, name) for name in upstream}
+    assert record["inputs"] == {"tokenizer": "t" * 16, "pretrained_denoiser": "p" * 16}
+    assert record["experiment"] == context.experiment.to_dict()
+    assert record["process"] == {"name": "absorbing"}
+    assert record["schedule"]["name"] == "cosine"
+    assert record["sampler"]["name"] == "ancestral"
+    assert record["vocabulary"]["mask_id"] == record["vocabulary"]["tokens"] == record["vocabulary"]["states"] - 1
+    assert (record["schema_version"], record["key"]) == (1, "cell.absorbing")
+
+
+@pytest.mark.parametrize("kind", ["uniform", "absorbing", "autoregressive", "conditioned"])
+def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Trained) -> None:
+    context, _ = trained(kind)
+    summary = build_exported_model(context)
+    front, body = card_front(context.folder)
+    assert "sumi" in front["tags"]
+    assert front["library_name"] == ("transformers" if summary["stock_loadable"] else "sumi")
+    assert ("pipeline_tag" in front) is (kind == "autoregressive")
+    for expected in (
+        f"# cell.{kind}",
+        "CC0-1.0",
+        "| Validation bits per byte | 2.5000 ± 0.1250 |",
+        "| Training tokens | 12,345 |",
+        f"{summary['parameters']:,} parameters",
+        f"| exported_model | `{stage_fingerprint(context.experiment, 'exported_model')}` |",
+        "sequences of 24 tokens",
+        "load_exported",
+    ):
+        assert expected in body, expected
+    assert ("trust" in body or "no remote code" in body) is summary["stock_loadable"]
+    assert "None" not in body
+
+
+def test_the_python_of_the_card_runs(trained: Trained) -> None:
+    context, _ = trained("uniform")
+    build_exported_model(context)
+    body = card_front(context.folder)[1].replace("this/folder", str(context.folder))
+    snippets = [part.split("```")[0] for part in body.split("```python\n")[1:]]
+    assert len(snippets) == 2
+    names: dict[str, Any] = {}
+    exec(snippets[0], names)
+    assert names["logits"].shape[-1] == names["model"].config.vocab_size
+    exec(snippets[1].replace("length=128, steps=64", "length=16, steps=2"), names)
+    assert names["samples"].tokens.shape == (4, 16)
+
+
+def test_an_export_is_quiet_and_needs_no_network(
+    trained: Trained,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    context, _ = trained("absorbing")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("an export used the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    build_exported_model(context)
+    said = capfd.readouterr()
+    assert (said.out, said.err, caplog.messages, [str(warning.message) for warning in recwarn]) == ("", "", [], [])
+
+
+def test_other_logits_of_stock_code_stop_the_export(trained: Trained) -> None:
+    context, denoiser = trained("uniform")
+    build_exported_model(context)
+    with torch.no_grad():
+        denoiser.model.norm.weight[0] += 0.5
+    with pytest.raises(ExportError, match="logits that differ from the training model's by"):
+        max_logit_difference(denoiser, context.folder, "EuroBertForMaskedLM", length=8)
+
+
+def test_weights_that_are_no_numbers_stop_the_export(trained: Trained) -> None:
+    context, denoiser = trained("uniform")
+    build_exported_model(context)
+    with torch.no_grad():
+        denoiser.model.norm.weight[0] = float("nan")
+    with pytest.raises(ExportError, match="by nan"):
+        max_logit_difference(denoiser, context.folder, "EuroBertForMaskedLM", length=8)
+
+
+def test_weights_that_stock_code_would_make_up_are_noticed(trained: Trained) -> None:
+    """A config with one more layer opens in stock code, with random weights where the file has none."""
+    context, denoiser = trained("uniform")
+    build_exported_model(context)
+    denoiser.config.num_layers += 1
+    write_stock_config(
+        denoiser.config, context.folder, num_states=denoiser.num_states, length=24, eos_id=0, mask_id=None
+    )
+    with pytest.raises(ExportError, match="missing_keys"):
+        open_stock(context.folder, "EuroBertForMaskedLM")
+
+
+def test_damaged_training_weights_are_named(trained: Trained) -> None:
+    context, _ = trained("uniform")
+    weights = context.inputs["pretrained_denoiser"].folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ExportError, match=r"weights\.safetensors is no whole safetensors file"):
+        build_exported_model(context)
+    weights.unlink()
+    with pytest.raises(ExportError, match=r"weights\.safetensors does not exist"):
+        build_exported_model(context)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "num_states", "mask_id", "message"),
+    [(-1, -1, None, "tokens, but the model has"), (1, 2, 1, "a further token would get id")],
+)
+def test_a_tokenizer_of_another_size_is_refused(
+    num_tokens: int, num_states: int, mask_id: int | None, message: str, trained: Trained, tmp_path: Path
+) -> None:
+    """Sizes and ids are given relative to the tokenizer's own."""
+    context, denoiser = trained("uniform")
+    size = denoiser.num_states
+    with pytest.raises(ExportError, match=message):
+        write_stock_tokenizer(
+            context.inputs["tokenizer"].folder,
+            tmp_path,
+            num_tokens=size + num_tokens,
+            num_states=size + num_states,
+            eos_id=0,
+            mask_id=None if mask_id is None else size + mask_id,
+            length=8,
+        )
+
+
+def test_stock_ids_that_differ_from_those_of_the_training_are_noticed(trained: Trained) -> None:
+    context, denoiser = trained("uniform", {"name": "bpe", "vocab_size": 300})
+    build_exported_model(context)
+    trained_with = load_tokenizer(context.folder / "sumi_tokenizer")
+    path = context.folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    data["model"]["merges"] = data["model"]["merges"][:5]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ExportError, match="stock AutoTokenizer gives ids"):
+        check_stock_tokenizer(context.folder, trained_with, num_states=denoiser.num_states, mask_id=None)
+
+
+def test_a_state_that_is_neither_token_nor_mask_gets_a_name(trained: Trained, tmp_path: Path) -> None:
+    context, denoiser = trained("uniform")
+    size = denoiser.num_states
+    write_stock_tokenizer(
+        context.inputs["tokenizer"].folder,
+        tmp_path,
+        num_tokens=size,
+        num_states=size + 2,
+        eos_id=0,
+        mask_id=size + 1,
+        length=8,
+    )
+    tokenizer = open_stock_tokenizer(tmp_path)
+    assert len(tokenizer) == size + 2
+    assert tokenizer.mask_token_id == size + 1
+    assert tokenizer.convert_ids_to_tokens(size) == f"<|state_{size}|>"
