@@ -22,7 +22,7 @@ from sumi_core.lineage.targets import LineageError
 from sumi_core.lineage.trace import StageTrace, Trace
 from sumi_core.lineage.tracking import flatten
 from sumi_core.planning import changed_fields
-from sumi_core.stages import Computation, Launcher, refresh_source_identities
+from sumi_core.stages import STAGES, Computation, Launcher, refresh_source_identities
 
 # Figures of how fast and with how much memory: they are never the same twice and say nothing of the result.
 _CLOCK = re.compile(r"(^|[._])(seconds|mfu|peak_memory_bytes|resumed)$|_(per_second|seconds)$")
@@ -110,7 +110,7 @@ def reproduce(
     in any case and removes the folder at the end. Raises LineageError when no recipe is recorded, and whatever the
     stages raise.
     """
-    experiments = {stage.stage: _recorded_experiment(traced, stage) for stage in traced.stages}
+    experiments = _recorded_experiments(traced)
     lock = folder.with_name(f"{folder.name}.lock")
     with locked(lock, lambda: log(f"{folder} is being reproduced by another process; waiting for it")):
         if clean or (folder / _RESULT).exists():
@@ -120,10 +120,10 @@ def reproduce(
         store = Store(folder / "store")
         computation = Computation(store, launcher=launcher, log=log, progress=progress)
         recomputed = {}
-        for stage in traced.stages:
-            log(f"computing {stage.stage} again")
-            artifact, _ = computation.ensure(experiments[stage.stage], traced.target.key, stage.stage)
-            recomputed[stage.stage] = json.loads((artifact.folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, experiment in experiments.items():
+            log(f"computing {name} again")
+            artifact, _ = computation.ensure(experiment, traced.target.key, name)
+            recomputed[name] = json.loads((artifact.folder / MANIFEST).read_text(encoding="utf-8"))
         result = compare(traced, recomputed, folder)
         write_atomically(folder / _RESULT, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n")
         if clean:
@@ -181,12 +181,26 @@ def _recorded_files(stage: StageTrace) -> dict[str, str]:
     return {name: str(file["sha256"]) for name, file in stage.manifest.get("files", {}).items()}
 
 
-def _recorded_experiment(traced: Trace, stage: StageTrace) -> Experiment:
-    recorded = stage.manifest.get("experiment") or traced.experiment
-    if not recorded:
+def _recorded_experiments(traced: Trace) -> dict[str, Experiment]:
+    """The experiment of each stage that has to be computed, upstream first: its own record's, else the target's."""
+    if not traced.experiment:
         raise LineageError(f"'{traced.target.given}' has no record of its experiment; name a cell or a run that has")
-    where = str(stage.folder / MANIFEST) if stage.folder else f"the record of {traced.target.given}"
-    return resolve({**recorded, "model": {**recorded["model"], "preset": None}}, where)  # all dimensions are written out
+    recorded = {stage.stage: stage for stage in traced.stages}
+    needed = _with_inputs(traced.target.last)
+    return {name: _experiment(traced, recorded.get(name)) for name in STAGES if name in needed}
+
+
+def _with_inputs(stage: str) -> set[str]:
+    return {stage}.union(*(_with_inputs(upstream) for upstream in STAGES[stage].inputs))
+
+
+def _experiment(traced: Trace, stage: StageTrace | None) -> Experiment:
+    own = stage.manifest.get("experiment") if stage else None
+    where = str(stage.folder / MANIFEST) if stage and stage.folder else f"the record of {traced.target.given}"
+    recorded = own or traced.experiment
+    return resolve(
+        {**recorded, "model": {**recorded["model"], "preset": None}}, where
+    )  # all dimensions are written out
 
 
 def environment_differences(traced: Trace) -> list[str]:

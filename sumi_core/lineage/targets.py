@@ -59,7 +59,7 @@ def find_target(project: Project, given: str) -> Target:
         )
     if _FINGERPRINT.fullmatch(given):
         return _from_artifacts(project.store, given, "fingerprint", lambda a: a.fingerprint == given)
-    if path.exists() and len(path.parts) > 1:
+    if path.exists() and os.sep in given:
         raise LineageError(f"{given} holds neither {MANIFEST} nor {EXPORT_RECORD}; name an artifact or exported folder")
     return _from_name(project, given)
 
@@ -140,10 +140,10 @@ def _from_folder(store: Store, given: str, folder: Path) -> Target:
 
 
 def _from_mlflow_run(project: Project, given: str) -> Target:
-    from mlflow.exceptions import MlflowException
-
     if not mlflow_exists(project):
         raise LineageError(f"there is no MLflow store to look up run {given} in; run `sumi init`")
+    from mlflow.exceptions import MlflowException
+
     try:
         tags = project.tracking.client.get_run(given).data.tags
     except MlflowException:

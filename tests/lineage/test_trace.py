@@ -1,0 +1,163 @@
+"""From any name back to what made the thing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sumi_core.lineage.targets import LineageError, find_target
+from sumi_core.lineage.trace import trace, trace_lines
+from sumi_core.project import Project
+from sumi_core.stages import STAGES, experiment_fingerprints
+from tests.lineage.fakes import compute, fake_project
+
+DAGSTER_RUN = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    project = fake_project(tmp_path / "project", monkeypatch)
+    compute(project, "demo.s0", dagster_run_id=DAGSTER_RUN, mlflow_run_id="a" * 32)
+    return project
+
+
+def folder_of(project: Project, stage: str, key: str = "demo.s0") -> Path:
+    cell = next(cell for cell in project.sweeps()["demo"].cells if cell.key == key)
+    return project.store.folder(stage, experiment_fingerprints(cell.experiment)[stage])
+
+
+def test_every_kind_of_name_leads_to_the_same_stages(project: Project) -> None:
+    wanted = find_target(project, "demo.s0").fingerprints
+    assert list(wanted) == list(STAGES)
+    evaluation = folder_of(project, "evaluation")
+    for given in (str(evaluation), str(evaluation / "manifest.json"), evaluation.name, DAGSTER_RUN):
+        assert find_target(project, given).fingerprints == wanted, given
+
+
+def test_a_folder_upstream_leads_to_what_it_was_made_from_only(project: Project) -> None:
+    target = find_target(project, str(folder_of(project, "token_shards")))
+    assert list(target.fingerprints) == ["corpus", "tokenizer", "token_shards"]
+
+
+def test_the_trace_holds_data_config_code_and_seed(project: Project) -> None:
+    traced = trace(project, "demo.s0")
+    assert traced.is_whole
+    plain = json.loads(json.dumps(traced.to_dict()))
+    assert plain["seed"] == 0
+    assert plain["corpus"]["licence"] == "public domain"
+    assert plain["corpus"]["source"] == {"name": "text", "path": "corpus.txt"}
+    assert len(plain["corpus"]["identity"]["sha256"]) == 64
+    assert plain["experiment"]["runtime"]["threads"] == 1
+    evaluation = plain["stages"]["evaluation"]
+    assert evaluation["state"] == "whole"
+    assert evaluation["provenance"]["dagster_run_id"] == DAGSTER_RUN
+    assert {"git", "packages", "python", "host"} <= evaluation["provenance"].keys()
+    assert plain["mlflow_run_id"] == "a" * 32
+    assert plain["mlflow_url"] is None, "there is no MLflow store here"
+
+
+def test_the_text_names_what_a_person_looks_for(project: Project) -> None:
+    text = "\n".join(trace_lines(trace(project, "demo.s0")))
+    for wanted in (
+        "seed        0",
+        "text(path=corpus.txt), licence: public domain",
+        "every SHA-256 verified",
+        "bits_per_byte 2.",
+        f"run {DAGSTER_RUN}",
+        "commit ",
+        "torch=",
+        str(folder_of(project, "pretrained_denoiser")),
+    ):
+        assert wanted in text, wanted
+    order = [text.index(f"{name}  {own}") for name, own in find_target(project, "demo.s0").fingerprints.items()]
+    assert order == sorted(order, reverse=True), "from the result back to the data"
+
+
+def test_damage_is_found_and_named(project: Project) -> None:
+    weights = folder_of(project, "pretrained_denoiser") / "weights.safetensors"
+    weights.write_text("x" * weights.stat().st_size)
+    traced = trace(project, "demo.s0")
+    assert not traced.is_whole
+    assert [stage.stage for stage in traced.stages if stage.state == "damaged"] == ["pretrained_denoiser"]
+    assert f"{weights} differs from its recorded SHA-256" in "\n".join(trace_lines(traced))
+    assert trace(project, "demo.s0", verify=False).is_whole
+
+
+def test_a_copied_artifact_is_traced_where_it_is(project: Project, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(folder_of(project, "exported_model"), copy)
+    (copy / "model.safetensors").write_text("tampered")
+    traced = trace(project, str(copy))
+    exported = traced.stages[-1]
+    assert exported.folder == copy
+    assert exported.state == "damaged"
+    assert [stage.state for stage in traced.stages[:-1]] == ["whole"] * 4
+
+
+def test_an_exported_folder_tells_its_lineage_far_from_any_store(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(folder_of(project, "exported_model"), copy)
+    (copy / "manifest.json").unlink()
+    shutil.rmtree(project.store.root)
+    traced = trace(project, str(copy))
+    assert {stage.state for stage in traced.stages} == {"missing"}
+    assert traced.experiment["seed"] == 0
+    text = "\n".join(trace_lines(traced))
+    assert "commit c0ffee" in text
+    assert "train_loss" in text
+    assert "as sumi.json tells" in text
+    (copy / "model.safetensors").write_text("tampered")
+    assert trace(project, str(copy)).stages[-1].state == "damaged"
+
+
+def test_a_missing_upstream_output_is_shown_as_missing(project: Project) -> None:
+    shutil.rmtree(folder_of(project, "token_shards"))
+    states = {stage.stage: stage.state for stage in trace(project, "demo.s0").stages}
+    assert states.pop("token_shards") == "missing"
+    assert set(states.values()) == {"whole"}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("demo", "'demo' has 4 cells; name one of demo.s0, demo.s1"),
+        ("demo.s1", "'demo.s1' is not computed in its current recipe; run `sumi run demo.s1` first"),
+        ("demo.s9", "no cell, run, fingerprint or folder is called 'demo.s9'; did you mean 'demo.s"),
+        ("b" * 32, "there is no MLflow store to look up run"),
+        ("b" * 16, "belongs to the fingerprint"),
+        ("00000000-0000-0000-0000-000000000000", "belongs to the Dagster run"),
+        ("./experiments", "holds neither manifest.json nor sumi.json"),
+    ],
+)
+def test_what_cannot_be_traced_is_told_in_a_sentence(project: Project, given: str, told: str) -> None:
+    with pytest.raises(LineageError) as error:
+        find_target(project, given)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "manifest.json is damaged"),
+        ('{"stage": "ablation_report", "fingerprint": "0", "key": "demo"}', "comparison"),
+    ],
+)
+def test_a_folder_that_is_no_record_is_told(project: Project, tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(LineageError, match=told):
+        find_target(project, str(tmp_path))
+
+
+def test_a_foreign_export_record_is_refused(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "sumi.json").write_text("{}")
+    with pytest.raises(LineageError, match="records no fingerprints"):
+        find_target(project, str(tmp_path))
+    (tmp_path / "sumi.json").write_text("{")
+    with pytest.raises(LineageError, match=r"sumi\.json is damaged"):
+        find_target(project, str(tmp_path))
