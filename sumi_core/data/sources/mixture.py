@@ -1,0 +1,77 @@
+"""Several sources in given proportions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sumi_core.data.sources import Document, Source
+
+
+class Mixture(Source):
+    """Documents of every part, thinned so that the parts' UTF-8 bytes stand in the ratio of their weights.
+
+    As much as possible is kept without repeating anything: the scarcest part (bytes / weight smallest) whole, of the
+    others a share, chosen document by document by a hash of the text, so the choice does not depend on order.
+    """
+
+    @dataclass
+    class Options:
+        """parts: ``[{source: web-bible, weight: 2}, {source: {name: text, paths: […]}, weight: 1}]``."""
+
+        parts: list[Any] = field(default_factory=list)
+
+        def check(self) -> None:
+            """At least two parts, each a valid source with a positive weight; their options are written out."""
+            from sumi_core.data import SOURCES
+            from sumi_core.typed import component
+
+            if len(self.parts) < 2:
+                raise ValueError("parts needs at least two sources, each written {source: …, weight: …}")
+            checked = []
+            for number, part in enumerate(self.parts):
+                if not isinstance(part, dict) or set(part) - {"source", "weight"} or "source" not in part:
+                    raise ValueError(f"parts[{number}] is {part!r}; write {{source: …, weight: …}}")
+                weight = part.get("weight", 1.0)
+                if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+                    raise ValueError(f"parts[{number}].weight must be a number above 0, got {weight!r}")
+                source = component(SOURCES, part["source"], "corpus.source", f"parts[{number}].source")
+                checked.append({"source": source, "weight": float(weight)})
+            self.parts = checked
+
+    def __init__(self, options: Any) -> None:
+        from sumi_core.data import SOURCES
+
+        super().__init__(options)
+        self.sources: list[tuple[str, Source, float]] = []
+        for number, part in enumerate(options.parts):
+            kind = {key: value for key, value in part["source"].items() if key != "name"}
+            name = part["source"]["name"]
+            self.sources.append((f"{number}-{name}", SOURCES.build(name, kind), part["weight"]))
+        self.licence = " and ".join(dict.fromkeys(source.licence for _, source, _ in self.sources))
+
+    def documents(self) -> Iterator[Document]:
+        """Part by part; ids begin with the part's number and name."""
+        sizes = [sum(len(d.text.encode()) for d in source.documents()) for _, source, _ in self.sources]
+        scale = min(size / weight for size, (_, _, weight) in zip(sizes, self.sources, strict=True))
+        for size, (name, source, weight) in zip(sizes, self.sources, strict=True):
+            source.skipped.clear()  # counted once, not in the measuring pass too
+            kept = weight * scale / size
+            for document in source.documents():
+                if _place(document.text) < kept:
+                    yield Document(f"{name}/{document.id}", document.text)
+                else:
+                    self.skipped[f"thinned out of {name}"] += 1
+            self.skipped.update({f"{name}: {reason}": count for reason, count in source.skipped.items()})
+
+    def identity(self) -> dict[str, Any]:
+        """That of every part."""
+        return {name: source.identity() for name, source, _ in self.sources}
+
+
+def _place(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone, and not on how the corpus is split."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"sumi-mixture").digest()
+    return int.from_bytes(digest, "big") / 2**64

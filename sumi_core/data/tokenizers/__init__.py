@@ -1,0 +1,149 @@
+"""Text to token ids and back, byte for byte. Every tokenizer is a ``tokenizers`` pipeline in ``tokenizer.json``."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+EOS = "<|endoftext|>"
+_ABOUT = "sumi_tokenizer.json"
+
+Ids = NDArray[np.integer[Any]]
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that cannot be used. One sentence with the text or file at fault."""
+
+
+class Tokenizer(ABC):
+    """A vocabulary of ``vocab_size`` tokens, of which ``eos_id`` ends every document and stands for no text.
+
+    ``byte_level``: every token is a fixed string of bytes, so that lengths and bytes need no text beside the ids.
+    """
+
+    @dataclass
+    class Options:
+        """No options."""
+
+    byte_level: bool = True
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+        self.eos_id = -1
+        self.backend: Any = None  # tokenizers.Tokenizer
+
+    @abstractmethod
+    def train(self, texts: Iterator[str]) -> None:
+        """Fit to the train split, or load what needs no fitting."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the end-of-text token included."""
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of each text, without end-of-text; a text that spells a special token out is text."""
+        return [ids for ids, _ in self.encode_with_lengths(texts)]
+
+    def encode_with_lengths(self, texts: Sequence[str]) -> list[tuple[Ids, NDArray[np.uint16]]]:
+        """Token ids, and the UTF-8 bytes that each token covers; the lengths of a text add up to its bytes exactly."""
+        encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        result: list[tuple[Ids, NDArray[np.uint16]]] = []
+        for text, found in zip(texts, encoded, strict=True):
+            ids = np.asarray(found.ids, dtype=np.int64)
+            lengths = self._lengths[ids] if self.byte_level else _lengths_from_offsets(text, found.offsets)
+            result.append((ids, lengths.astype(np.uint16)))
+        return result
+
+    def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
+        """The bytes of some tokens; end-of-text and ids outside of the vocabulary have none."""
+        if self.byte_level:
+            table = self._bytes
+            return b"".join(table[int(i)] for i in ids if 0 <= int(i) < len(table))
+        kept = [int(i) for i in ids if int(i) != self.eos_id and 0 <= int(i) < self.vocab_size]
+        return str(self.backend.decode(kept, skip_special_tokens=False)).encode()
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """The text of some tokens; bytes that are no UTF-8 (a character cut in two) show as U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json``, which stock libraries open, and what this project needs to know beside it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / "tokenizer.json"))
+        about = {"vocab_size": self.vocab_size, "eos_id": self.eos_id, "byte_level": self.byte_level}
+        (folder / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def _ready(self) -> None:
+        """Prepare a backend that has just been made or loaded."""
+        self.backend.encode_special_tokens = True  # a document may contain the characters "<|endoftext|>"
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        if self.byte_level:
+            self._bytes = _bytes_of_tokens(self.backend, self.eos_id)
+            self._lengths = np.array([len(token) for token in self._bytes], dtype=np.uint16)
+
+
+class SavedTokenizer(Tokenizer):
+    """Whatever ``save`` wrote."""
+
+    def train(self, texts: Iterator[str]) -> None:
+        """Nothing to fit."""
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Open what ``Tokenizer.save`` wrote. Raises TokenizerError naming the file that is missing or damaged."""
+    import tokenizers
+
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        loaded = SavedTokenizer(Tokenizer.Options())
+        loaded.byte_level, loaded.eos_id = bool(about["byte_level"]), int(about["eos_id"])
+    except (OSError, ValueError, KeyError):
+        raise TokenizerError(f"{folder / _ABOUT} is missing or damaged; compute the tokenizer again") from None
+    try:
+        loaded.backend = tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises a bare Exception for every kind of damage
+        raise TokenizerError(f"{folder / 'tokenizer.json'} is missing or damaged ({error}); compute it again") from None
+    loaded._ready()
+    return loaded
+
+
+def byte_alphabet() -> list[str]:
+    """The printable character that stands for each byte in byte-level vocabularies (GPT-2): ``[256]``.
+
+    Printable Latin-1 characters stand for themselves, the others are moved up behind U+00FF in order.
+    """
+    kept = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    moved = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in kept else chr(next(moved)) for byte in range(256)]
+
+
+def _bytes_of_tokens(backend: Any, eos_id: int) -> list[bytes]:
+    values = {character: byte for byte, character in enumerate(byte_alphabet())}
+    table = [b""] * backend.get_vocab_size(with_added_tokens=True)
+    for token, index in backend.get_vocab(with_added_tokens=True).items():
+        if index != eos_id:
+            table[index] = bytes(values[character] for character in token)
+    return table
+
+
+def _lengths_from_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.uint16]:
+    """Bytes up to each token's end, less those before: what no offset covers goes to the token that follows it, what
+    follows the last token to the last."""
+    ends = np.array([end for _, end in offsets], dtype=np.int64)
+    if not ends.size:
+        return np.zeros(0, dtype=np.uint16)
+    ends = np.maximum.accumulate(ends)
+    ends[-1] = len(text)
+    upto = np.concatenate([[0], np.cumsum([len(character.encode()) for character in text])])
+    lengths = np.diff(upto[ends], prepend=0)
+    return lengths.astype(np.uint16)

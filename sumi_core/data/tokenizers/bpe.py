@@ -1,0 +1,35 @@
+"""Byte-level byte-pair encoding (Sennrich et al., 1508.07909; on bytes as in GPT-2), fitted to the train split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sumi_core.data.tokenizers import EOS, Tokenizer, byte_alphabet
+
+
+class ByteLevelBpe(Tokenizer):
+    """``vocab_size`` tokens at most: 256 bytes, merges, and the end of text as the last; less on a tiny corpus."""
+
+    @dataclass
+    class Options:
+        """vocab_size: V, the end-of-text token included."""
+
+        vocab_size: int = field(default=1024, metadata={"low": 258})
+
+    def train(self, texts: Iterator[str]) -> None:
+        """Fit the merges."""
+        import tokenizers
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        backend: Any = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.options.vocab_size - 1, initial_alphabet=byte_alphabet(), show_progress=False
+        )
+        backend.train_from_iterator(texts, trainer)
+        backend.add_special_tokens([EOS])
+        self.backend, self.eos_id = backend, backend.token_to_id(EOS)
+        self._ready()
