@@ -41,7 +41,7 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
     Reads data only: JSON, safetensors and the tokenizer's own files. Raises ExportError naming the file that is
     missing, damaged or does not fit the others.
     """
-    from sumi_core.data.tokenizers import load_tokenizer
+    from sumi_core.data.tokenizers import TokenizerError, load_tokenizer
     from sumi_core.parts import build_parts
 
     folder = Path(folder)
@@ -49,7 +49,10 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
     experiment = _experiment(sumi, folder / RECORD)
     if not (folder / TOKENIZER).is_dir():
         raise ExportError(f"{folder / TOKENIZER} does not exist; copy the folder again, whole")
-    tokenizer = load_tokenizer(folder / TOKENIZER)
+    try:
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+    except TokenizerError as error:
+        raise ExportError(str(error)) from None
     parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
     recorded = sumi["vocabulary"]
     if (parts.num_tokens, parts.num_states) != (recorded["tokens"], recorded["states"]):

@@ -95,6 +95,10 @@ def damage(folder: Path, how: str) -> None:
             change_json(record, vocabulary={"tokens": 11, "states": 12, "eos_id": 0, "mask_id": 11})
         case "no tokenizer":
             shutil.rmtree(folder / "sumi_tokenizer")
+        case "cut tokenizer":
+            (folder / "sumi_tokenizer" / "tokenizer.json").write_text("{")
+        case _:
+            raise AssertionError(how)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,7 @@ def damage(folder: Path, how: str) -> None:
         ("deeper model", r"model\.safetensors lacks model\.layers\.2\.input_layernorm\.weight, .* and 6 more"),
         ("other vocabulary", r"sumi_tokenizer gives \d+ tokens and \d+ states where sumi\.json records 11 and 12"),
         ("no tokenizer", r"sumi_tokenizer does not exist"),
+        ("cut tokenizer", r"sumi_tokenizer/tokenizer\.json is missing or damaged"),
     ],
 )
 def test_a_damaged_folder_is_refused_by_file(how: str, message: str, exported: Path) -> None:

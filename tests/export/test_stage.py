@@ -19,6 +19,7 @@ from sumi_core.export.stock import max_logit_difference, open_stock, write_stock
 from sumi_core.export.tokenizer import check_stock_tokenizer, open_stock_tokenizer, write_stock_tokenizer
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.stages import STAGES, StageContext, stage_fingerprint
+from tests.export.conftest import TEXT
 
 Trained = Callable[..., tuple[StageContext, Denoiser]]
 STOCK = {
@@ -89,6 +90,38 @@ def test_special_ids_are_ids_the_model_has(kind: str, trained: Trained) -> None:
     assert tokenizer.eos_token_id == tokenizer.bos_token_id == tokenizer.pad_token_id == eos
     assert len(tokenizer) == denoiser.num_states
     assert tokenizer(["a", "abc"], padding=True, return_tensors="pt")["input_ids"].shape == (2, 3)
+
+
+def test_a_hugging_face_tokenizer_keeps_its_ids_and_gets_a_mask(trained: Trained, tmp_path: Path) -> None:
+    """End-of-text in front, a template that adds it, a pre-tokenizer of its own: nothing of it may shift an id."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["</s>", "<unk>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator([TEXT], trainer)
+    backend.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 0)])
+    folder = tmp_path / "theirs"
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>").save_pretrained(folder)
+    context, denoiser = trained("absorbing", {"name": "huggingface", "path": str(folder)})
+    assert build_exported_model(context)["num_states"] == backend.get_vocab_size() + 1
+    tokenizer = open_stock_tokenizer(context.folder)
+    assert (tokenizer.eos_token_id, tokenizer.mask_token_id) == (0, denoiser.num_states - 1)
+    assert tokenizer("In the", add_special_tokens=False)["input_ids"] == backend.encode("In the").ids[1:]
+
+
+def test_who_may_read_the_folder_may_read_the_weights(trained: Trained) -> None:
+    context, _ = trained("uniform")
+    context.folder.chmod(0o755)
+    build_exported_model(context)
+    assert (context.folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_causal_export_generates_with_stock_code(trained: Trained) -> None:
