@@ -13,18 +13,20 @@ class DivergenceGuard:
     """Watches every update's loss and gradient norm.
 
     Stops at the first that is no finite number; and when the smoothed loss (exponential mean over about
-    ``SMOOTHING`` updates, bias-corrected) has stood above ``MULTIPLE`` times its own lowest value for ``PATIENCE``
-    updates in a row, counted after warm-up. The rule is in updates, not in log lines, so that it does not depend on
-    how often one logs; and it is slow on purpose, since the losses of single batches scatter.
+    ``SMOOTHING`` updates, bias-corrected) has stood above ``MULTIPLE`` times its own lowest value, and above it by
+    ``MARGIN`` of the loss at the start, for ``PATIENCE`` updates in a row, counted after warm-up. The rule is in
+    updates, not in log lines, so that it does not depend on how often one logs; it is slow on purpose, since the
+    losses of single batches scatter; and the margin keeps a model that has learned its data by heart going.
 
     examples: the example numbers of an update's batch. where: a sentence about the last good checkpoint.
     """
 
-    SMOOTHING, MULTIPLE, PATIENCE = 50, 2.0, 100
+    SMOOTHING, MULTIPLE, MARGIN, PATIENCE = 50, 2.0, 0.1, 100
 
     def __init__(self, warmup: int, examples: Callable[[int], list[int]], where: Callable[[], str]) -> None:
         self._warmup, self._examples, self._where = warmup, examples, where
         self._mean = self._weight = 0.0
+        self._first = math.inf
         self._lowest = math.inf
         self._above = 0
 
@@ -38,7 +40,10 @@ class DivergenceGuard:
         self._weight = keep * self._weight + (1 - keep)
         smooth = self._mean / self._weight
         self._lowest = min(self._lowest, smooth)
-        too_high = step > self._warmup and smooth > self.MULTIPLE * self._lowest
+        if math.isinf(self._first):
+            self._first = loss
+        limit = max(self.MULTIPLE * self._lowest, self._lowest + self.MARGIN * self._first)
+        too_high = step > self._warmup and smooth > limit
         self._above = self._above + 1 if too_high else 0
         if self._above >= self.PATIENCE:
             self._stop(
@@ -49,11 +54,17 @@ class DivergenceGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume."""
-        return {"mean": self._mean, "weight": self._weight, "lowest": self._lowest, "above": self._above}
+        return {
+            "first": self._first,
+            "mean": self._mean,
+            "weight": self._weight,
+            "lowest": self._lowest,
+            "above": self._above,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self._mean, self._weight = state["mean"], state["weight"]
+        self._first, self._mean, self._weight = state["first"], state["mean"], state["weight"]
         self._lowest, self._above = state["lowest"], state["above"]
 
     def _stop(self, step: int, problem: str) -> None:

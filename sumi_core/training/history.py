@@ -72,7 +72,7 @@ class HistoryFile:
 
     def append(self, points: Iterable[Point]) -> None:
         """Add points. They survive the death of this process; ``sync`` makes them survive that of the machine."""
-        with self.path.open("ab", buffering=0) as file:
+        with self.path.open("ab") as file:
             file.write(_lines(points))
 
     def sync(self) -> None:

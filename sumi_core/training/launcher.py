@@ -35,7 +35,7 @@ def trainer_command(request: Path, *arguments: str, module: str = "sumi_core.tra
     devices = Request.read(request).devices
     if devices == 1:
         return [sys.executable, "-m", module, str(request), *arguments]
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    torchrun = ["sumi_core.training.torchrun", "--standalone", f"--nproc-per-node={devices}"]
     return [sys.executable, "-m", *torchrun, "-m", module, str(request), *arguments]
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sumi_core.data.batch import Batch
 from sumi_core.evaluation.statistics import mean_estimate, ratio_estimate
+from sumi_core.training.errors import TrainingError
 from sumi_core.training.process import Rank
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class ValidationSet:
 
     def __init__(self, sequences: Sequences, count: int, batch_size: int, rank: Rank) -> None:
         self.count = min(count, len(sequences))
+        if self.count == 0:
+            raise TrainingError(
+                "the validation split holds no whole sequence; raise corpus.validation_fraction or shorten "
+                "shards.sequence_length"
+            )
         self._rank, self._batch_size = rank, batch_size
         own = list(range(self.count))[rank.index :: rank.world]
         rows = [np.asarray(sequences[i], dtype=np.int64) for i in range(self.count)]

@@ -1,14 +1,19 @@
-"""Real inputs in small: a corpus of the repository's own kind, byte tokens, shards, and requests over them."""
+"""Real inputs in small: documents of a simple language, byte tokens, shards, and requests over them."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sumi_core.config import resolve
+from sumi_core.lineage.store import Artifact, Store
+from sumi_core.stages import DATA_STAGES, Computation
 from sumi_core.training.request import Request, TrackingAddress
 
 EXPERIMENT: dict[str, Any] = {
@@ -30,18 +35,34 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """The data stages of ``EXPERIMENT``: about 300 sequences of made-up sentences."""
+    folder = tmp_path_factory.mktemp("inputs")
+    generator = np.random.default_rng(0)
+    words = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "birds"]
+    lines = [json.dumps({"text": " ".join(generator.choice(words, size=60))}) for _ in range(60)]
+    (folder / "documents.jsonl").write_text("\n".join(lines) + "\n")
+    source = {"name": "jsonl", "paths": [str(folder / "documents.jsonl")]}
+    EXPERIMENT["corpus"] = {"source": source, "validation_fraction": 0.2}
+    computation = Computation(Store(folder / "store"), log=lambda text: None)
+    experiment = resolve(EXPERIMENT, "tests")
+    return {name: computation.ensure(experiment, "tests", name)[0] for name in DATA_STAGES}
+
+
 @pytest.fixture
-def make_request(tmp_path: Path) -> Callable[..., Path]:
-    """Write a request for ``tmp_path/<name>``; ``changes`` are dotted keys of the experiment."""
+def make_request(tmp_path: Path, inputs: dict[str, Artifact]) -> Callable[..., Path]:
+    """Write a request for ``tmp_path/<name>``; ``changes`` are the experiment's fields, ``section__field=value``."""
 
     def make(name: str, tracking: TrackingAddress | None = None, **changes: Any) -> Path:
         experiment = copy.deepcopy(EXPERIMENT)
         for key, value in changes.items():
             section, _, field = key.partition("__")
-            experiment[section][field] = value
+            experiment[section] = {**experiment[section], field: value} if field else value
         folder = tmp_path / name
         folder.mkdir()
-        request = Request(name, experiment, "/x", "/y", str(folder), tracking)
+        shards, tokenizer = str(inputs["token_shards"].folder), str(inputs["tokenizer"].folder)
+        request = Request(name, experiment, shards, tokenizer, str(folder), tracking)
         request.write(folder / "request.json")
         return folder / "request.json"
 

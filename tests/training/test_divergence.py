@@ -52,6 +52,12 @@ def test_single_outliers_and_a_rise_below_the_multiple_do_not_stop() -> None:
         watching.check(step, 5.0, 1.0)
 
 
+def test_scatter_around_a_loss_near_zero_does_not_stop() -> None:
+    watching = guard()
+    for step in range(1, 2000):
+        watching.check(step, 5.0 if step < 100 else 0.01 + 0.04 * (step // 300 % 2), 1.0)
+
+
 def test_rise_during_warmup_is_not_counted() -> None:
     watching = guard(warmup=1000)
     for step in range(1, 1000):

@@ -123,5 +123,5 @@ def test_several_devices_go_through_torchrun(make_request: Callable[..., Path]) 
     one = trainer_command(make_request("one"), "--events")
     assert one[1:3] == ["-m", "sumi_core.training"]
     two = trainer_command(make_request("two", runtime__devices=2), "--events")
-    assert two[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    assert two[1:5] == ["-m", "sumi_core.training.torchrun", "--standalone", "--nproc-per-node=2"]
     assert two[5:7] == ["-m", "sumi_core.training"]

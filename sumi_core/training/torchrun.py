@@ -1,0 +1,14 @@
+"""``torchrun`` that ends with the process that started it, instead of training on as an orphan.
+
+python -m sumi_core.training.torchrun --standalone --nproc-per-node=2 -m sumi_core.training REQUEST.json
+"""
+
+from __future__ import annotations
+
+from sumi_core.training.process import die_with_parent
+
+if __name__ == "__main__":
+    die_with_parent()
+    from torch.distributed.run import main
+
+    main()
