@@ -1,7 +1,5 @@
 """Stage 7: the cells of a sweep side by side."""
 
-from typing import Any
-
 from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, asset
 
 from assets.materialize import folder_metadata
@@ -18,7 +16,7 @@ from sumi_core.reporting import build_sweep_report
     kinds={"markdown"},
     code_version="1",
 )
-def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult[Any]:
+def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Table, ranking with uncertainty and plots of every cell; failed and missing cells are shown as such."""
     artifact, cached = build_sweep_report(
         sumi.project, context.partition_key, tuple(config.overrides), context.log.info

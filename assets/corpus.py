@@ -1,7 +1,6 @@
 """Stage 1: documents, split into train and validation."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from dagster import AssetCheckResult, AssetCheckSpec, AssetExecutionContext, MaterializeResult, asset
 
@@ -19,7 +18,7 @@ from sumi_core.stages import STAGES
     code_version=STAGES["corpus"].version,
     check_specs=[AssetCheckSpec("both_splits_have_text", asset="corpus")],
 )
-def corpus(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult[Any]:
+def corpus(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Documents with ids, exact duplicates removed, split into train and validation by a hash of each document."""
     return materialize_stage(context, sumi, config, _checks)
 

@@ -1,7 +1,6 @@
 """Stage 6: what the model is worth."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from dagster import (
     AssetCheckResult,
@@ -27,7 +26,7 @@ from sumi_core.stages import STAGES
     code_version=STAGES["evaluation"].version,
     check_specs=[AssetCheckSpec("beats_token_frequencies", asset="evaluation")],
 )
-def evaluation(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult[Any]:
+def evaluation(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Bits per byte with its standard error, loss by noise level, yardsticks on the same bytes, samples."""
     return materialize_stage(context, sumi, config, _checks)
 

@@ -1,7 +1,6 @@
 """Stage 5: a model folder that stock transformers opens."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from dagster import (
     AssetCheckResult,
@@ -27,7 +26,7 @@ from sumi_core.stages import STAGES
     code_version=STAGES["exported_model"].version,
     check_specs=[AssetCheckSpec("stock_logits_match", asset="exported_model")],
 )
-def exported_model(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult[Any]:
+def exported_model(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Weights, tokenizer, process and lineage in one folder, opened again with stock code and compared."""
     return materialize_stage(context, sumi, config, _checks)
 

@@ -27,7 +27,7 @@ def materialize_stage(
     config: CellConfig,
     checks: Checks,
     trainer: TrainerLauncher | None = None,
-) -> MaterializeResult[Any]:
+) -> MaterializeResult:
     """Make the asset's stage for its partition. A stage that is whole already is found, not computed again, and is
     reported with the same data version, so that what is downstream stays fresh."""
     stage = context.asset_key.path[-1]
@@ -68,7 +68,7 @@ def _cell(partition: str, stage: str, sumi: SumiProject, overrides: tuple[str, .
     return next(cell for cell in load_sweep(file, project.experiments, overrides).cells if cell.key == known.key)
 
 
-def _result(artifact: Artifact, cached: bool, checks: Checks, links: dict[str, Any]) -> MaterializeResult[Any]:
+def _result(artifact: Artifact, cached: bool, checks: Checks, links: dict[str, Any]) -> MaterializeResult:
     return MaterializeResult(
         metadata={**links, "cached": cached, **artifact_metadata(artifact)},
         data_version=DataVersion(artifact.fingerprint),

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from dagster import AssetCheckResult, AssetCheckSpec, AssetExecutionContext, MaterializeResult, asset
 
@@ -24,7 +23,7 @@ from sumi_core.stages import STAGES
 )
 def pretrained_denoiser(
     context: AssetExecutionContext, config: CellConfig, sumi: SumiProject, trainer: TrainerLauncher
-) -> MaterializeResult[Any]:
+) -> MaterializeResult:
     """A denoiser (or autoregressive baseline) trained by Lightning; resumes exactly where a killed run stopped."""
     return materialize_stage(context, sumi, config, _checks, trainer)
 

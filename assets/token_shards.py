@@ -1,7 +1,6 @@
 """Stage 3: memory-mapped token shards."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from dagster import AssetCheckResult, AssetCheckSpec, AssetExecutionContext, MaterializeResult, asset
 
@@ -20,7 +19,7 @@ from sumi_core.stages import STAGES
     code_version=STAGES["token_shards"].version,
     check_specs=[AssetCheckSpec("checksums_match", asset="token_shards")],
 )
-def token_shards(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult[Any]:
+def token_shards(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Token ids with document boundaries and exact UTF-8 byte counts, packed into sequences."""
     return materialize_stage(context, sumi, config, _checks)
 

@@ -1,7 +1,6 @@
 """Stage 2: the tokenizer, fitted on the train split only."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from dagster import AssetCheckResult, AssetCheckSpec, AssetExecutionContext, MaterializeResult, asset
 
@@ -20,7 +19,7 @@ from sumi_core.stages import STAGES
     code_version=STAGES["tokenizer"].version,
     check_specs=[AssetCheckSpec("round_trip_is_exact", asset="tokenizer")],
 )
-def tokenizer(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult[Any]:
+def tokenizer(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Text to token ids and back, byte for byte; checked on every validation document."""
     return materialize_stage(context, sumi, config, _checks)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 
 import typer
 
@@ -30,6 +31,8 @@ for _name in COMMANDS:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    # Dagster marks half of its interface as beta or preview, on every import.
+    warnings.filterwarnings("ignore", module=r"dagster(\.|$)")
     try:
         app()
     except (ConfigError, StoreError, MissingInput) as error:

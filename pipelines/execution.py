@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from dagster import DagsterInstance
 
@@ -67,7 +68,9 @@ def run_job(instance: DagsterInstance, job: str, partition: str, overrides: Sequ
     from pipelines.definitions import defs
 
     print(f"{job.replace('_', ' ')} {partition}", flush=True)
-    config = {"ops": {asset: {"config": {"overrides": list(overrides)}} for asset in JOBS[job]}} if overrides else None
+    config: dict[str, Any] = {"loggers": {"console": {}}}
+    if overrides:
+        config["ops"] = {asset: {"config": {"overrides": list(overrides)}} for asset in JOBS[job]}
     result = defs.resolve_job_def(job).execute_in_process(
         partition_key=partition, instance=instance, run_config=config, tags=process_tag(), raise_on_error=False
     )

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pipelines.instance import initialise
 from pipelines.servers import Server, choose_port, serve
 from sumi_core.project import Project
 
@@ -25,6 +24,8 @@ def dev_command(
 ) -> None:
     """Open the Dagster UI and the MLflow UI on this machine, until Ctrl-C."""
     project = Project.find()
+    from pipelines.instance import initialise
+
     initialise(project)
     if host not in (LOCAL, "localhost", "::1"):
         say(f"listening on {host}: whoever reaches this port can read the project and start computations")

@@ -1,11 +1,12 @@
 """``sumi init``."""
 
-from pipelines.instance import initialise
 from sumi_core.project import Project
 
 
 def init_command() -> None:
     """Create .sumi/: Dagster's instance, MLflow's database, the artifact store. Harmless when repeated."""
+    from pipelines.instance import initialise
+
     project = Project.find()
     initialise(project)
     print(f"ready: {project.home}")

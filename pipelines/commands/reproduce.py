@@ -39,7 +39,7 @@ def reproduce_command(
     def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    result = reproduce(traced, project.home / "reproduce" / name, SubprocessLauncher(), clean=clean, log=log)
+    result = reproduce(traced, project.home / "reproduce" / name, SubprocessLauncher(log), clean=clean, log=log)
     if as_json:
         print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
     else:

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.instance import initialise, open_instance, repair_abandoned_runs
 from sumi_core.planning import plan
 from sumi_core.project import Project
-from sumi_core.reporting import build_sweep_report
 from sumi_core.sweeps import select_cells, split_arguments
 
 
@@ -25,6 +23,9 @@ def run_command(
     names, overrides = split_arguments(arguments)
     project = Project.find()
     cells = select_cells(project.sweeps(overrides), names)
+    from pipelines.instance import initialise, open_instance, repair_abandoned_runs
+    from sumi_core.reporting import build_sweep_report
+
     initialise(project)
     plans = plan(cells, project.store)
     todo = [p for p in plans if p.state != "done" or not project.tracking.is_complete(p.cell)]
