@@ -1,0 +1,84 @@
+"""`sumi lineage`: the command around the trace, and the walk from an MLflow run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from sumi_core.lineage.targets import LineageError, find_target
+from sumi_core.lineage.trace import trace
+from sumi_core.project import Project
+from sumi_core.stages import experiment_fingerprints
+from tests.lineage.fakes import cell_of, compute, fake_project, record
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    with pytest.MonkeyPatch.context() as patch:
+        project = fake_project(tmp_path_factory.mktemp("lineage") / "project", patch)
+        project.tracking.initialise()
+        record(project, compute(project, "demo.s0"))
+        yield project
+
+
+def lineage(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["lineage", *arguments], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+def run_of(project: Project) -> str:
+    run = project.tracking.find_cell(cell_of(project, "demo.s0"))
+    assert run is not None
+    return str(run.info.run_id)
+
+
+def test_a_run_leads_to_its_cell(project: Project) -> None:
+    run_id = run_of(project)
+    traced = trace(project, run_id)
+    assert traced.target.key == "demo.s0"
+    assert traced.target.fingerprints == find_target(project, "demo.s0").fingerprints
+    assert traced.is_whole
+    experiment = project.tracking.experiment_id("demo")
+    assert traced.mlflow_url == f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run_id}"
+    status, output = lineage(run_id)
+    assert status == 0
+    assert f"`sumi dev`, then {traced.mlflow_url}" in output
+
+
+def test_json_is_the_whole_record(project: Project) -> None:
+    status, output = lineage("demo.s0", "--json")
+    plain = json.loads(output)
+    assert status == 0
+    assert plain["stages"]["evaluation"]["summary"]["yardsticks"] == {"unigram": 4.5, "xz": 3.0}
+    assert plain["experiment"]["training"]["steps"] == 4
+
+
+def test_runs_that_are_no_cell_are_told(project: Project) -> None:
+    with pytest.raises(LineageError, match="is that of the sweep 'demo'; name one of its cells"):
+        find_target(project, project.tracking.open_sweep("demo"))
+    with pytest.raises(LineageError, match=f"has no run {'b' * 32}"):
+        find_target(project, "b" * 32)
+    foreign = project.tracking.client.create_run(project.tracking.experiment_id("demo"))
+    with pytest.raises(LineageError, match=r"carries no sumi\.fingerprint"):
+        find_target(project, foreign.info.run_id)
+
+
+def test_damage_gives_status_1(project: Project) -> None:
+    folder = project.store.folder(
+        "tokenizer", experiment_fingerprints(cell_of(project, "demo.s0").experiment)["tokenizer"]
+    )
+    damaged = folder / "tokenizer.json"
+    content = damaged.read_text()
+    damaged.write_text("[]")
+    try:
+        status, output = lineage("demo.s0")
+        assert status == 1
+        assert f"{damaged} differs from its recorded SHA-256" in output
+        assert lineage("demo.s0", "--no-verify")[0] == 0
+    finally:
+        Path(damaged).write_text(content)

@@ -1,0 +1,62 @@
+"""`sumi reproduce` on a real cell: trained, exported and evaluated again, to the last bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.commands.reproduce import print_reproduction
+from sumi_core.lineage.reproduction import Figure, Reproduction
+from sumi_core.project import Project
+from sumi_core.stages import STAGES
+from tests.pipelines.tiny import enter, tiny_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    project = tiny_project(tmp_path_factory)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(project, patch)
+        yield project
+
+
+def test_a_real_cell_is_reproduced_exactly(project: Project) -> None:
+    result = CliRunner().invoke(app, ["reproduce", "tiny.uniform", "--clean", "--json"], catch_exceptions=False)
+    found = json.loads(result.stdout)
+    assert found["different"] == []
+    assert result.exit_code == 0
+    assert {figure["stage"] for figure in found["figures"]} == set(STAGES)
+    assert {figure["name"] for figure in found["files"]} >= {"weights.safetensors", "model.safetensors"}
+    figures = {figure["name"]: figure for figure in found["figures"] if figure["stage"] == "evaluation"}
+    assert figures["bits_per_byte"]["difference"] == 0
+    assert figures["bits_per_byte"]["new"] > 0
+    clocks = {figure["name"] for figure in found["figures"] if not figure["compared"]}
+    assert clocks <= {"seconds", "tokens_per_second", "mfu", "peak_memory_bytes", "resumed"}
+    assert not list((project.home / "reproduce").glob("tiny.uniform-*[0-9a-f]"))
+    assert not (project.home / "mlflow.db").exists(), "nothing is tracked"
+
+
+def test_the_table_tells_old_new_and_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = [
+        Figure("evaluation", "bits_per_byte", 2.25, 2.5),
+        Figure("evaluation", "yardsticks.xz", 3.0, 3.0),
+        Figure("evaluation", "sample_text", "a", "b"),
+        Figure("pretrained_denoiser", "seconds", 1.0, 9.0, compared=False),
+    ]
+    files = [Figure("pretrained_denoiser", "weights.safetensors", "a" * 64, "b" * 64)]
+    print_reproduction(Reproduction("cell", "folder", figures, files, [], ["torch 1 → 2"], ["corpus"]))
+    text = capsys.readouterr().out
+    lines = {
+        line.split()[1]: line.split() for line in text.splitlines() if line.startswith(("evaluation", "pretrained"))
+    }
+    assert lines["bits_per_byte"][2:] == ["2.25", "2.5", "+0.25"]
+    assert lines["yardsticks.xz"][2:] == ["3", "3", "0"]
+    assert lines["sample_text"][2:] == ["a", "b", "differs"]
+    assert lines["weights.safetensors"][2:] == ["a" * 16, "b" * 16, "NO"]
+    assert "pretrained_denoiser/seconds 1 / 9" in text
+    assert "torch 1 → 2" in text
+    assert "NOT reproduced; 3 of 4 differ: evaluation/bits_per_byte, evaluation/sample_text" in text

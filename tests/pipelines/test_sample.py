@@ -1,0 +1,108 @@
+"""`sumi sample` on a real model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.commands.sample import exported_folder
+from sumi_core.config import ConfigError
+from sumi_core.lineage.targets import LineageError
+from sumi_core.project import Project
+from tests.pipelines.tiny import compute, enter, tiny_project
+
+CONTROL = set(map(chr, [*range(32), *range(127, 160)])) - {"\n"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    project = tiny_project(tmp_path_factory)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(project, patch)
+        yield project
+
+
+def sample(*arguments: str) -> tuple[str, str]:
+    result = CliRunner().invoke(app, ["sample", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout, result.stderr
+
+
+def texts(stdout: str) -> list[str]:
+    return stdout.split("--- ")[1:]
+
+
+def test_the_seed_alone_decides_the_texts(project: Project) -> None:
+    first, said = sample("tiny.uniform", "--num", "3", "--seed", "7")
+    assert "3 texts of 32 tokens, seed 7, 4 network calls each" in said
+    assert len(texts(first)) == 3
+    assert sample("tiny.uniform", "--num", "3", "--seed", "7")[0] == first
+    assert sample("tiny.uniform", "--num", "3", "--seed", "8")[0] != first
+    assert texts(sample("tiny.uniform", "--num", "2", "--seed", "7")[0]) == texts(first)[:2], "whatever the number"
+
+
+def test_an_untrained_model_cannot_act_on_the_terminal(project: Project) -> None:
+    """Random bytes hold every control character; none may reach the terminal."""
+    stdout, _ = sample("tiny.uniform", "--num", "20")
+    assert CONTROL.isdisjoint(stdout)
+    assert "\\x" in stdout
+
+
+def test_the_prompt_stands_at_the_beginning(project: Project) -> None:
+    for text in texts(sample("tiny.uniform", "--num", "3", "--prompt", "In the béginning")[0]):
+        assert text.split("\n", 1)[1].startswith("In the béginning")
+
+
+def test_steps_are_network_calls(project: Project) -> None:
+    assert "9 network calls" in sample("tiny.uniform", "--num", "1", "--steps", "9")[1]
+
+
+def test_a_length_beyond_the_trained_one_is_warned_of(project: Project) -> None:
+    _, said = sample("tiny.uniform", "--num", "1", "--length", "48")
+    assert "48 tokens is longer than the 32 it was trained on" in said
+    assert "longer" not in sample("tiny.uniform", "--num", "1", "--length", "16")[1]
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(project: Project) -> None:
+    result = CliRunner().invoke(app, ["sample", "tiny.uniform", "--prompt", "x" * 32])
+    assert isinstance(result.exception, ConfigError)
+    assert "--prompt: has 32 tokens, which leaves nothing to write in 32" in str(result.exception)
+    result = CliRunner().invoke(app, ["sample", "tiny.uniform", "--prompt", "\udcff"])
+    assert "--prompt: is not UTF-8 text" in str(result.exception)
+
+
+def test_a_copied_export_writes_the_same_texts(project: Project, tmp_path: Path) -> None:
+    folder = exported_folder(project, "tiny.uniform")
+    shutil.copytree(folder, tmp_path / "model")
+    assert sample(str(tmp_path / "model"), "--seed", "3")[0] == sample("tiny.uniform", "--seed", "3")[0]
+
+
+def test_a_cell_that_is_not_computed_is_told(project: Project) -> None:
+    with pytest.raises(
+        LineageError, match=r"'tiny.left' is not computed in its current recipe; run `sumi run tiny.left`"
+    ):
+        exported_folder(project, "tiny.left")
+
+
+def test_a_cell_without_its_export_is_told(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = exported_folder(project, "tiny.uniform")
+    moved = folder.rename(tmp_path / "moved")
+    try:
+        with pytest.raises(
+            LineageError, match=r"'tiny.uniform' has no exported model here; run `sumi run tiny.uniform`"
+        ):
+            exported_folder(project, "tiny.uniform")
+    finally:
+        moved.rename(folder)
+
+
+def test_the_autoregressive_baseline_writes_token_by_token(project: Project) -> None:
+    compute(project, "tiny.left")
+    stdout, said = sample("tiny.left", "--num", "2", "--prompt", "And", "--steps", "3")
+    assert "--steps means nothing to tiny.left" in said
+    assert all(text.split("\n", 1)[1].startswith("And") for text in texts(stdout))

@@ -1,0 +1,67 @@
+"""A real cell of the smallest kind: a few texts, byte tokens, one layer, four steps. Computed once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sumi_core.project import Project
+from sumi_core.stages import Computation
+from sumi_core.training.request import Request
+from sumi_core.training.run import train
+
+EXPERIMENT = """\
+description: the smallest real cell
+corpus: {source: {name: text, paths: ["texts/*.txt"], licence: public domain}, validation_fraction: 0.3}
+tokenizer: byte
+shards: {sequence_length: 32}
+model: {hidden_size: 16, intermediate_size: 24, num_layers: 1, num_heads: 2, num_kv_heads: 1}
+training: {steps: 4, batch_size: 4, warmup_steps: 1, validate_every: 2, validation_sequences: 4}
+evaluation: {sequences: 4, times_per_sequence: 2, sampling_steps: [2, 4], samples: 2}
+runtime: {device: cpu, threads: 1, data_workers: 1, log_every: 1, checkpoint_every: 2}
+axes:
+  method:
+    uniform: {process: uniform}
+    left: {process: null, objective: autoregressive, model.attention: causal}
+"""
+
+
+def tiny_project(factory: pytest.TempPathFactory) -> Project:
+    """The project with ``tiny.uniform`` computed; the same folder for every module of a session."""
+    root = factory.getbasetemp() / "tiny"
+    project = Project(root)
+    if root.exists():
+        return project
+    (root / "experiments").mkdir(parents=True)
+    (root / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+    (root / "texts").mkdir()
+    for number in range(12):
+        verse = f"{number}: and the evening and the morning were the day number {number} of the making.\n"
+        (root / "texts" / f"{number}.txt").write_text(verse * 6)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(project, patch)
+        compute(project, "tiny.uniform")
+    return project
+
+
+def enter(project: Project, patch: pytest.MonkeyPatch) -> None:
+    """Make it the current project."""
+    for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "SUMI_STORE"):
+        patch.delenv(name, raising=False)
+    patch.chdir(project.root)
+    patch.setenv("SUMI_PROJECT", str(project.root))
+    patch.setenv("OMP_NUM_THREADS", "1")
+
+
+def compute(project: Project, key: str) -> None:
+    """Every stage of a cell, for real."""
+    cell = next(cell for cell in project.sweeps()["tiny"].cells if cell.key == key)
+    Computation(project.store, launcher=Here(), log=lambda line: None).ensure_all(cell.experiment, key)
+
+
+class Here:
+    """Trains in this process, which has imported everything already."""
+
+    def run(self, request: Path) -> None:
+        train(Request.read(request))
