@@ -66,9 +66,10 @@ class Rotary(nn.Module):
         """Cosines and signed sines (minus in the first half), ``[length, 1, head_width]`` float32 each."""
         tables = self._tables
         if tables is None or tables[0].shape[0] < length or tables[0].device != device:
+            room = 1 << (length - 1).bit_length()  # a text that grows token by token rarely needs new ones
             # Tables made inside inference mode could not be used by a later training step.
             with torch.inference_mode(False), torch.no_grad():
-                tables = self._tables = self._make(length, device)
+                tables = self._tables = self._make(room, device)
         return tables[0][:length], tables[1][:length]
 
     def _make(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
