@@ -50,12 +50,12 @@ class Project:
     @property
     def dagster_home(self) -> Path:
         """Dagster's instance folder."""
-        return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster")
+        return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster").absolute()
 
     @property
     def store(self) -> Store:
         """The artifact store."""
-        return Store(Path(os.environ.get("SUMI_STORE") or self.home / "store"))
+        return Store(Path(os.environ.get("SUMI_STORE") or self.home / "store").absolute())
 
     @property
     def tracking(self) -> Tracking:

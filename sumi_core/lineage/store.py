@@ -213,13 +213,14 @@ class Build:
             if path.is_file() and path.name != MANIFEST
         }
         manifest = {"stage": self.stage, "fingerprint": self.fingerprint, **manifest, "files": files}
-        write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(self.folder / MANIFEST, text)
         target = self.store.folder(self.stage, self.fingerprint)
         if target.exists():  # a folder without a manifest: debris of an interrupted removal
             shutil.rmtree(target)
         os.rename(self.folder, target)
         self.store._failure_path(self.stage, self.fingerprint).unlink(missing_ok=True)
-        self.artifact = Artifact(self.stage, self.fingerprint, target, manifest)
+        self.artifact = Artifact(self.stage, self.fingerprint, target, json.loads(text))  # as it will be found
         return self.artifact
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # MLflow's own limits for one request.
 _BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH = 1000, 100, 6000
+_initialised: set[str] = set()  # stores that this process has seen whole
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,20 @@ class Tracking:
         quiet_mlflow()
         from mlflow import MlflowClient
 
+        self.initialise()
         return MlflowClient(tracking_uri=self.uri)
 
     def initialise(self) -> None:
-        """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock."""
+        """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock;
+        each process takes it once, before its first client."""
+        if self.uri in _initialised:
+            return
+        quiet_mlflow()
+        from mlflow import MlflowClient
+
         with locked(self.locks / "mlflow.lock"):
-            self.client.search_experiments(max_results=1)
+            MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
+        _initialised.add(self.uri)
 
     def experiment_id(self, sweep: str) -> str:
         """The MLflow experiment of a sweep, created if missing."""
@@ -97,9 +106,9 @@ class Tracking:
                         **(tags or {}),
                     },
                 )
-                run_id = str(created.info.run_id)
-                self._log_params(run_id, cell.experiment.to_dict())
-                return run_id
+                self._log_params(created, cell.experiment.to_dict())
+                return str(created.info.run_id)
+            self._log_params(run, cell.experiment.to_dict())
         run_id = str(run.info.run_id)
         for key, value in (tags or {}).items():
             client.set_tag(run_id, key, value)
@@ -163,6 +172,8 @@ class Tracking:
         """End a run well, or as failed with its reason."""
         if failed is not None:
             self.client.set_tag(run_id, "sumi.error", failed[:5000])
+        elif "sumi.error" in self.client.get_run(run_id).data.tags:
+            self.client.delete_tag(run_id, "sumi.error")
         self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
     def cell_runs(self, sweeps: list[str]) -> list[Run]:
@@ -174,12 +185,14 @@ class Tracking:
         ids = [experiments] if isinstance(experiments, str) else experiments
         return list(self.client.search_runs(ids, condition, order_by=["attributes.start_time DESC"], max_results=5000))
 
-    def _log_params(self, run_id: str, config: dict[str, Any]) -> None:
+    def _log_params(self, run: Run, config: dict[str, Any]) -> None:
+        """Log what the run lacks: all of it, or what a killed process did not get to. Params cannot be changed."""
         from mlflow.entities import Param
 
         flat = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in flatten(config)]
-        for start in range(0, len(flat), _BATCH_PARAMS):
-            self.client.log_batch(run_id, params=flat[start : start + _BATCH_PARAMS])
+        fresh = [param for param in flat if param.key not in run.data.params]
+        for start in range(0, len(fresh), _BATCH_PARAMS):
+            self.client.log_batch(run.info.run_id, params=fresh[start : start + _BATCH_PARAMS])
 
     def _log_figures(self, run: Run, artifact: Artifact, model_id: str | None) -> None:
         from mlflow.entities import Metric

@@ -233,6 +233,13 @@ def test_an_output_is_made_once_and_found(store: Store) -> None:
     assert debris(store) == []
 
 
+def test_a_summary_reads_the_same_when_made_and_when_found(store: Store) -> None:
+    with store.building(STAGE, NAME) as build:
+        made = build.finish({"summary": {"steps": (8, 32), "by_step": {8: 1.5}}})
+    assert made.summary == {"steps": [8, 32], "by_step": {"8": 1.5}}
+    assert store.find(STAGE, NAME) == made
+
+
 def test_files_in_folders_are_recorded(store: Store) -> None:
     with store.building(STAGE, NAME) as build:
         (build.folder / "plots").mkdir()

@@ -1,0 +1,270 @@
+"""MLflow as the record of cells: one run each, whatever is repeated, interrupted or done at once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run
+
+from sumi_core.lineage.store import Artifact
+from sumi_core.lineage.tracking import Tracking, flatten, tracked_failure
+from sumi_core.project import Project
+from sumi_core.stages import STAGES, experiment_fingerprints
+from sumi_core.sweeps import Cell
+from tests.lineage.fakes import cell_of, compute, fake_project, fake_stages, record
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("database")
+    Tracking(f"sqlite:///{folder}/mlflow.db", folder / "artifacts", folder / "locks").initialise()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Project:
+    made = fake_project(tmp_path / "project", monkeypatch)
+    made.home.mkdir()
+    shutil.copy(empty_database, made.home / "mlflow.db")
+    return made
+
+
+def run_of(project: Project, run_id: str) -> Run:
+    return project.tracking.client.get_run(run_id)
+
+
+def artifact_of(project: Project, cell: Cell, stage: str) -> Artifact:
+    found = project.store.find(stage, experiment_fingerprints(cell.experiment)[stage])
+    assert found is not None
+    return found
+
+
+def test_a_cell_is_one_run_below_its_sweeps_run(project: Project) -> None:
+    tracking, cell = project.tracking, cell_of(project, "demo.s0")
+    run_id = tracking.open_cell(cell, "four seeds", {"dagster.run_id": "run-7"})
+    assert tracking.open_cell(cell, "four seeds", {"dagster.run_id": "run-8"}) == run_id
+    other = tracking.open_cell(cell_of(project, "demo.s1"))
+    assert other != run_id
+    assert {run.info.run_id for run in tracking.cell_runs(["demo"])} == {run_id, other}
+
+    run = run_of(project, run_id)
+    assert (run.info.run_name, run.info.status) == ("demo.s0", "RUNNING")
+    tags = run.data.tags
+    assert tags["dagster.run_id"] == "run-8"
+    assert (tags["sumi.kind"], tags["sumi.sweep"], tags["sumi.cell"]) == ("cell", "demo", "demo.s0")
+    assert tags["sumi.axis.seed"] == "s0"
+    for stage, own in experiment_fingerprints(cell.experiment).items():
+        assert tags[f"sumi.fingerprint.{stage}"] == own
+    parent = run_of(project, tags["mlflow.parentRunId"])
+    assert (parent.data.tags["sumi.kind"], parent.info.run_name) == ("sweep", "demo")
+    assert parent.data.tags["mlflow.note.content"] == "four seeds"
+    assert tracking.open_sweep("demo") == parent.info.run_id == run_of(project, other).data.tags["mlflow.parentRunId"]
+
+
+def test_every_field_of_the_config_is_a_param(project: Project) -> None:
+    cell = cell_of(project, "demo.s2")
+    params = run_of(project, project.tracking.open_cell(cell)).data.params
+    assert params == {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in flatten(cell.experiment.to_dict())
+    }
+    assert (params["seed"], params["process.name"], params["training.steps"]) == ("2", "uniform", "4")
+
+
+def test_params_that_a_killed_process_did_not_log_are_added(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = cell_of(project, "demo.s0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracking, "_log_params", lambda *arguments: None)
+        run_id = project.tracking.open_cell(cell)
+    assert run_of(project, run_id).data.params == {}
+    assert project.tracking.open_cell(cell) == run_id
+    assert run_of(project, run_id).data.params["training.steps"] == "4"
+
+
+def test_another_recipe_is_another_run_and_another_runtime_is_not(project: Project) -> None:
+    cell = cell_of(project, "demo.s0")
+    changed = project.sweeps(["training.steps=5"])["demo"].cells[0]
+    elsewhere = project.sweeps(["runtime.log_every=7"])["demo"].cells[0]
+    first = project.tracking.open_cell(cell)
+    second = project.tracking.open_cell(changed)
+    assert second != first
+    assert project.tracking.open_cell(elsewhere) == first
+    assert run_of(project, second).info.run_name == "demo.s0 training.steps=5"
+    assert run_of(project, second).data.tags["sumi.overrides"] == "training.steps=5"
+
+
+def test_a_finished_cell_is_complete_and_holds_figures_data_and_model(project: Project) -> None:
+    cell = compute(project, "demo.s0")
+    assert not project.tracking.is_complete(cell)
+    run_id = record(project, cell)
+    assert project.tracking.is_complete(cell)
+    run = run_of(project, run_id)
+    evaluation, training = artifact_of(project, cell, "evaluation"), artifact_of(project, cell, "pretrained_denoiser")
+    assert run.info.status == "FINISHED"
+    metrics = run.data.metrics
+    assert metrics["evaluation/bits_per_byte"] == pytest.approx(evaluation.summary["bits_per_byte"], abs=1e-12)
+    assert metrics["evaluation/yardsticks.unigram"] == 4.5
+    assert metrics["pretrained_denoiser/parameters"] == 1000
+    assert metrics["train/loss"] == 0.5
+    assert "evaluation/exact" not in metrics  # a truth, not a figure
+
+    inputs = {item.dataset.name: item.dataset for item in run.inputs.dataset_inputs}
+    assert set(inputs) == {"corpus", "token_shards"}
+    for stage, dataset in inputs.items():
+        artifact = artifact_of(project, cell, stage)
+        assert dataset.digest == artifact.fingerprint
+        assert json.loads(dataset.source)["folder"] == str(artifact.folder)
+        assert json.loads(dataset.profile) == artifact.summary
+
+    client = project.tracking.client
+    model = client.get_logged_model(run.data.tags["sumi.model_id"])
+    exported = artifact_of(project, cell, "exported_model")
+    assert (model.source_run_id, str(model.status)) == (run_id, "READY")
+    assert model.tags["sumi.folder"] == str(exported.folder)
+    assert model.tags["sumi.weights.sha256"] == exported.manifest["files"]["model.safetensors"]["sha256"]
+    assert model.params["num_layers"] == "4"
+    on_model = {metric.key for metric in model.metrics or []}
+    assert "evaluation/bits_per_byte" in on_model
+
+    tags = run.data.tags
+    assert tags["sumi.folder.pretrained_denoiser"] == str(training.folder)
+    for stage, own in experiment_fingerprints(cell.experiment).items():
+        assert tags[f"sumi.recorded.{stage}"] == own
+    assert [file.path for file in client.list_artifacts(run_id, "exported_model")] == ["exported_model/sumi.json"]
+
+
+def test_recording_twice_changes_nothing(project: Project) -> None:
+    cell = compute(project, "demo.s0")
+    run_id = record(project, cell)
+    client = project.tracking.client
+    before = run_of(project, run_id)
+    names = sorted(before.data.metrics)
+    points = {name: len(client.get_metric_history(run_id, name)) for name in names}
+    assert set(points.values()) == {1}
+    assert record(project, cell) == run_id
+    after = run_of(project, run_id)
+    assert {name: len(client.get_metric_history(run_id, name)) for name in names} == points
+    assert sorted(after.data.metrics) == names
+    assert after.data.tags == before.data.tags
+    assert len(client.search_logged_models([before.info.experiment_id])) == 1
+
+
+def test_a_recording_that_was_killed_halfway_is_completed(project: Project) -> None:
+    """All but the closing tag was written: what is there is not written again."""
+    cell = compute(project, "demo.s0")
+    run_id = record(project, cell)
+    client = project.tracking.client
+    for stage in STAGES:
+        client.delete_tag(run_id, f"sumi.recorded.{stage}")
+    record(project, cell)
+    run = run_of(project, run_id)
+    assert {len(client.get_metric_history(run_id, name)) for name in run.data.metrics} == {1}
+    assert len(run.inputs.dataset_inputs) == 2
+    assert len(client.search_logged_models([run.info.experiment_id])) == 1
+    assert all(f"sumi.recorded.{stage}" in run.data.tags for stage in STAGES)
+
+
+def test_a_failed_run_says_why_until_it_ends_well(project: Project) -> None:
+    cell, tracking = cell_of(project, "demo.s0"), project.tracking
+    run_id = tracking.open_cell(cell)
+
+    def fail() -> None:
+        with tracked_failure(tracking, run_id):
+            raise ValueError("diverged at step 3")
+
+    with pytest.raises(ValueError, match="diverged"):
+        fail()
+    failed = run_of(project, run_id)
+    assert (failed.info.status, failed.data.tags["sumi.error"]) == ("FAILED", "ValueError: diverged at step 3")
+    assert not tracking.is_complete(cell)
+
+    assert tracking.open_cell(cell) == run_id
+    assert run_of(project, run_id).info.status == "RUNNING"
+    compute(project, "demo.s0")
+    record(project, cell)
+    healed = run_of(project, run_id)
+    assert healed.info.status == "FINISHED"
+    assert "sumi.error" not in healed.data.tags
+
+
+def test_interruptions_are_failures_too_and_no_tracking_is_fine(project: Project) -> None:
+    run_id = project.tracking.open_cell(cell_of(project, "demo.s0"))
+
+    def interrupt(tracking: Tracking | None) -> None:
+        with tracked_failure(tracking, run_id):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(None)
+    assert run_of(project, run_id).info.status == "RUNNING"
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(project.tracking)
+    assert run_of(project, run_id).info.status == "FAILED"
+
+
+def test_a_report_hangs_on_the_sweeps_run_once(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.md").write_text("# demo")
+    report = Artifact("ablation_report", "0" * 16, tmp_path / "report", {"summary": {}})
+    tracking = project.tracking
+    run_id = tracking.record_report("demo", report)
+    assert run_id == tracking.open_sweep("demo") == tracking.record_report("demo", report)
+    assert [file.path for file in tracking.client.list_artifacts(run_id, "report")] == ["report/report.md"]
+    assert run_of(project, run_id).data.tags["sumi.recorded.ablation_report"] == "0" * 16
+
+
+def test_an_experiment_deleted_in_the_ui_comes_back(project: Project) -> None:
+    tracking = project.tracking
+    made = tracking.experiment_id("demo")
+    tracking.client.delete_experiment(made)
+    assert tracking.experiment_id("demo") == made
+    assert tracking.client.get_experiment(made).lifecycle_stage == "active"
+
+
+def test_a_run_deleted_in_the_ui_is_made_anew(project: Project) -> None:
+    tracking, cell = project.tracking, cell_of(project, "demo.s0")
+    first = tracking.open_cell(cell)
+    tracking.client.delete_run(first)
+    assert tracking.find_cell(cell) is None
+    assert tracking.open_cell(cell) != first
+
+
+def _open_a_cell(root: Path, told: SimpleQueue[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        fake_stages(patch)
+        patch.chdir(root)
+        project = Project(root)
+        told.put(project.tracking.open_cell(cell_of(project, "demo.s0")))
+
+
+def test_a_fresh_database_that_four_processes_touch_at_once_is_sound_and_holds_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the lock the four would create the same tables, and break the database for good."""
+    project = fake_project(tmp_path / "project", monkeypatch)
+    processes = multiprocessing.get_context("forkserver")
+    slow_to_import = [
+        "mlflow.store.tracking.sqlalchemy_store",
+        "sumi_core.corruption.uniform",
+        "sumi_core.objectives.nelbo",
+    ]
+    processes.set_forkserver_preload([__name__, *slow_to_import])  # once for the four
+    told = processes.SimpleQueue()
+    started = [processes.Process(target=_open_a_cell, args=(project.root, told)) for _ in range(4)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0, 0, 0]
+    (run_id,) = {told.get() for _ in started}
+    assert [run.info.run_id for run in project.tracking.cell_runs(["demo"])] == [run_id]
+    compute(project, "demo.s0")
+    assert record(project, cell_of(project, "demo.s0")) == run_id
+
+
+def test_flatten() -> None:
+    assert dict(flatten({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None})) == {"a.b": 1, "a.c.d": [1, 2], "e": None}
