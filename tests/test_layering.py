@@ -1,0 +1,120 @@
+"""What may import what: the science knows nothing of the orchestrator, and light things stay light."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sumi_core.corruption import PROCESSES, SCHEDULES
+from sumi_core.data import SOURCES, TOKENIZERS
+from sumi_core.evaluation import METRICS
+from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.objectives import OBJECTIVES
+from sumi_core.registry import Registry
+from sumi_core.sampling import SAMPLERS
+
+ROOT = Path(__file__).parents[1]
+REGISTRIES: list[Registry[Any]] = [
+    PROCESSES,
+    SCHEDULES,
+    SOURCES,
+    TOKENIZERS,
+    METRICS,
+    ATTENTION_PATTERNS,
+    OBJECTIVES,
+    SAMPLERS,
+]
+HEAVY = ("lightning", "mlflow", "transformers", "datasets", "matplotlib", "dagster")
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def modules(package: str) -> list[str]:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sources(package)]
+    return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module a file imports, at the top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            yield str(node.module)
+
+
+def loaded_after(*imports: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after some imports."""
+    code = f"import sys, json, importlib\nfor n in {list(imports)!r}: importlib.import_module(n)\n"
+    code += "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("sumi_core", ("dagster", "dagster_pipes", "assets", "pipelines", "tests")),
+        ("assets", ("pipelines", "tests")),
+        ("pipelines", ("tests",)),
+    ],
+)
+def test_no_file_imports_what_stands_above_it(package: str, forbidden: tuple[str, ...]) -> None:
+    found = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(package)
+        for name in imported(path)
+        if name.partition(".")[0] in forbidden
+    }
+    assert found == set()
+
+
+def test_importing_all_of_the_science_loads_nothing_of_the_orchestrator() -> None:
+    loaded = loaded_after(*modules("sumi_core"))
+    assert "torch" in loaded
+    assert not loaded & {"dagster", "dagster_pipes", "assets", "pipelines"}
+
+
+def test_what_every_command_imports_stays_light() -> None:
+    loaded = loaded_after("sumi_core.config", "sumi_core.sweeps", "sumi_core.stages", "sumi_core.project")
+    assert not loaded & {*HEAVY, "torch"}
+
+
+def all_parts() -> list[tuple[Registry[Any], str]]:
+    return [(registry, name) for registry in REGISTRIES for name in registry.names()]
+
+
+@pytest.mark.parametrize(("registry", "name"), all_parts(), ids=[f"{r.kind}: {n}" for r, n in all_parts()])
+def test_every_registered_part_can_be_imported_and_says_what_it_is(registry: Registry[Any], name: str) -> None:
+    part = registry.get(name)
+    assert isinstance(part, type)
+    assert part.__doc__
+    assert dataclasses.is_dataclass(registry.options(name))
+
+
+def test_registries_are_in_order_and_no_part_has_two_names() -> None:
+    for registry in REGISTRIES:
+        entries = registry._entries
+        assert list(entries) == sorted(entries)
+        assert len(set(entries.values())) == len(entries)
+
+
+def test_files_stay_small_enough_to_read_in_one_sitting() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for package in ("sumi_core", "assets", "pipelines")
+        for path in sources(package)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert long == {}
