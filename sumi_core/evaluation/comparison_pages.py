@@ -118,7 +118,7 @@ def report_markdown(comparison: Comparison, plots: Sequence[Path]) -> str:
         parts += [f"### {key}, first sample at {steps} steps", fenced(shown)]
     metrics = dict.fromkeys(m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics)
     notes = [*footnotes([METRICS.build(m, {}).definition for m in metrics]), *_NOTES]
-    parts += ["## What the figures mean", *(f"* {note}" for note in notes)]
+    parts += ["## What the figures mean", "\n".join(f"* {note}" for note in notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

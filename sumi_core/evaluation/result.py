@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sumi_core.evaluation.likelihood import LikelihoodSummary
 from sumi_core.evaluation.rendering import excerpt, fenced, markdown_table, with_error
 from sumi_core.evaluation.yardsticks import DEFINITIONS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sumi_core.evaluation.likelihood import LikelihoodSummary
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def report_markdown(key: str, result: Result) -> str:
     ]
     for steps, texts in result.sample_texts.items():
         parts += [f"### {steps} steps", *(fenced(text) for text in texts[:3])]
-    parts += ["## What the figures mean", *(f"* {line}" for line in footnotes(result.definitions))]
+    parts += ["## What the figures mean", "\n".join(f"* {line}" for line in footnotes(result.definitions))]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

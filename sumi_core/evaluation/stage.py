@@ -26,7 +26,7 @@ from sumi_core.evaluation.likelihood import SequenceLikelihoods, evaluate_likeli
 from sumi_core.evaluation.metrics import Reference, SampleMetric, SampleSet
 from sumi_core.evaluation.result import Result, report_markdown
 from sumi_core.evaluation.samples import Drawn, draw_samples, evenly, sample_set, sequence_bytes, shown_text
-from sumi_core.evaluation.yardsticks import compute_yardsticks, training_bytes
+from sumi_core.evaluation.yardsticks import END_OF_TEXT, compute_yardsticks, training_bytes
 
 if TYPE_CHECKING:
     from sumi_core.stages import StageContext
@@ -36,6 +36,7 @@ MAX_TRAIN_TOKENS = 32 << 20  # tokens that token frequencies are counted on
 
 def build_evaluation(context: StageContext) -> dict[str, Any]:
     """Measure an exported model; see the module for what is written. Returns the summary."""
+    from sumi_core.data.corpus import read_texts
     from sumi_core.data.shards import TokenShards
     from sumi_core.export import load_exported
     from sumi_core.parts import build_parts
@@ -62,11 +63,19 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
     tokens = [np.asarray(validation[i], dtype=np.int64) for i in range(len(measured.bytes))]
     texts = [sequence_bytes(ids, tokenizer) for ids in tokens]
     context.progress(0, 1, "yardsticks", "coding the validation text with compressors")
-    corpus = context.inputs["corpus"].folder / "train.parquet"
+
+    def train_texts() -> Iterator[str]:
+        return (document.text for document in read_texts(context.inputs["corpus"].folder, "train"))
+
+    coded = sum(len(text) - text.count(END_OF_TEXT) for text in texts)
+    if coded != measured.bytes.sum():
+        context.log(
+            f"the tokenizer cuts characters: yardsticks code {coded} bytes, the sequences cover {measured.bytes.sum()}"
+        )
     yardsticks = compute_yardsticks(
-        training_bytes(_texts(corpus)),
+        training_bytes(train_texts()),
         b"".join(texts),
-        int(measured.bytes.sum()),
+        coded,
         {
             "train": token_counts((train[i] for i in range(len(train))), tokenizer.vocab_size),
             "validation": token_counts(tokens, tokenizer.vocab_size),
@@ -76,7 +85,7 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
     metrics = [METRICS.build(name, {}) for name in config.metrics]
     sets = {f"steps_{d.steps}": sample_set(list(d.tokens), tokenizer) for d in drawn}
     sets["validation"] = sample_set(evenly(tokens, config.samples), tokenizer)
-    described = describe(metrics, sets, Reference(lambda: _texts(corpus)))
+    described = describe(metrics, sets, Reference(train_texts))
     result = Result(
         labels={
             "objective": experiment.objective["name"],
@@ -153,15 +162,6 @@ def write_result(
     if not quality.empty:
         plot_quality_against_steps(quality, folder / "plots" / "sample_quality.png", f"{key}: samples")
     (folder / "report.md").write_text(report_markdown(key, result), encoding="utf-8")
-
-
-def _texts(parquet: Path) -> Iterator[str]:
-    """The ``text`` column of a corpus split, in batches, so that memory does not grow with the corpus."""
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(parquet) as file:
-        for batch in file.iter_batches(batch_size=256, columns=["text"]):
-            yield from batch.column(0).to_pylist()
 
 
 def _digest(data: bytes) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -227,3 +229,10 @@ def test_figures_are_flat_numbers_without_nan():
     table = found.table()
     row = table[(table["name"] == "distinct_1") & (table["steps"] == 8)].iloc[0]
     assert (row["group"], row["stderr"]) == ("samples", 0.02)
+
+
+def test_reports_are_made_without_heavy_imports():
+    """The command line prints reports: it should not wait for torch."""
+    code = "import sumi_core.evaluation.report, sys; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
