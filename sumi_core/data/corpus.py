@@ -7,6 +7,7 @@ document never changes sides when others are added, and equal texts are always o
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation")
 _GROUP_CHARACTERS = 8 << 20  # characters held before a row group is written
+_SHOWN_DOCUMENTS = 2  # of each split, in the report
 
 
 def build_corpus(context: StageContext) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def build_corpus(context: StageContext) -> dict[str, Any]:
     config = context.experiment.corpus
     options = {key: value for key, value in config.source.items() if key != "name"}
     source = SOURCES.build(config.source["name"], options)
-    seen: set[bytes] = set()
+    seen: set[bytes] = set()  # about 100 bytes of memory a document: the one thing here that grows with the corpus
     documents: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     duplicates = 0
@@ -38,10 +40,11 @@ def build_corpus(context: StageContext) -> dict[str, Any]:
     try:
         for document in source.documents():
             digest = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
-            if config.deduplicate and digest in seen:
-                duplicates += 1
-                continue
-            seen.add(digest)
+            if config.deduplicate:
+                if digest in seen:
+                    duplicates += 1
+                    continue
+                seen.add(digest)
             split = "validation" if _fraction(digest) < config.validation_fraction else "train"
             writers[split].add(document)
             documents[split] += 1
@@ -54,10 +57,12 @@ def build_corpus(context: StageContext) -> dict[str, Any]:
     for split in SPLITS:
         if not documents[split]:
             raise SourceError(
-                f"corpus: all {sum(documents.values())} documents fell on one side and {split} is empty; "
-                "split the text into more documents or change corpus.validation_fraction"
+                f"corpus.validation_fraction: {config.validation_fraction:g} of {sum(documents.values())} documents "
+                f"leaves the {split} split empty; change the fraction or give more documents"
             )
-    return {
+    for reason in source.skipped:
+        context.log(f"skipped {source.skipped[reason]} × {source.describe(reason)}")
+    summary = {
         "source": config.source["name"],
         "licence": source.licence,
         "documents": sum(documents.values()),
@@ -65,7 +70,30 @@ def build_corpus(context: StageContext) -> dict[str, Any]:
         **{f"{split}_bytes": sizes[split] for split in SPLITS},
         "duplicates": duplicates,
         "skipped": dict(source.skipped),
+        "first_skipped": dict(source.first_skipped),
     }
+    (context.folder / "report.md").write_text(_report(summary, context.folder), encoding="utf-8")
+    return summary
+
+
+def _report(summary: dict[str, Any], folder: Path) -> str:
+    """The figures, what was skipped and where, and how the first documents begin."""
+    lines = [f"# Corpus {summary['source']}", "", f"Licence: {summary['licence']}", ""]
+    lines += ["| split | documents | UTF-8 bytes |", "|---|---:|---:|"]
+    lines += [f"| {s} | {summary[f'{s}_documents']:,} | {summary[f'{s}_bytes']:,} |" for s in SPLITS]
+    lines += ["", f"Exact duplicates left out: {summary['duplicates']:,}."]
+    lines += [
+        f"Skipped: {n:,} × {why} (first: {summary['first_skipped'][why]})." for why, n in summary["skipped"].items()
+    ]
+    for split in SPLITS:
+        for document in itertools.islice(read_texts(folder, split), _SHOWN_DOCUMENTS):
+            lines += [
+                "",
+                f"## {split}: {document.id}",
+                "",
+                *("    " + line for line in document.text[:400].splitlines()),
+            ]
+    return "\n".join(lines) + "\n"
 
 
 def read_texts(folder: Path, split: str) -> Iterator[Document]:

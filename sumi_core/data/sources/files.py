@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import gzip
 import json
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sumi_core.data.sources import Document, Source, SourceError, project_path
-from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.data.sources import Document, Source, SourceError, digests, local_files
 from sumi_core.registry import nearest
 
 
 class LocalFiles(Source):
-    """Files named by paths and globs, in sorted order."""
+    """Files named by paths and globs, in the order of their names."""
 
     @dataclass
     class Options:
@@ -35,61 +34,40 @@ class LocalFiles(Source):
         self.licence = options.licence
 
     @abstractmethod
-    def read(self, path: Path, name: str) -> Iterator[Document]:
+    def read_file(self, name: str, path: Path) -> Iterator[Document]:
         """The documents of one file; ``name`` begins their ids."""
 
-    def documents(self) -> Iterator[Document]:
-        """File by file. Raises SourceError for a missing file, or when nothing could be read at all."""
-        found = 0
-        for path, name in self.files():
-            for document in self.read(path, name):
-                if not document.text.strip():
-                    self.skipped["empty document"] += 1
-                    continue
-                found += 1
-                yield document
-        if not found:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
-            raise SourceError(
-                f"corpus.source.paths: no document in {', '.join(self.options.paths)} ({reasons or 'no rows'})"
-            )
+    def read(self) -> Iterator[Document]:
+        """File by file. Raises SourceError for a file that is missing or not of its kind."""
+        for name, path in self._files():
+            yield from self.read_file(name, path)
 
     def identity(self) -> dict[str, Any]:
-        """Names and digests of the files."""
-        return {"files": {name: file_sha256(path) for path, name in self.files()}}
+        """Names, sizes and digests of the files."""
+        return {"files": digests(self._files())}
 
-    def files(self) -> list[tuple[Path, str]]:
-        """Every file once, with the name by which its documents are known."""
-        found: dict[Path, str] = {}
-        for pattern in self.options.paths:
-            matches = sorted(glob.glob(str(project_path(pattern)), recursive=True))
-            paths = [Path(match) for match in matches if Path(match).is_file()]
-            if not paths:
-                raise SourceError(
-                    f"corpus.source.paths: no file matches '{pattern}'; paths start at the project's folder"
-                )
-            found.update((path, _name(path)) for path in paths)
-        return sorted(found.items(), key=lambda item: (item[1], item[0]))
-
-
-def _name(path: Path) -> str:
-    root = project_path(".")
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    def _files(self) -> list[tuple[str, Path]]:
+        return local_files(self.options.paths, "corpus.source.paths")
 
 
 class TextFiles(LocalFiles):
-    """One document a file. A file that is not UTF-8 is skipped and counted."""
+    """One document a file, byte for byte but for a byte order mark. A file that is not UTF-8 is skipped and counted."""
 
-    def read(self, path: Path, name: str) -> Iterator[Document]:
+    def read_file(self, name: str, path: Path) -> Iterator[Document]:
         """The whole file."""
         try:
-            yield Document(name, path.read_bytes().decode("utf-8"))
+            text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError:
-            self.skipped["not UTF-8"] += 1
+            self.skip("not UTF-8", name)
+            return
+        yield Document(name, text)
 
 
 class Jsonl(LocalFiles):
-    """One document a line, its text under ``column``. Lines that are no JSON object, or lack text, are counted."""
+    """One document a line, its text under ``column``. Lines that are no JSON object, or lack text, are counted.
+
+    Files that end in ``.gz`` are unpacked on the way.
+    """
 
     @dataclass
     class Options(LocalFiles.Options):
@@ -97,37 +75,42 @@ class Jsonl(LocalFiles):
 
         column: str = "text"
 
-    def read(self, path: Path, name: str) -> Iterator[Document]:
-        """Line by line."""
-        known: set[str] = set()
+    def read_file(self, name: str, path: Path) -> Iterator[Document]:
+        """Line by line. Raises SourceError when no line has the column at all."""
+        keys: set[str] = set()
         read = 0
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
+                row = self._row(line, f"{name} line {number}")
+                if row is None:
                     continue
-                try:
-                    row = json.loads(line.decode("utf-8"))
-                except UnicodeDecodeError:
-                    self.skipped["not UTF-8"] += 1
-                    continue
-                except json.JSONDecodeError:
-                    self.skipped["not JSON"] += 1
-                    continue
-                if not isinstance(row, dict):
-                    self.skipped["not a JSON object"] += 1
-                    continue
-                known.update(row)
                 text = row.get(self.options.column)
-                if not isinstance(text, str):
-                    self.skipped[f"no text in column '{self.options.column}'"] += 1
-                    continue
-                read += 1
-                yield Document(f"{name}:{number}", text)
-        if not read and known and self.options.column not in known:
+                if isinstance(text, str):
+                    read += 1
+                    yield Document(f"{name}:{number}", text)
+                else:
+                    keys.update(row)
+                    self.skip(f"no text in column '{self.options.column}'", f"{name} line {number}")
+        if not read and keys and self.options.column not in keys:
             raise SourceError(
-                f"{path}: corpus.source.column: no row has '{self.options.column}'; "
-                f"{nearest(self.options.column, known)}"
+                f"corpus.source.column: no line of {name} has '{self.options.column}'; "
+                f"{nearest(self.options.column, keys)}"
             )
+
+    def _row(self, line: bytes, where: str) -> dict[str, Any] | None:
+        if not line.strip():
+            return None
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            self.skip("not UTF-8", where)
+        except json.JSONDecodeError:
+            self.skip("not JSON", where)
+        else:
+            if isinstance(row, dict):
+                return row
+            self.skip("not a JSON object", where)
+        return None
 
 
 class Parquet(LocalFiles):
@@ -139,34 +122,36 @@ class Parquet(LocalFiles):
 
         column: str = "text"
 
-    def read(self, path: Path, name: str) -> Iterator[Document]:
-        """Row group by row group, in bounded memory."""
+    def read_file(self, name: str, path: Path) -> Iterator[Document]:
+        """Batch by batch, in bounded memory. Raises SourceError for a damaged file or a column that is none."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        column = self.options.column
+        column, number = self.options.column, 0
         try:
-            file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError):
+            with pq.ParquetFile(path) as file:
+                self._check_column(name, file.schema_arrow)
+                for batch in file.iter_batches(batch_size=512, columns=[column]):
+                    for text in batch.column(0).to_pylist():
+                        number += 1
+                        if text is None:
+                            self.skip(f"no text in column '{column}'", f"{name} row {number}")
+                        else:
+                            yield Document(f"{name}:{number}", text)
+        except (pa.ArrowException, OSError):
             raise SourceError(
-                f"{path} is not a Parquet file, or is damaged; take it out of corpus.source.paths"
+                f"corpus.source.paths: {name} is not a Parquet file, or is damaged; leave it out or copy it again"
             ) from None
-        with file:
-            schema = file.schema_arrow
-            if column not in schema.names:
-                raise SourceError(
-                    f"{path}: corpus.source.column: no column is called '{column}'; {nearest(column, schema.names)}"
-                )
-            kind = schema.field(column).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise SourceError(
-                    f"{path}: corpus.source.column: '{column}' holds {kind}, not text; choose a text column"
-                )
-            number = 0
-            for batch in file.iter_batches(batch_size=512, columns=[column]):
-                for text in batch.column(0).to_pylist():
-                    number += 1
-                    if text is None:
-                        self.skipped[f"no text in column '{column}'"] += 1
-                        continue
-                    yield Document(f"{name}:{number}", text)
+
+    def _check_column(self, name: str, schema: Any) -> None:
+        import pyarrow as pa
+
+        column = self.options.column
+        if column not in schema.names:
+            raise SourceError(f"corpus.source.column: {name} has no column '{column}'; {nearest(column, schema.names)}")
+        kind = schema.field(column).type
+        stored = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)):
+            raise SourceError(
+                f"corpus.source.column: '{column}' of {name} holds {kind}, not text; choose a text column"
+            )

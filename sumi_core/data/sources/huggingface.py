@@ -1,4 +1,4 @@
-"""Anything the ``datasets`` library opens: a name on the Hub, or a builder (json, parquet, text …) on local files."""
+"""Anything the ``datasets`` library opens: a name on the Hub, a local folder, or a builder (json …) on files."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sumi_core.data.sources import Document, Source, SourceError, project_path
-from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.data.sources import Document, Source, SourceError, digests, local_files, project_path
 from sumi_core.registry import nearest
 
 
 class HuggingFace(Source):
-    """A split of a dataset. Code that a dataset brings along is never run."""
+    """A split of a dataset, a document a row. Code that a dataset brings along is never run."""
 
     @dataclass
     class Options:
-        """path: a name on the Hub, a local folder, or a builder's name with ``data_files``. revision: a commit or tag
-        of the Hub; without it two runs may see different data, and the fingerprint cannot tell."""
+        """path: a name on the Hub, a local folder (of data files, or written by ``save_to_disk``), or a builder's name
+        with ``data_files``, which are paths and globs. revision: commit, tag or branch of the Hub; a branch moves, and
+        then the fingerprint cannot tell. streaming: read without a copy in the cache of ``datasets``."""
 
         path: str = ""
         config: str | None = None
@@ -30,62 +30,69 @@ class HuggingFace(Source):
         licence: str = "unknown"
 
         def check(self) -> None:
-            """A path is needed."""
+            """A path is needed, and of the Hub's a revision, since it is all that identifies the data."""
             if not self.path:
                 raise ValueError("path is empty; write a dataset's name, a folder, or a builder with data_files")
+            if not (self.data_files or self.revision or project_path(self.path).is_dir()):
+                raise ValueError(
+                    f"path '{self.path}' is no local folder; for a dataset of the Hub write its revision too (a commit)"
+                )
 
     def __init__(self, options: Any) -> None:
         super().__init__(options)
         self.licence = options.licence
 
-    def documents(self) -> Iterator[Document]:
-        """Rows in the dataset's order. Raises SourceError when it cannot be opened, or lacks the column."""
-        dataset, column = self._open(), self.options.column
-        names = dataset.column_names
-        if names is not None and column not in names:
-            raise SourceError(
-                f"corpus.source.column: {self.options.path} has no column '{column}'; {nearest(column, names)}"
-            )
-        found = 0
-        for number, row in enumerate(dataset):
-            text = row.get(column)
-            if not isinstance(text, str) or not text.strip():
-                self.skipped[f"no text in column '{column}'"] += 1
-                continue
-            found += 1
-            yield Document(f"{self.options.split}:{number}", text)
-        if not found:
-            raise SourceError(f"corpus.source: no row of {self.options.path} has text in column '{column}'")
+    def read(self) -> Iterator[Document]:
+        """Rows in the dataset's order. Raises SourceError when it cannot be opened or read, or lacks the column."""
+        from datasets.exceptions import DatasetsError
+
+        column, split = self.options.column, self.options.split
+        try:
+            for number, row in enumerate(self._open()):
+                if column not in row:
+                    raise SourceError(
+                        f"corpus.source.column: '{self.options.path}' has no column '{column}'; {nearest(column, row)}"
+                    )
+                if isinstance(row[column], str):
+                    yield Document(f"{split}:{number}", row[column])
+                else:
+                    self.skip(f"no text in column '{column}'", f"{split} row {number}")
+        except SourceError:
+            raise
+        except (DatasetsError, ValueError, OSError, RuntimeError) as error:  # names, splits, rows and the network
+            problem = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
+            raise SourceError(f"corpus.source.path: cannot read the dataset '{self.options.path}': {problem}") from None
 
     def identity(self) -> dict[str, Any]:
         """The revision, and digests of whatever of it lies on this machine."""
-        return {"revision": self.options.revision, "files": {name: file_sha256(path) for name, path in self._local()}}
+        return {"revision": self.options.revision, "files": digests(self._local())}
 
     def _open(self) -> Any:
         import datasets
 
-        options = self.options
-        local = project_path(options.path)
-        files = [str(project_path(file)) for file in options.data_files] or None
-        for file in files or []:
-            if not Path(file).is_file():
-                raise SourceError(f"corpus.source.data_files: there is no file {file}")
-        try:
-            return datasets.load_dataset(
-                str(local) if local.is_dir() else options.path,
-                options.config,
-                data_files=files,
-                split=options.split,
-                revision=options.revision,
-                streaming=options.streaming,
-            )
-        except (ValueError, OSError, RuntimeError) as error:  # what datasets raises for names, splits and the network
-            reason = str(error).splitlines()[0]
-            raise SourceError(f"corpus.source.path: cannot open the dataset '{options.path}': {reason}") from None
+        options, folder = self.options, project_path(self.options.path)
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():  # of save_to_disk
+            saved = datasets.load_from_disk(str(folder))
+            if not isinstance(saved, datasets.DatasetDict):
+                return saved
+            if options.split not in saved:
+                raise SourceError(
+                    f"corpus.source.split: '{options.path}' has no split '{options.split}'; "
+                    f"{nearest(options.split, saved)}"
+                )
+            return saved[options.split]
+        return datasets.load_dataset(
+            str(folder) if folder.is_dir() else options.path,
+            options.config,
+            data_files=[str(path) for _, path in self._local()] if options.data_files else None,
+            split=options.split,
+            revision=options.revision,
+            streaming=options.streaming,
+        )
 
     def _local(self) -> list[tuple[str, Path]]:
+        if self.options.data_files:
+            return local_files(self.options.data_files, "corpus.source.data_files")
         folder = project_path(self.options.path)
-        paths = [project_path(file) for file in self.options.data_files]
-        if folder.is_dir():
-            paths += sorted(path for path in folder.rglob("*") if path.is_file())
-        return [(path.name, path) for path in paths if path.is_file()]
+        files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+        return [(path.relative_to(folder).as_posix(), path) for path in files]

@@ -14,7 +14,9 @@ class Mixture(Source):
     """Documents of every part, thinned so that the parts' UTF-8 bytes stand in the ratio of their weights.
 
     As much as possible is kept without repeating anything: the scarcest part (bytes / weight smallest) whole, of the
-    others a share, chosen document by document by a hash of the text, so the choice does not depend on order.
+    others a share, chosen document by document by a hash of the text, so the choice does not depend on order, on the
+    seed or on the split. Weights hold in expectation, before the corpus drops duplicates; of parts with few documents
+    the shares are rough.
     """
 
     @dataclass
@@ -26,7 +28,7 @@ class Mixture(Source):
         def check(self) -> None:
             """At least two parts, each a valid source with a positive weight; their options are written out."""
             from sumi_core.data import SOURCES
-            from sumi_core.typed import component
+            from sumi_core.typed import ConfigError, component
 
             if len(self.parts) < 2:
                 raise ValueError("parts needs at least two sources, each written {source: …, weight: …}")
@@ -37,7 +39,10 @@ class Mixture(Source):
                 weight = part.get("weight", 1.0)
                 if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
                     raise ValueError(f"parts[{number}].weight must be a number above 0, got {weight!r}")
-                source = component(SOURCES, part["source"], "corpus.source", f"parts[{number}].source")
+                try:
+                    source = component(SOURCES, part["source"], "", f"parts[{number}].source")
+                except ConfigError as error:
+                    raise ValueError(f"{error.key}: {error.problem}") from None
                 checked.append({"source": source, "weight": float(weight)})
             self.parts = checked
 
@@ -52,19 +57,20 @@ class Mixture(Source):
             self.sources.append((f"{number}-{name}", SOURCES.build(name, kind), part["weight"]))
         self.licence = " and ".join(dict.fromkeys(source.licence for _, source, _ in self.sources))
 
-    def documents(self) -> Iterator[Document]:
-        """Part by part; ids begin with the part's number and name."""
+    def read(self) -> Iterator[Document]:
+        """Part by part, each read twice: to measure it, and to choose. Ids begin with the part's number and name."""
         sizes = [sum(len(d.text.encode()) for d in source.documents()) for _, source, _ in self.sources]
         scale = min(size / weight for size, (_, _, weight) in zip(sizes, self.sources, strict=True))
         for size, (name, source, weight) in zip(sizes, self.sources, strict=True):
-            source.skipped.clear()  # counted once, not in the measuring pass too
             kept = weight * scale / size
             for document in source.documents():
                 if _place(document.text) < kept:
                     yield Document(f"{name}/{document.id}", document.text)
                 else:
-                    self.skipped[f"thinned out of {name}"] += 1
-            self.skipped.update({f"{name}: {reason}": count for reason, count in source.skipped.items()})
+                    self.skip(f"{name}: thinned out to keep the weights", document.id)
+            for reason, count in source.skipped.items():
+                self.skipped[f"{name}: {reason}"] += count
+                self.first_skipped.setdefault(f"{name}: {reason}", source.first_skipped[reason])
 
     def identity(self) -> dict[str, Any]:
         """That of every part."""

@@ -1,0 +1,112 @@
+"""The datasets library as a source, on local files: no hub can be reached from a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sumi_core.config import ConfigError, resolve
+from sumi_core.data import SOURCES
+from sumi_core.data.sources import Document, Source, SourceError
+
+datasets = pytest.importorskip("datasets")
+
+
+def source(**options: Any) -> Source:
+    return SOURCES.build("huggingface", options)
+
+
+def complaint(**options: Any) -> str:
+    with pytest.raises(SourceError) as caught:
+        list(source(**options).documents())
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def rows(project: Path) -> Path:
+    path = project / "rows.jsonl"
+    path.write_text("".join(json.dumps({"body": f"文 {n}", "n": n}) + "\n" for n in range(5)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_builder_on_local_files(rows: Path, streaming: bool) -> None:
+    made = source(path="json", data_files=["*.jsonl"], column="body", streaming=streaming)
+    assert list(made.documents()) == [Document(f"train:{n}", f"文 {n}") for n in range(5)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_local_folder_with_splits(project: Path, streaming: bool) -> None:
+    folder = project / "set"
+    folder.mkdir()
+    (folder / "train.txt").write_text("one\ntwo\n")
+    (folder / "test.txt").write_text("three\n")
+    made = source(path="set", split="test", streaming=streaming)
+    assert list(made.documents()) == [Document("test:0", "three")]
+    assert [d.text for d in source(path="set", split="train[:1]").documents()] == ["one"]
+
+
+def test_a_folder_of_save_to_disk(project: Path) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["one", None, "two"]})
+    rows.save_to_disk(project / "saved")
+    datasets.DatasetDict({"train": rows}).save_to_disk(project / "splits")
+    made = source(path="saved")
+    assert [d.text for d in made.documents()] == ["one", "two"]
+    assert made.skipped == {"no text in column 'text'": 1}
+    assert [d.text for d in source(path="splits").documents()] == ["one", "two"]
+    assert complaint(path="splits", split="trian") == (
+        "corpus.source.split: 'splits' has no split 'trian'; did you mean 'train'?"
+    )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_mistakes(rows: Path, streaming: bool) -> None:
+    common = {"path": "json", "data_files": [rows.name], "streaming": streaming}
+    assert complaint(**common, column="bdy") == (
+        "corpus.source.column: 'json' has no column 'bdy'; did you mean 'body'?"
+    )
+    assert complaint(**common, column="n").startswith(
+        "corpus.source: no document is left to read (skipped: 5 × no text in column 'n' (first: train row 0))"
+    )
+    assert complaint(**common, split="test").startswith("corpus.source.path: cannot read the dataset 'json': ")
+    assert complaint(path="json", data_files=["gone.jsonl"], streaming=streaming) == (
+        "corpus.source.data_files: there is no file 'gone.jsonl'; relative paths start at the project's folder"
+    )
+    rows.write_text('{"body": "x"}\n{broken\n')
+    assert complaint(**common, column="body").startswith(
+        "corpus.source.path: cannot read the dataset 'json': JSON parse error"
+    )
+    assert complaint(path="no/where", revision="main", streaming=streaming).startswith(
+        "corpus.source.path: cannot read the dataset 'no/where': Couldn't reach 'no/where' on the Hub"
+    )
+
+
+def test_identity_is_the_revision_and_what_lies_here(project: Path, rows: Path) -> None:
+    identity = source(path="no/where", revision="0123abc").identity()
+    assert identity == {"revision": "0123abc", "files": []}
+    here = source(path="json", data_files=[rows.name]).identity()
+    rows.write_text('{"body": "x"}\n')
+    assert source(path="json", data_files=[rows.name]).identity() != here
+    (project / "set" / "sub").mkdir(parents=True)
+    (project / "set" / "sub" / "a.txt").write_text("x")
+    assert [file["name"] for file in source(path="set").identity()["files"]] == ["sub/a.txt"]
+
+
+def test_a_dataset_of_the_hub_needs_its_revision(project: Path) -> None:
+    config = {"corpus": {"source": {"name": "huggingface", "path": "no/where"}}}
+    with pytest.raises(ConfigError) as caught:
+        resolve(config, "test.yaml")
+    assert str(caught.value) == (
+        "test.yaml: corpus.source: path 'no/where' is no local folder; for a dataset of the Hub write its revision "
+        "too (a commit)"
+    )
+    config["corpus"]["source"]["revision"] = "main"
+    assert resolve(config, "test.yaml").corpus.source["revision"] == "main"

@@ -1,0 +1,236 @@
+"""Local files as sources: what is read, what is skipped and counted, and the sentence for each mistake."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sumi_core.data import SOURCES
+from sumi_core.data.sources import Document, Source, SourceError
+
+
+def source(name: str, **options: Any) -> Source:
+    return SOURCES.build(name, options)
+
+
+def documents(name: str, **options: Any) -> list[Document]:
+    return list(source(name, **options).documents())
+
+
+def complaint(name: str, **options: Any) -> str:
+    with pytest.raises(SourceError) as caught:
+        documents(name, **options)
+    return str(caught.value)
+
+
+def lines(path: Path, *rows: Any) -> None:
+    path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_file_is_a_document_byte_for_byte(project: Path) -> None:
+    (project / "a.txt").write_bytes("zwei\r\nZeilen 🙂\n".encode())
+    (project / "b.txt").write_bytes(b"\xef\xbb\xbfmarked")
+    assert documents("text", paths=["b.txt", "a.txt"]) == [
+        Document("a.txt", "zwei\r\nZeilen 🙂\n"),
+        Document("b.txt", "marked"),
+    ]
+
+
+def test_globs_find_each_file_once_in_the_order_of_names(project: Path) -> None:
+    for name in ("deep/er/c.txt", "deep/a.txt", "b.txt", "b.md"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(name)
+    found = documents("text", paths=["**/*.txt", "b.txt", "deep/*.txt"])
+    assert [d.id for d in found] == ["b.txt", "deep/a.txt", "deep/er/c.txt"]
+
+
+def test_a_file_name_with_brackets_is_no_glob(project: Path) -> None:
+    (project / "notes[1].txt").write_text("one")
+    assert [d.id for d in documents("text", paths=["notes[1].txt"])] == ["notes[1].txt"]
+
+
+def test_files_outside_of_the_project_have_names_that_do_not_tell_where_it_lies(project: Path, tmp_path: Path) -> None:
+    def build(place: Path) -> Source:
+        for name in ("x/same.txt", "y/same.txt"):
+            (place / name).parent.mkdir(parents=True)
+            (place / name).write_text(name)
+        return source("text", paths=[str(place / "*" / "same.txt")])
+
+    one, other = build(tmp_path / "one"), build(tmp_path / "two" / "deeper")
+    assert [d.id for d in one.documents()] == ["x/same.txt", "y/same.txt"]
+    assert one.identity() == other.identity()
+
+
+def test_identity_is_the_content_of_the_files(project: Path) -> None:
+    file = project / "a.txt"
+    file.write_text("one")
+    before = source("text", paths=["a.txt"]).identity()
+    os.utime(file, (1, 1))
+    assert source("text", paths=["*.txt"]).identity() == before
+    file.write_text("two")
+    assert source("text", paths=["a.txt"]).identity() != before
+    (project / "b.txt").write_text("one")
+    file.write_text("one")
+    assert source("text", paths=["*.txt"]).identity() != before
+
+
+def test_files_that_are_not_utf8_are_counted(project: Path) -> None:
+    (project / "a.txt").write_bytes("é".encode("latin-1"))
+    (project / "b.txt").write_text("fine")
+    (project / "c.txt").write_text(" \n")
+    made = source("text", paths=["*.txt"])
+    assert [d.id for d in made.documents()] == ["b.txt"]
+    assert made.skipped == {"not UTF-8": 1, "empty document": 1}
+    assert made.describe("not UTF-8") == "not UTF-8 (first: a.txt)"
+    assert [d.id for d in made.documents()] == ["b.txt"]
+    assert made.skipped == {"not UTF-8": 1, "empty document": 1}, "a second iteration counts anew"
+
+
+def test_nothing_left_says_why(project: Path) -> None:
+    (project / "a.txt").write_bytes(b"\xff")
+    (project / "b.txt").write_bytes(b"")
+    assert complaint("text", paths=["*.txt"]) == (
+        "corpus.source: no document is left to read "
+        "(skipped: 1 × not UTF-8 (first: a.txt); 1 × empty document (first: b.txt))"
+    )
+
+
+def test_paths_that_give_no_file(project: Path) -> None:
+    (project / "folder").mkdir()
+    assert complaint("text", paths=["gone.txt"]) == (
+        "corpus.source.paths: there is no file 'gone.txt'; relative paths start at the project's folder"
+    )
+    assert complaint("text", paths=["*.txt"]) == (
+        "corpus.source.paths: no file matches '*.txt'; relative paths start at the project's folder"
+    )
+    assert complaint("text", paths=["folder"]) == (
+        "corpus.source.paths: 'folder' is a folder; name the files in it, such as 'folder/**/*'"
+    )
+    with pytest.raises(SourceError, match=r"there is no file 'gone\.txt'"):
+        source("text", paths=["gone.txt"]).identity()
+
+
+# --- jsonl ----------------------------------------------------------------------------------------------------------
+
+
+def test_json_lines_count_what_they_skip(project: Path) -> None:
+    rows = [
+        {"text": "first", "n": 1},
+        b"{broken",
+        b"",
+        {"text": None},
+        {"body": "x"},
+        b"\xff\xfe",
+        [1],
+        {"text": "last"},
+        rb'{"text": "a \ud800 b"}',
+    ]
+    lines(project / "a.jsonl", *rows)
+    made = source("jsonl", paths=["a.jsonl"])
+    assert list(made.documents()) == [Document("a.jsonl:1", "first"), Document("a.jsonl:8", "last")]
+    assert made.skipped == {
+        "not JSON": 1,
+        "no text in column 'text'": 2,
+        "not UTF-8": 1,
+        "not a JSON object": 1,
+        "lone surrogate, which UTF-8 cannot hold": 1,
+    }
+    assert made.first_skipped == {
+        "not JSON": "a.jsonl line 2",
+        "no text in column 'text'": "a.jsonl line 4",
+        "not UTF-8": "a.jsonl line 6",
+        "not a JSON object": "a.jsonl line 7",
+        "lone surrogate, which UTF-8 cannot hold": "a.jsonl:9",
+    }
+
+
+def test_packed_json_lines(project: Path) -> None:
+    with gzip.open(project / "a.jsonl.gz", "wt") as file:
+        file.write('\ufeff{"text": "packed"}\n')
+    assert documents("jsonl", paths=["a.jsonl.gz"]) == [Document("a.jsonl.gz:1", "packed")]
+
+
+def test_a_wrong_json_column_names_the_nearest(project: Path) -> None:
+    lines(project / "a.jsonl", {"texts": "x", "id": 1}, {"texts": "y"})
+    assert complaint("jsonl", paths=["a.jsonl"]) == (
+        "corpus.source.column: no line of a.jsonl has 'text'; did you mean 'texts'?"
+    )
+    assert [d.text for d in documents("jsonl", paths=["a.jsonl"], column="texts")] == ["x", "y"]
+
+
+def test_all_lines_broken(project: Path) -> None:
+    lines(project / "a.jsonl", b"{", b"}")
+    assert complaint("jsonl", paths=["a.jsonl"]) == (
+        "corpus.source: no document is left to read (skipped: 2 × not JSON (first: a.jsonl line 1))"
+    )
+    lines(project / "a.jsonl")
+    assert complaint("jsonl", paths=["a.jsonl"]) == "corpus.source: no document is left to read (there was none)"
+
+
+# --- parquet --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_parquet_rows(project: Path, kind: pa.DataType) -> None:
+    column = pa.array(["one", None, "三", "one"]).cast(kind)
+    pq.write_table(pa.table({"body": column, "n": [1, 2, 3, 4]}), project / "a.parquet")
+    made = source("parquet", paths=["a.parquet"], column="body")
+    assert list(made.documents()) == [
+        Document("a.parquet:1", "one"),
+        Document("a.parquet:3", "三"),
+        Document("a.parquet:4", "one"),
+    ]
+    assert made.skipped == {"no text in column 'body'": 1}
+
+
+def test_parquet_mistakes(project: Path) -> None:
+    pq.write_table(pa.table({"texts": ["a"], "n": [1]}), project / "a.parquet")
+    assert complaint("parquet", paths=["a.parquet"]) == (
+        "corpus.source.column: a.parquet has no column 'text'; did you mean 'texts'?"
+    )
+    assert complaint("parquet", paths=["a.parquet"], column="n") == (
+        "corpus.source.column: 'n' of a.parquet holds int64, not text; choose a text column"
+    )
+    (project / "b.parquet").write_bytes(b"PAR1 no")
+    assert complaint("parquet", paths=["b.parquet"]) == (
+        "corpus.source.paths: b.parquet is not a Parquet file, or is damaged; leave it out or copy it again"
+    )
+
+
+def test_a_parquet_file_with_damaged_pages(project: Path) -> None:
+    pq.write_table(pa.table({"text": [f"{n} {n * n}" for n in range(5000)]}), project / "a.parquet", compression="zstd")
+    content = bytearray((project / "a.parquet").read_bytes())
+    content[200:2000] = bytes(1800)
+    (project / "a.parquet").write_bytes(content)
+    assert "is not a Parquet file, or is damaged" in complaint("parquet", paths=["a.parquet"])
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["text", "jsonl", "parquet"])
+def test_the_licence_is_what_the_config_says(project: Path, name: str) -> None:
+    assert source(name, paths=["x"]).licence == "unknown"
+    assert source(name, paths=["x"], licence="CC0-1.0").licence == "CC0-1.0"
+    with pytest.raises(ValueError, match="paths is empty; list at least one file or glob"):
+        SOURCES.options(name)().check()
+
+
+def test_sources_read_the_same_wherever_the_project_lies(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "a.txt").write_text("one")
+    here = source("text", paths=["a.txt"]).identity()
+    moved = project.parent / "moved"
+    shutil.move(project, moved)
+    monkeypatch.setenv("SUMI_PROJECT", str(moved))
+    assert source("text", paths=["a.txt"]).identity() == here
