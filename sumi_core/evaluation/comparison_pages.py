@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sumi_core.evaluation import METRICS
 from sumi_core.evaluation.comparison import SIGNIFICANCE, Difference
-from sumi_core.evaluation.comparison_table import Comparison, figures_of, first_sample, sign_of
+from sumi_core.evaluation.comparison_table import Comparison, figures_of, first_sample, sign_of, tied_with_best
 from sumi_core.evaluation.rendering import (
     excerpt,
     fenced,
@@ -71,7 +71,7 @@ def _standings(comparison: Comparison) -> str:
     if len(cells) < 2:
         return f"{len(cells)} cell(s) evaluated: nothing to rank."
     level = f"at {SIGNIFICANCE:.0%} over all {len(comparison.differences)} pair(s), Holm-corrected"
-    tied = [row["name"] for row in cells[1:] if row["rank"] == 1]
+    tied = tied_with_best(comparison)
     lead = f"{cells[0]['name']} has the fewest bits per byte"
     if tied:
         return f"{lead}, but cannot be told apart from {', '.join(tied)} ({level})."

@@ -129,6 +129,12 @@ def _yardstick_rows(done: Sequence[ReportCell], likelihoods: Mapping[str, CellLi
     ]
 
 
+def tied_with_best(comparison: Comparison) -> list[str]:
+    """Cells that cannot be told apart from the best one."""
+    best, *others = comparison.cells or [""]
+    return [key for key in others if not oriented(comparison.differences, best, key).significant]
+
+
 def figures_of(cell: ReportCell) -> dict[str, Any]:
     """The summary of an evaluated cell."""
     assert cell.evaluation is not None

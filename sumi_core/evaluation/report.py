@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.evaluation.comparison_pages import report_markdown, report_text
-from sumi_core.evaluation.comparison_table import Comparison, ReportCell, compare_cells, folder_of, sign_of
+from sumi_core.evaluation.comparison_table import (
+    Comparison,
+    ReportCell,
+    compare_cells,
+    folder_of,
+    sign_of,
+    tied_with_best,
+)
 
 __all__ = ["ReportCell", "build_ablation_report"]
 
@@ -43,7 +50,7 @@ def build_ablation_report(
             "best": best["name"],
             "best_bits_per_byte": best["bits_per_byte"],
             "best_bits_per_byte_stderr": best["stderr"],
-            "sharing_first_rank": [row["name"] for row in evaluated if row["rank"] == 1],
+            "tied_with_best": tied_with_best(comparison),
             "bits_per_byte": {row["name"]: row["bits_per_byte"] for row in evaluated},
         }
     return summary

@@ -78,7 +78,8 @@ def xz_bits(train: bytes, validation: bytes) -> float:
     def size(data: bytes) -> int:
         return len(lzma.compress(data, lzma.FORMAT_RAW, filters=filters))
 
-    with ThreadPoolExecutor(2) as pool:  # liblzma works outside the interpreter's lock
+    # liblzma works outside the interpreter's lock; two large dictionaries at once would take too much memory.
+    with ThreadPoolExecutor(2 if dictionary <= 16 << 20 else 1) as pool:
         both, alone = pool.map(size, (train + validation, train))
     return 8.0 * (both - alone)
 

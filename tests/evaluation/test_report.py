@@ -1,5 +1,6 @@
 """The comparison of a sweep: what is ranked, what is shown beside it, and what happens to cells without figures."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -10,7 +11,8 @@ import pandas as pd
 import pytest
 
 from sumi_core.config import Experiment
-from sumi_core.evaluation.comparison_table import compare_cells
+from sumi_core.evaluation.comparison import Difference, ranks
+from sumi_core.evaluation.comparison_table import compare_cells, tied_with_best
 from sumi_core.evaluation.likelihood import loss_by_level, summarize
 from sumi_core.evaluation.report import ReportCell, build_ablation_report
 from sumi_core.evaluation.result import Result, report_markdown
@@ -97,12 +99,12 @@ def report(cells, tmp_path_factory):
     return build_ablation_report("sweep", "What is asked.", cells, folder), folder
 
 
-def test_summary_names_the_best_and_who_shares_its_rank(report):
+def test_summary_names_the_best_and_who_cannot_be_told_apart(report):
     summary, _ = report
     assert summary["cells"] == 5
     assert summary["evaluated"] == 4
     assert summary["best"] in ("sweep.ar", "sweep.twin")
-    assert sorted(summary["sharing_first_rank"]) == ["sweep.ar", "sweep.twin"]
+    assert sorted([summary["best"], *summary["tied_with_best"]]) == ["sweep.ar", "sweep.twin"]
     assert summary["bits_per_byte"]["sweep.uniform"] == pytest.approx(
         float(((HARDNESS + 0.3) * BYTES).sum() / BYTES.sum() / math.log(2)), abs=0.01
     )
@@ -190,7 +192,7 @@ def test_a_sweep_without_figures_is_a_valid_report(tmp_path):
 
 def test_one_cell_alone_is_not_ranked(tmp_path):
     summary = build_ablation_report("sweep", "", [report_cell(tmp_path, "one")], tmp_path)
-    assert summary["sharing_first_rank"] == ["sweep.one"]
+    assert (summary["best"], summary["tied_with_best"]) == ("sweep.one", [])
     assert "nothing to rank" in (tmp_path / "report.txt").read_text(encoding="utf-8")
 
 
@@ -236,3 +238,17 @@ def test_reports_are_made_without_heavy_imports():
     code = "import sumi_core.evaluation.report, sys; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_noisy_cell_is_tied_with_the_best_whatever_its_rank(cells):
+    """Beaten by a neighbour, but not for sure by the best: its rank is 2, and it still cannot be told from the best."""
+    comparison = compare_cells("sweep", "", cells)
+    best, second, noisy = list(comparison.cells)[:3]
+    differences = [
+        Difference(best, second, -0.1, 0.01, True, 0.001),
+        Difference(best, noisy, -0.3, 0.3, False, 0.4),
+        Difference(second, noisy, -0.2, 0.01, True, 0.001),
+    ]
+    assert ranks([best, second, noisy], differences) == {best: 1, second: 2, noisy: 2}
+    kept = {key: comparison.cells[key] for key in (best, second, noisy)}
+    assert tied_with_best(dataclasses.replace(comparison, differences=differences, cells=kept)) == [noisy]
