@@ -1,23 +1,15 @@
 """Stage ``token_shards``: tokens in memory-mapped files, and the packed sequences read from them.
 
-A shard is a run of documents tokenized together: three arrays and a record with their SHA-256, written last.
-
-    train-00000.tokens.npy    token ids, uint16 or uint32, every document followed by end-of-text
-    train-00000.lengths.npy   UTF-8 bytes that each token covers, uint16; 0 for end-of-text
-    train-00000.starts.npy    where each document starts, int64
-    train-00000.json          counts and checksums
-    index.json                all shards in order, written when everything is whole
-
-Sequences are cut from the stream of all shards of a split, every ``sequence_length`` tokens; the rest is dropped and
-counted. Shards do not depend on each other, so they are built in parallel and an interrupted build goes on.
+The documents of a split are tokenized shard by shard (``shard_building``), each followed by an end-of-text token.
+Sequences are cut from the stream of all shards, every ``sequence_length`` tokens, wherever documents and shards end;
+what is left at the end is dropped and counted. ``index.json`` lists all shards with their checksums, and is written
+when everything is whole.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,163 +17,97 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sumi_core.data.corpus import SPLITS, read_texts
-from sumi_core.data.tokenizers import Tokenizer, load_tokenizer
-from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.data.shard_building import ShardError, broken_file, build_shards, read_record, token_dtype
+from sumi_core.data.tokenizers import load_tokenizer
 from sumi_core.lineage.store import write_atomically
 
 if TYPE_CHECKING:
+    from sumi_core.data.sources import Document
     from sumi_core.stages import StageContext
 
+__all__ = ["INDEX", "PackedSequences", "ShardError", "TokenShards", "build_token_shards"]
+
 INDEX = "index.json"
-_ARRAYS = ("tokens", "lengths", "starts")
 _INLINE_BYTES = 16 << 20  # below this, starting worker processes costs more than it saves
-
-
-class ShardError(RuntimeError):
-    """Token shards that are damaged or too few. One sentence that names the file or key."""
+_OPEN_ARRAYS = 256  # memory maps held at a time: each takes a file descriptor
 
 
 # --- building -------------------------------------------------------------------------------------------------------
 
 
 def build_token_shards(context: StageContext) -> dict[str, Any]:
-    """Tokenize both splits; returns counts. Raises ShardError when a split is shorter than a sequence."""
+    """Tokenize both splits; returns counts. What an interrupted run left whole in the folder is kept.
+
+    Raises ShardError when a split is shorter than a sequence, TokenizerError when a text does not fit the tokenizer.
+    """
     config, workers = context.experiment.shards, context.experiment.runtime.data_workers
-    corpus, tokenizer = context.inputs["corpus"], context.inputs["tokenizer"].folder
+    corpus, tokenizer, folder = context.inputs["corpus"], context.inputs["tokenizer"].folder, context.folder
+    for debris in folder.glob(".*.tmp"):  # of a write that was cut off
+        debris.unlink()
+    names = {split: _names(corpus.folder, split, config.shard_documents) for split in SPLITS}
+    records = {name: read_record(folder, name) for split in SPLITS for name in names[split]}
     total = sum(corpus.summary[f"{split}_bytes"] for split in SPLITS)
-    tasks = _missing_shards(corpus.folder, context.folder, config.shard_documents)
-    done = 0
-    for name, size in _tokenize_all(tasks, tokenizer, context.folder, workers if total > _INLINE_BYTES else 1):
-        done += size
+    done = sum(record["bytes"] for record in records.values() if record is not None)
+    if done:
+        context.log(
+            f"keeping {sum(r is not None for r in records.values())} of {len(records)} shards of an earlier run"
+        )
+    missing = {name for name, record in records.items() if record is None}
+    tasks = _tasks(corpus.folder, names, missing, config.shard_documents)
+    for name, record in build_shards(tasks, tokenizer, folder, workers if total - done > _INLINE_BYTES else 1):
+        records[name] = record
+        done += record["bytes"]
         context.progress(done, total, "bytes", name)
-    index = _index(context.folder, corpus.folder, config.shard_documents, config.sequence_length, tokenizer)
-    summary: dict[str, Any] = {"vocab_size": index["vocab_size"], "sequence_length": config.sequence_length}
+    opened = load_tokenizer(tokenizer)
+    index: dict[str, Any] = {
+        "vocab_size": opened.vocab_size,
+        "eos_id": opened.eos_id,
+        "dtype": np.dtype(token_dtype(opened.vocab_size)).name,
+        "sequence_length": config.sequence_length,
+        "splits": {},
+    }
+    summary = {"vocab_size": opened.vocab_size, "sequence_length": config.sequence_length}
     for split in SPLITS:
-        counts = index["splits"][split]
-        if counts["tokens"] < config.sequence_length:
-            raise ShardError(
-                f"shards.sequence_length is {config.sequence_length} but the {split} split holds only "
-                f"{counts['tokens']} tokens; shorten the sequences or add text"
-            )
-        packed = counts["tokens"] // config.sequence_length
-        summary |= {
-            f"{split}_shards": len(counts["shards"]),
-            f"{split}_tokens": counts["tokens"],
-            f"{split}_bytes": counts["bytes"],
-            f"{split}_sequences": packed,
-            f"{split}_dropped_tokens": counts["tokens"] - packed * config.sequence_length,
-        }
-    write_atomically(context.folder / INDEX, json.dumps(index, indent=1) + "\n")
+        shards = {name: records[name] for name in names[split]}
+        counts = _counts(folder, split, shards, config.sequence_length)
+        index["splits"][split] = {**counts, "shards": shards}
+        summary |= {f"{split}_shards": len(shards), **{f"{split}_{key}": value for key, value in counts.items()}}
+    write_atomically(folder / INDEX, json.dumps(index, indent=1) + "\n")
     return summary
 
 
-def build_shard(tokenizer: Tokenizer, texts: list[str], stem: Path) -> None:
-    """Tokenize some documents into the shard ``stem``; its record is written last."""
-    ids, lengths, starts, position = [], [], [], 0
-    for tokens, covered in tokenizer.encode_with_lengths(texts):
-        starts.append(position)
-        position += len(tokens) + 1
-        ids += [tokens, np.array([tokenizer.eos_id])]
-        lengths += [covered, np.zeros(1, dtype=np.uint16)]
-    dtype = np.uint16 if tokenizer.vocab_size < 2**16 else np.uint32
-    arrays = {
-        "tokens": np.concatenate(ids).astype(dtype),
-        "lengths": np.concatenate(lengths),
-        "starts": np.array(starts, dtype=np.int64),
-    }
-    files = {}
-    for name, array in arrays.items():
-        path = stem.with_name(f"{stem.name}.{name}.npy")
-        np.save(path, array)
-        files[path.name] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-    record = {
-        "documents": len(texts),
-        "tokens": position,
-        "bytes": int(arrays["lengths"].sum(dtype=np.int64)),
-        "files": files,
-    }
-    write_atomically(stem.with_name(f"{stem.name}.json"), json.dumps(record) + "\n")
+def _names(corpus: Path, split: str, documents: int) -> list[str]:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_metadata(corpus / f"{split}.parquet").num_rows
+    return [f"{split}-{number:05d}" for number in range(-(-rows // documents))]
 
 
-def _missing_shards(corpus: Path, folder: Path, documents: int) -> Iterator[tuple[str, list[str]]]:
-    """Name and texts of every shard that is not whole yet."""
+def _tasks(
+    corpus: Path, names: Mapping[str, list[str]], missing: set[str], documents: int
+) -> Iterator[tuple[str, list[Document]]]:
+    """Name and documents of every missing shard."""
     for split in SPLITS:
-        for number, texts in enumerate(_groups(corpus, split, documents)):
-            name = f"{split}-{number:05d}"
-            if _broken_file(folder, folder / f"{name}.json") is not None:
-                yield name, texts
+        if missing.isdisjoint(names[split]):
+            continue
+        texts = read_texts(corpus, split)
+        for name in names[split]:
+            group = [document for _, document in zip(range(documents), texts, strict=False)]
+            if name in missing:
+                yield name, group
 
 
-def _groups(corpus: Path, split: str, documents: int) -> Iterator[list[str]]:
-    group: list[str] = []
-    for document in read_texts(corpus, split):
-        group.append(document.text)
-        if len(group) == documents:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _tokenize_all(
-    tasks: Iterator[tuple[str, list[str]]], tokenizer: Path, folder: Path, workers: int
-) -> Iterator[tuple[str, int]]:
-    """Build shards, yielding name and bytes as each is done; at most two per worker are held in memory."""
-    if workers == 1:
-        loaded = load_tokenizer(tokenizer)
-        for name, texts in tasks:
-            build_shard(loaded, texts, folder / name)
-            yield name, sum(len(text.encode()) for text in texts)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_open_in_worker, initargs=(tokenizer,)) as pool:
-        running: dict[Future[None], tuple[str, int]] = {}
-        for name, texts in tasks:
-            if len(running) >= 2 * workers:
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                yield from _collect(running, finished)
-            size = sum(len(text.encode()) for text in texts)
-            running[pool.submit(_build_in_worker, texts, folder / name)] = (name, size)
-        finished, _ = wait(running)
-        yield from _collect(running, finished)
-
-
-def _collect(running: dict[Future[None], tuple[str, int]], finished: set[Future[None]]) -> Iterator[tuple[str, int]]:
-    for future in finished:
-        future.result()
-        yield running.pop(future)
-
-
-_worker_tokenizer: Tokenizer  # one per worker process
-
-
-def _open_in_worker(folder: Path) -> None:
-    global _worker_tokenizer
-    _worker_tokenizer = load_tokenizer(folder)
-
-
-def _build_in_worker(texts: list[str], stem: Path) -> None:
-    build_shard(_worker_tokenizer, texts, stem)
-
-
-def _index(folder: Path, corpus: Path, documents: int, length: int, tokenizer: Path) -> dict[str, Any]:
-    opened = load_tokenizer(tokenizer)
-    splits: dict[str, Any] = {}
-    for split in SPLITS:
-        count = sum(1 for _ in _groups(corpus, split, documents))
-        shards = {}
-        for number in range(count):
-            name = f"{split}-{number:05d}"
-            shards[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        totals = {key: sum(shard[key] for shard in shards.values()) for key in ("documents", "tokens", "bytes")}
-        splits[split] = {**totals, "shards": shards}
-    return {
-        "vocab_size": opened.vocab_size,
-        "eos_id": opened.eos_id,
-        "dtype": "uint16" if opened.vocab_size < 2**16 else "uint32",
-        "sequence_length": length,
-        "splits": splits,
-    }
+def _counts(folder: Path, split: str, shards: Mapping[str, Any], length: int) -> dict[str, int]:
+    """Totals of a split, and what is dropped at its end. Raises ShardError when it holds no whole sequence."""
+    totals = {key: sum(shard[key] for shard in shards.values()) for key in ("documents", "tokens", "bytes")}
+    packed = PackedSequences(folder, {name: shard["tokens"] for name, shard in shards.items()}, length)
+    if not len(packed):
+        raise ShardError(
+            f"shards.sequence_length: a sequence of {length} tokens is longer than the {split} split, which holds "
+            f"{totals['tokens']}; shorten the sequences or add text"
+        )
+    dropped_tokens, dropped_bytes = packed.dropped()
+    return {**totals, "sequences": len(packed), "dropped_tokens": dropped_tokens, "dropped_bytes": dropped_bytes}
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -202,69 +128,90 @@ class TokenShards:
 
     def split(self, name: str) -> PackedSequences:
         """The sequences of ``train`` or ``validation``."""
-        return PackedSequences(self.folder, list(self.index["splits"][name]["shards"]), self.index["sequence_length"])
+        shards = {name: shard["tokens"] for name, shard in self.index["splits"][name]["shards"].items()}
+        return PackedSequences(self.folder, shards, self.index["sequence_length"])
 
     def verify(self) -> None:
         """Compare every file with its checksum. Raises ShardError naming the first that is missing or differs."""
         for split in self.index["splits"].values():
-            for name in split["shards"]:
-                broken = _broken_file(self.folder, self.folder / f"{name}.json")
-                if broken is not None:
+            for shard in split["shards"].values():
+                if (path := broken_file(self.folder, shard["files"])) is not None:
                     raise ShardError(
-                        f"{broken} is missing or damaged; delete {self.folder} and compute token_shards again"
+                        f"{path} is missing or damaged; delete {self.folder} and compute token_shards again"
                     )
 
 
 class PackedSequences:
-    """A split as sequences of ``length`` tokens: ``len``, ``[i]``, and the bytes of text each covers."""
+    """A split as sequences of ``length`` tokens: ``len``, ``[i]``, and the bytes of text that each covers.
 
-    def __init__(self, folder: Path, shards: list[str], length: int) -> None:
+    shards: tokens of each shard, by name, in order. Files are opened when they are first read.
+    """
+
+    def __init__(self, folder: Path, shards: Mapping[str, int], length: int) -> None:
         self.length = length
-        self._tokens = [_open(folder / f"{name}.tokens.npy") for name in shards]
-        self._lengths = [_open(folder / f"{name}.lengths.npy") for name in shards]
-        self._ends = np.cumsum([len(tokens) for tokens in self._tokens], dtype=np.int64)
+        self._folder, self._names = folder, list(shards)
+        self._ends = np.cumsum(list(shards.values()), dtype=np.int64)
+        self._arrays: dict[str, NDArray[Any]] = {}
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) // self.length if len(self._ends) else 0
+        return self._total() // self.length
 
     def __getitem__(self, index: int) -> NDArray[np.integer[Any]]:
         """Token ids ``[L]``."""
-        return self._slice(self._tokens, index)
+        return self._read("tokens", *self._range(index))
 
     def bytes(self, index: int) -> int:
         """UTF-8 bytes of the text that sequence ``index`` covers; end-of-text tokens count none."""
-        return int(self._slice(self._lengths, index).sum(dtype=np.int64))
+        return int(self._read("lengths", *self._range(index)).sum(dtype=np.int64))
 
-    def _slice(self, arrays: list[NDArray[Any]], index: int) -> NDArray[Any]:
+    def document_starts(self, index: int) -> NDArray[np.int64]:
+        """Positions in sequence ``index`` at which a document starts, rising; none if it lies within one document."""
+        found, position = [], 0
+        for shard, start, stop in self._pieces(*self._range(index)):
+            starts = self._array(shard, "starts")
+            low, high = np.searchsorted(starts, [start, stop])
+            found.append(starts[low:high] - start + position)
+            position += stop - start
+        return np.concatenate(found)
+
+    def dropped(self) -> tuple[int, int]:
+        """Tokens and UTF-8 bytes behind the last whole sequence."""
+        start, stop = len(self) * self.length, self._total()
+        return stop - start, int(self._read("lengths", start, stop).sum(dtype=np.int64))
+
+    def _total(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def _range(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {index} of {len(self)}")
-        start, stop = index * self.length, (index + 1) * self.length
-        pieces = []
+        return index * self.length, (index + 1) * self.length
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """The shards that a stretch of the stream lies in, each with its stretch there: (shard, start, stop)."""
         shard = int(np.searchsorted(self._ends, start, side="right"))
         while start < stop:
-            offset = int(self._ends[shard]) - len(arrays[shard])
-            piece = arrays[shard][start - offset : stop - offset]
-            pieces.append(piece)
-            start, shard = start + len(piece), shard + 1
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            end = int(self._ends[shard])
+            offset = int(self._ends[shard - 1]) if shard else 0
+            yield shard, start - offset, min(stop, end) - offset
+            start, shard = min(stop, end), shard + 1
 
+    def _read(self, kind: str, start: int, stop: int) -> NDArray[Any]:
+        pieces = [self._array(shard, kind)[low:high] for shard, low, high in self._pieces(start, stop)]
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
-def _open(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise ShardError(f"{path} is missing or damaged; delete its folder and compute token_shards again") from None
-    return array
-
-
-def _broken_file(folder: Path, record: Path) -> Path | None:
-    """The first file of a shard that is not as its record says, the record itself included; None when all are."""
-    try:
-        files = json.loads(record.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
-        return record
-    for name, recorded in files.items():
-        path: Path = folder / name
-        if not path.is_file() or path.stat().st_size != recorded["bytes"] or file_sha256(path) != recorded["sha256"]:
-            return path
-    return None
+    def _array(self, shard: int, kind: str) -> NDArray[Any]:
+        name = f"{self._names[shard]}.{kind}.npy"
+        if name not in self._arrays:
+            if len(self._arrays) >= _OPEN_ARRAYS:
+                del self._arrays[next(iter(self._arrays))]
+            path = self._folder / name
+            try:
+                self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError):
+                raise ShardError(
+                    f"{path} is missing or damaged; delete {self._folder} and compute token_shards again"
+                ) from None
+        return self._arrays[name]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.data import TOKENIZERS
 from sumi_core.data.corpus import read_texts
+from sumi_core.data.shard_building import check_tokens
 from sumi_core.data.tokenizers import Tokenizer, TokenizerError
 
 if TYPE_CHECKING:
     from sumi_core.data.sources import Document
     from sumi_core.stages import StageContext
+
+_TOGETHER = 64  # documents encoded at a time
+_SHOWN_TOKENS = 60
 
 
 def build_tokenizer(context: StageContext) -> dict[str, Any]:
@@ -21,31 +27,53 @@ def build_tokenizer(context: StageContext) -> dict[str, Any]:
     corpus = context.inputs["corpus"].folder
     tokenizer.train(document.text for document in read_texts(corpus, "train"))
     documents, tokens, size = 0, 0, 0
-    for document in read_texts(corpus, "validation"):
-        tokens += check_round_trip(tokenizer, document)
-        documents, size = documents + 1, size + len(document.text.encode())
+    validation = read_texts(corpus, "validation")
+    while group := list(itertools.islice(validation, _TOGETHER)):
+        tokens += check_round_trip(tokenizer, group)
+        documents, size = (documents + len(group), size + sum(len(document.text.encode()) for document in group))
     tokenizer.save(context.folder)
-    return {
+    summary = {
         "tokenizer": config["name"],
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
         "round_trip_documents": documents,
-        "bytes_per_token": size / max(tokens, 1),
+        "bytes_per_token": size / tokens,
     }
+    example = next(read_texts(corpus, "validation"))
+    (context.folder / "report.md").write_text(_report(summary, tokenizer, example), encoding="utf-8")
+    return summary
 
 
-def check_round_trip(tokenizer: Tokenizer, document: Document) -> int:
-    """Encode and decode a document; returns its tokens. Raises TokenizerError where the text first differs."""
-    ids, lengths = tokenizer.encode_with_lengths([document.text])[0]
-    found, wanted = tokenizer.decode_bytes(ids), document.text.encode()
-    if found != wanted or int(lengths.sum()) != len(wanted):
-        at = next(
-            (i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), min(len(found), len(wanted))
-        )
-        shown = wanted[max(0, at - 20) : at + 20].decode("utf-8", errors="replace")
-        back = found[max(0, at - 20) : at + 20].decode("utf-8", errors="replace")
-        raise TokenizerError(
-            f"tokenizer: the text of '{document.id}' does not survive a round trip: {shown!r} comes back as {back!r}; "
-            "choose a tokenizer that keeps every byte"
-        )
-    return len(ids)
+def check_round_trip(tokenizer: Tokenizer, documents: list[Document]) -> int:
+    """Encode and decode documents; returns how many tokens they have.
+
+    Raises TokenizerError, quoting the text where it first differs, for one that does not come back byte for byte.
+    """
+    encoded = tokenizer.encode_with_lengths([document.text for document in documents])
+    for document, (ids, lengths) in zip(documents, encoded, strict=True):
+        found, wanted = tokenizer.decode_bytes(ids), document.text.encode()
+        if found != wanted:
+            pairs = zip(found, wanted, strict=False)
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(wanted)))
+            raise TokenizerError(
+                f"tokenizer: the text of '{document.id}' does not survive a round trip: {_around(wanted, at)} comes "
+                f"back as {_around(found, at)}; choose a tokenizer that keeps every byte"
+            )
+        check_tokens(tokenizer, document, ids, lengths)
+    return sum(len(ids) for ids, _ in encoded)
+
+
+def _around(content: bytes, at: int) -> str:
+    return repr(content[max(0, at - 20) : at + 20].decode("utf-8", errors="replace"))
+
+
+def _report(summary: dict[str, Any], tokenizer: Tokenizer, example: Document) -> str:
+    """The figures, and how a text falls into tokens."""
+    ids = tokenizer.encode_batch([example.text])[0][:_SHOWN_TOKENS]
+    pieces = [json.dumps(tokenizer.decode([int(i)]), ensure_ascii=False)[1:-1] for i in ids]
+    return (
+        f"# Tokenizer {summary['tokenizer']}\n\n"
+        f"{summary['vocab_size']:,} tokens, {summary['bytes_per_token']:.3f} UTF-8 bytes a token on validation text; "
+        f"exact round trip of {summary['round_trip_documents']:,} documents.\n\n"
+        f"## How {example.id} begins\n\n    {'|'.join(pieces)}\n"
+    )

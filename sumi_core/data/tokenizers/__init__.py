@@ -16,6 +16,7 @@ EOS = "<|endoftext|>"
 _ABOUT = "sumi_tokenizer.json"
 
 Ids = NDArray[np.integer[Any]]
+Lengths = NDArray[np.uint32]
 
 
 class TokenizerError(ValueError):
@@ -25,7 +26,8 @@ class TokenizerError(ValueError):
 class Tokenizer(ABC):
     """A vocabulary of ``vocab_size`` tokens, of which ``eos_id`` ends every document and stands for no text.
 
-    ``byte_level``: every token is a fixed string of bytes, so that lengths and bytes need no text beside the ids.
+    ``byte_level``: every token is a fixed string of bytes, so that lengths and bytes need no text beside the ids, and
+    bytes are exact wherever a text is cut. ``ids_are_bytes``: moreover the ids are the bytes themselves.
     """
 
     @dataclass
@@ -33,6 +35,7 @@ class Tokenizer(ABC):
         """No options."""
 
     byte_level: bool = True
+    ids_are_bytes: bool = False
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -52,15 +55,20 @@ class Tokenizer(ABC):
         """Token ids of each text, without end-of-text; a text that spells a special token out is text."""
         return [ids for ids, _ in self.encode_with_lengths(texts)]
 
-    def encode_with_lengths(self, texts: Sequence[str]) -> list[tuple[Ids, NDArray[np.uint16]]]:
+    def encode_with_lengths(self, texts: Sequence[str]) -> list[tuple[Ids, Lengths]]:
         """Token ids, and the UTF-8 bytes that each token covers; the lengths of a text add up to its bytes exactly."""
+        if self.ids_are_bytes:
+            contents = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+            return [(ids.astype(np.int64), np.ones(len(ids), dtype=np.uint32)) for ids in contents]
+        if self.byte_level:
+            encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            rows = [np.asarray(found.ids, dtype=np.int64) for found in encoded]
+            return [(ids, self._lengths[ids]) for ids in rows]
         encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        result: list[tuple[Ids, NDArray[np.uint16]]] = []
-        for text, found in zip(texts, encoded, strict=True):
-            ids = np.asarray(found.ids, dtype=np.int64)
-            lengths = self._lengths[ids] if self.byte_level else _lengths_from_offsets(text, found.offsets)
-            result.append((ids, lengths.astype(np.uint16)))
-        return result
+        return [
+            (np.asarray(found.ids, dtype=np.int64), _lengths_from_offsets(text, found.offsets))
+            for text, found in zip(texts, encoded, strict=True)
+        ]
 
     def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
         """The bytes of some tokens; end-of-text and ids outside of the vocabulary have none."""
@@ -75,10 +83,24 @@ class Tokenizer(ABC):
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json``, which stock libraries open, and what this project needs to know beside it."""
+        """Write what stock libraries open (``tokenizer.json``, ``tokenizer_config.json``), and what this project needs
+        to know beside it. Equal tokenizers give equal bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
-        about = {"vocab_size": self.vocab_size, "eos_id": self.eos_id, "byte_level": self.byte_level}
+        eos = self.backend.id_to_token(self.eos_id)
+        stock = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": eos,
+            "eos_token": eos,
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(stock, indent=1) + "\n", encoding="utf-8")
+        about = {
+            "vocab_size": self.vocab_size,
+            "eos_id": self.eos_id,
+            "byte_level": self.byte_level,
+            "ids_are_bytes": self.ids_are_bytes,
+        }
         (folder / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     def _ready(self) -> None:
@@ -87,8 +109,8 @@ class Tokenizer(ABC):
         self.backend.no_truncation()
         self.backend.no_padding()
         if self.byte_level:
-            self._bytes = _bytes_of_tokens(self.backend, self.eos_id)
-            self._lengths = np.array([len(token) for token in self._bytes], dtype=np.uint16)
+            self._bytes = bytes_of_tokens(self.backend, self.eos_id)
+            self._lengths = np.array([len(token) for token in self._bytes], dtype=np.uint32)
 
 
 class SavedTokenizer(Tokenizer):
@@ -106,7 +128,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         loaded = SavedTokenizer(Tokenizer.Options())
-        loaded.byte_level, loaded.eos_id = bool(about["byte_level"]), int(about["eos_id"])
+        loaded.byte_level, loaded.ids_are_bytes = bool(about["byte_level"]), bool(about.get("ids_are_bytes"))
+        loaded.eos_id = int(about["eos_id"])
     except (OSError, ValueError, KeyError):
         raise TokenizerError(f"{folder / _ABOUT} is missing or damaged; compute the tokenizer again") from None
     try:
@@ -127,23 +150,26 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) if byte in kept else chr(next(moved)) for byte in range(256)]
 
 
-def _bytes_of_tokens(backend: Any, eos_id: int) -> list[bytes]:
+def bytes_of_tokens(backend: Any, eos_id: int) -> list[bytes]:
+    """What each token of a byte-level vocabulary stands for: ``[V]``. Raises KeyError when a token is not written in
+    the byte alphabet."""
     values = {character: byte for byte, character in enumerate(byte_alphabet())}
     table = [b""] * backend.get_vocab_size(with_added_tokens=True)
+    added = backend.get_added_tokens_decoder()
     for token, index in backend.get_vocab(with_added_tokens=True).items():
-        if index != eos_id:
-            table[index] = bytes(values[character] for character in token)
+        if index != eos_id:  # added tokens are written as they are
+            table[index] = token.encode() if index in added else bytes(values[character] for character in token)
     return table
 
 
-def _lengths_from_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.uint16]:
+def _lengths_from_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> Lengths:
     """Bytes up to each token's end, less those before: what no offset covers goes to the token that follows it, what
     follows the last token to the last."""
-    ends = np.array([end for _, end in offsets], dtype=np.int64)
-    if not ends.size:
-        return np.zeros(0, dtype=np.uint16)
-    ends = np.maximum.accumulate(ends)
+    if not offsets:
+        return np.zeros(0, dtype=np.uint32)
+    ends = np.maximum.accumulate(np.array([end for _, end in offsets], dtype=np.int64))
     ends[-1] = len(text)
-    upto = np.concatenate([[0], np.cumsum([len(character.encode()) for character in text])])
-    lengths = np.diff(upto[ends], prepend=0)
-    return lengths.astype(np.uint16)
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    widths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    upto = np.concatenate([[0], np.cumsum(widths)])
+    return np.diff(upto[ends], prepend=0).astype(np.uint32)

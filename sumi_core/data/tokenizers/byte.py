@@ -10,6 +10,8 @@ from sumi_core.data.tokenizers import EOS, Tokenizer, byte_alphabet
 class Byte(Tokenizer):
     """257 tokens, nothing to fit; written as a byte-level BPE without merges, so that stock libraries open it."""
 
+    ids_are_bytes = True
+
     def train(self, texts: Iterator[str]) -> None:
         """Build the fixed vocabulary; the texts are not read."""
         import tokenizers

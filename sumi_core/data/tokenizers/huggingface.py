@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sumi_core.data.sources import project_path
-from sumi_core.data.tokenizers import EOS, Tokenizer, TokenizerError
+from sumi_core.data.tokenizers import EOS, Tokenizer, TokenizerError, bytes_of_tokens
 
 
 class HuggingFace(Tokenizer):
     """Used as it is; without an end-of-text token of its own it gets one. Its code is never run, only its data."""
-
-    byte_level = False
 
     @dataclass
     class Options:
@@ -49,4 +48,27 @@ class HuggingFace(Tokenizer):
             self.eos_id = self.backend.token_to_id(EOS)
         else:
             self.eos_id = int(opened.eos_token_id)
+        _require_ids_without_gaps(self.backend)
+        self.byte_level = _is_byte_level(self.backend, self.eos_id)
         self._ready()
+
+
+def _require_ids_without_gaps(backend: Any) -> None:
+    count, largest = backend.get_vocab_size(with_added_tokens=True), max(backend.get_vocab().values())
+    if largest >= count:
+        raise TokenizerError(
+            f"tokenizer.path: {count} tokens have ids up to {largest}; every id is a state: number them without gaps"
+        )
+
+
+def _is_byte_level(backend: Any, eos_id: int) -> bool:
+    """Whether the vocabulary is written in the byte alphabet and decoded as such, as in GPT-2 and Llama 3."""
+    decoder = json.loads(backend.to_str())["decoder"] or {}
+    steps = decoder.get("decoders", [decoder])
+    if [step.get("type") for step in steps] != ["ByteLevel"]:
+        return False
+    try:
+        bytes_of_tokens(backend, eos_id)
+    except KeyError:
+        return False
+    return True
