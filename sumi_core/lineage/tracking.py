@@ -110,10 +110,11 @@ class Tracking:
                 return str(created.info.run_id)
             self._log_params(run, cell.experiment.to_dict())
         run_id = str(run.info.run_id)
-        for key, value in (tags or {}).items():
-            client.set_tag(run_id, key, value)
-        if not self.is_recorded(run, "evaluation", fingerprints["evaluation"]):
-            client.update_run(run_id, status="RUNNING")
+        with self._writing(run_id):
+            for key, value in (tags or {}).items():
+                client.set_tag(run_id, key, value)
+            if not self.is_recorded(run, "evaluation", fingerprints["evaluation"]):
+                client.update_run(run_id, status="RUNNING")
         return run_id
 
     def find_cell(self, cell: Cell) -> Run | None:
@@ -135,6 +136,14 @@ class Tracking:
 
     def record_stage(self, run_id: str, artifact: Artifact) -> None:
         """Put a stage's figures, files and lineage into a run; does nothing the second time."""
+        with self._writing(run_id):
+            self._record_stage(run_id, artifact)
+
+    def _writing(self, run_id: str) -> contextlib.AbstractContextManager[None]:
+        """Two processes that write the same tag or figure at once would break each other's transaction."""
+        return locked(self.locks / f"mlflow-run-{run_id}.lock")
+
+    def _record_stage(self, run_id: str, artifact: Artifact) -> None:
         client = self.client
         run = client.get_run(run_id)
         if self.is_recorded(run, artifact.stage, artifact.fingerprint):
@@ -163,18 +172,20 @@ class Tracking:
     def record_report(self, sweep: str, report: Artifact) -> str:
         """Put a sweep's comparison into its parent run; returns that run's id. Does nothing the second time."""
         run_id = self.open_sweep(sweep)
-        if not self.is_recorded(self.client.get_run(run_id), "ablation_report", report.fingerprint):
-            self.client.log_artifacts(run_id, str(report.folder), "report")
-            self.client.set_tag(run_id, "sumi.recorded.ablation_report", report.fingerprint)
+        with self._writing(run_id):
+            if not self.is_recorded(self.client.get_run(run_id), "ablation_report", report.fingerprint):
+                self.client.log_artifacts(run_id, str(report.folder), "report")
+                self.client.set_tag(run_id, "sumi.recorded.ablation_report", report.fingerprint)
         return run_id
 
     def close(self, run_id: str, *, failed: str | None = None) -> None:
         """End a run well, or as failed with its reason."""
-        if failed is not None:
-            self.client.set_tag(run_id, "sumi.error", failed[:5000])
-        elif "sumi.error" in self.client.get_run(run_id).data.tags:
-            self.client.delete_tag(run_id, "sumi.error")
-        self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+        with self._writing(run_id):
+            if failed is not None:
+                self.client.set_tag(run_id, "sumi.error", failed[:5000])
+            elif "sumi.error" in self.client.get_run(run_id).data.tags:
+                self.client.delete_tag(run_id, "sumi.error")
+            self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
     def cell_runs(self, sweeps: list[str]) -> list[Run]:
         """Every cell run of the named sweeps, newest first."""

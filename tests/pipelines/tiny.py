@@ -35,14 +35,19 @@ def tiny_project(factory: pytest.TempPathFactory) -> Project:
         return project
     (root / "experiments").mkdir(parents=True)
     (root / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
-    (root / "texts").mkdir()
-    for number in range(12):
-        verse = f"{number}: and the evening and the morning were the day number {number} of the making.\n"
-        (root / "texts" / f"{number}.txt").write_text(verse * 6)
+    write_texts(root)
     with pytest.MonkeyPatch.context() as patch:
         enter(project, patch)
         compute(project, "tiny.uniform")
     return project
+
+
+def write_texts(root: Path) -> None:
+    """The corpus: twelve short files."""
+    (root / "texts").mkdir()
+    for number in range(12):
+        verse = f"{number}: and the evening and the morning were the day number {number} of the making.\n"
+        (root / "texts" / f"{number}.txt").write_text(verse * 6)
 
 
 def enter(project: Project, patch: pytest.MonkeyPatch) -> None:

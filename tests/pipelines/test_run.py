@@ -1,0 +1,122 @@
+"""`sumi run` for real: Dagster, a trainer process, MLflow, two of them at once, and again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from sumi_core.project import Project
+from sumi_core.stages import CELL_STAGES, DATA_STAGES
+from tests.pipelines.tiny import EXPERIMENT, enter, write_texts
+
+SUMI = [sys.executable, "-m", "pipelines.cli"]
+
+
+def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "SUMI_PROJECT": str(project.root), "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        [*SUMI, *arguments],
+        cwd=project.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def asked_twice_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, list[str]]]:
+    """A fresh project in which two `sumi run` of the same sweep started together; the project and what they printed."""
+    root = tmp_path_factory.mktemp("twice")
+    (root / "experiments").mkdir()
+    (root / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+    write_texts(root)
+    project = Project(root)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(project, patch)
+        started = [start(project, "run", "tiny"), start(project, "run", "tiny", "--jobs", "2")]
+        printed = [process.communicate(timeout=600)[0] for process in started]
+        assert [process.returncode for process in started] == [0, 0], "\n".join(printed)
+        yield project, printed
+
+
+def test_two_at_once_compute_each_thing_once(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    project, printed = asked_twice_at_once
+    made = [artifact.stage for artifact in project.store.artifacts()]
+    for stage in DATA_STAGES:
+        assert made.count(stage) == 1
+    for stage in CELL_STAGES:
+        assert made.count(stage) == 2
+    assert project.store.partial_folders() == []
+    runs = project.tracking.cell_runs(["tiny"])
+    assert sorted(run.data.tags["sumi.cell"] for run in runs) == ["tiny.left", "tiny.uniform"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for text in printed:
+        assert "tiny.uniform" in text
+        assert "bits per byte" in text
+
+
+def test_no_step_is_logged_twice(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    project, _ = asked_twice_at_once
+    for run in project.tracking.cell_runs(["tiny"]):
+        for name in ("train/loss", "val/bits_per_byte", "evaluation/bits_per_byte"):
+            steps = [point.step for point in project.tracking.client.get_metric_history(run.info.run_id, name)]
+            assert steps
+            assert len(steps) == len(set(steps)), name
+
+
+def test_lineage_points_both_ways(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    project, _ = asked_twice_at_once
+    for artifact in project.store.artifacts():
+        if artifact.stage in CELL_STAGES:
+            run = project.tracking.client.get_run(artifact.manifest["provenance"]["mlflow_run_id"])
+            assert run.data.tags[f"sumi.fingerprint.{artifact.stage}"] == artifact.fingerprint
+            assert run.data.tags["dagster.run_id"]
+            assert {i.dataset.name for i in run.inputs.dataset_inputs} == {"corpus", "token_shards"}
+            assert run.data.tags["sumi.model_id"]
+
+
+def test_asking_again_computes_nothing(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    project, _ = asked_twice_at_once
+    before = {a.folder: (a.folder / "manifest.json").stat().st_mtime_ns for a in project.store.artifacts()}
+    result = CliRunner().invoke(app, ["run", "tiny"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "2 of 2 cells are done already" in result.stdout
+    after = {a.folder: (a.folder / "manifest.json").stat().st_mtime_ns for a in project.store.artifacts()}
+    assert after == before
+
+
+def test_a_plan_says_which_field_changed(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    result = CliRunner().invoke(app, ["plan", "tiny.uniform", "training.steps=6"], catch_exceptions=False)
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("  cached   token_shards") for line in lines)
+    assert any("pretrained_denoiser" in line and "training.steps 4 → 6" in line for line in lines)
+    assert "3 outputs to compute for 1 of 1 cells" in lines
+
+
+def test_list_shows_every_state(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    result = CliRunner().invoke(app, ["list"], catch_exceptions=False)
+    assert "tiny  2/2 done" in result.stdout
+
+
+def test_a_failing_trainer_is_told_in_its_own_words(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    project, _ = asked_twice_at_once
+    done = start(project, "run", "tiny.uniform", "training.learning_rate=1e30", "training.gradient_clip=0")
+    printed = done.communicate(timeout=600)[0]
+    assert done.returncode == 1, printed
+    [told] = [line for line in printed.splitlines() if line.startswith("sumi: tiny.uniform failed:")]
+    assert "step" in told
+    assert "checkpoint" in told
+    result = CliRunner().invoke(
+        app,
+        ["plan", "tiny.uniform", "training.learning_rate=1e30", "training.gradient_clip=0"],
+        catch_exceptions=False,
+    )
+    assert "(attempt 1)" in result.stdout
