@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # Nothing here reports home, and no test reaches a model hub.
 export MLFLOW_DISABLE_TELEMETRY := true
 export DAGSTER_DISABLE_TELEMETRY := 1
+# Compiling the libraries anew in every process would make each of them start ten times slower.
+unexport PYTHONDONTWRITEBYTECODE
 
 # uv does not read pip's settings; a local folder of wheels and a private index are handed on.
 comma := ,
@@ -29,7 +31,7 @@ help:  ## show this list
 
 demo: install  ## run the main job on the embedded corpus and print the comparison
 	@$(BIN)/sumi init
-	@$(BIN)/sumi run demo
+	@$(BIN)/sumi run demo --jobs 3
 
 test: install  ## run the tests; ARGS="-k store" goes to pytest
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
