@@ -19,7 +19,7 @@ class CellConfig(Config):
     overrides: list[str] = Field(default=[], description="Dotlist overrides such as training.steps=100.")
 
 
-class SumiProject(ConfigurableResource):  # type: ignore[type-arg]
+class SumiProject(ConfigurableResource):
     """The project folder; empty: found as the command line finds it (SUMI_PROJECT, or upwards from here)."""
 
     root: str = ""
@@ -36,7 +36,7 @@ class SumiProject(ConfigurableResource):  # type: ignore[type-arg]
         return uri if uri.startswith("http") else os.environ.get("SUMI_MLFLOW_UI", "http://127.0.0.1:5000")
 
 
-class TrainerLauncher(ConfigurableResource):  # type: ignore[type-arg]
+class TrainerLauncher(ConfigurableResource):
     """Starts training processes: here, in a job queue, on a cluster. One subclass a place."""
 
     @abstractmethod

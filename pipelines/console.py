@@ -16,7 +16,7 @@ class _OneLine(logging.Formatter):
         return f"  {step:<20} {message}" if step else f"  {message}"
 
 
-@logger(description="Plain lines of what assets say.")
+@logger({})
 def console_logger(context: InitLoggerContext) -> logging.Logger:
     """Prints messages of level INFO that assets log; failures are told by whoever asked for the run."""
     made = logging.Logger("sumi")
