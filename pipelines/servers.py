@@ -24,7 +24,7 @@ from types import FrameType
 from sumi_core.config import ConfigError
 from sumi_core.training.process import die_with_parent
 
-_STOP_SECONDS = 20.0  # how long a server may take to stop before it is killed
+_STOP_SECONDS = 30.0  # how long a server may take to stop before it is killed
 _TAIL_LINES = 20
 
 

@@ -36,10 +36,17 @@ def reproduce_command(
     traced = trace(project, target, verify=False)
     name = f"{re.sub(r'[^A-Za-z0-9._+-]', '_', traced.target.key)}-{traced.target.fingerprints[traced.target.last]}"
 
-    def log(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    erase = "\r\x1b[K" if sys.stderr.isatty() else ""
 
-    result = reproduce(traced, project.home / "reproduce" / name, SubprocessLauncher(log), clean=clean, log=log)
+    def log(line: str) -> None:
+        print(f"{erase}{line}", file=sys.stderr, flush=True)
+
+    def progress(done: float, total: float, unit: str, text: str) -> None:
+        if erase:  # a line that overwrites itself has no place in a log
+            print(f"{erase}{text}", end="", file=sys.stderr, flush=True)
+
+    folder, launcher = project.home / "reproduce" / name, SubprocessLauncher(log, progress)
+    result = reproduce(traced, folder, launcher, clean=clean, log=log, progress=progress)
     if as_json:
         print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
     else:

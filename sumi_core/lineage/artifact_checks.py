@@ -59,8 +59,6 @@ def _damage(store: Store, stage: str, fingerprint: str, deep: bool) -> list[str]
     if artifact is None:
         return []  # removed meanwhile
     manifest = artifact.manifest
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        return [f"{artifact.folder / MANIFEST} is no manifest: it lists no files"]
     if manifest.get("fingerprint") != fingerprint:
         return [f"{artifact.folder} holds the output {manifest.get('fingerprint')}, not its own"]
     if deep:
@@ -155,7 +153,10 @@ def _is_whole(store: Store, fingerprint: str) -> bool:
 
 def _killer(project: Project, run_id: str) -> Callable[[], str]:
     def kill() -> str:
-        project.tracking.client.set_terminated(run_id, "KILLED")
+        client = project.tracking.client
+        if client.get_run(run_id).info.status != "RUNNING":
+            return f"MLflow run {run_id} has ended meanwhile"
+        client.set_terminated(run_id, "KILLED")
         return f"marked MLflow run {run_id} KILLED"
 
     return kill

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -164,6 +165,7 @@ def _report(project: Project, sweep: str) -> dict[str, Any]:
     run_id = parents[0].info.run_id
     if not any(file.path == "report/report.json" for file in client.list_artifacts(run_id, "report")):
         return {}
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(run_id, "report/report.json", folder)
         return dict(json.loads(Path(path).read_text(encoding="utf-8")))

@@ -55,7 +55,10 @@ def find_target(project: Project, given: str) -> Target:
         return _from_mlflow_run(project, given)
     if _DAGSTER_RUN.fullmatch(given):
         return _from_artifacts(
-            project.store, given, "Dagster run", lambda a: a.manifest["provenance"].get("dagster_run_id") == given
+            project.store,
+            given,
+            "Dagster run",
+            lambda a: a.manifest.get("provenance", {}).get("dagster_run_id") == given,
         )
     if _FINGERPRINT.fullmatch(given):
         return _from_artifacts(project.store, given, "fingerprint", lambda a: a.fingerprint == given)
@@ -68,11 +71,13 @@ def artifact_at(folder: Path) -> Artifact | None:
     """The artifact whose manifest lies in ``folder``, wherever that is; None without one."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        artifact = Artifact(manifest["stage"], manifest["fingerprint"], folder, manifest)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
-        raise LineageError(f"{folder / MANIFEST} is damaged; delete the folder and run again") from None
+    except ValueError:  # no JSON, or no UTF-8
+        manifest = None
+    if not isinstance(manifest, dict) or not manifest.keys() >= {"stage", "fingerprint", "summary", "files"}:
+        raise LineageError(f"{folder / MANIFEST} is damaged or not ours; name another folder, or run its cell again")
+    artifact = Artifact(manifest["stage"], manifest["fingerprint"], folder, manifest)
     if artifact.stage not in STAGES:
         raise LineageError(f"{folder} holds a comparison of cells ({manifest.get('key')}); name one of its cells")
     return artifact
@@ -127,7 +132,7 @@ def _from_folder(store: Store, given: str, folder: Path) -> Target:
     if path.is_file():
         try:
             record = dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError:
+        except (ValueError, TypeError):
             raise LineageError(f"{path} is damaged; copy the folder again from its store") from None
     artifact = artifact_at(folder)
     if artifact is not None:
@@ -169,7 +174,7 @@ def _ancestry(store: Store, artifact: Artifact) -> dict[str, str]:
     """The fingerprints of an artifact and of all it was made from, upstream first."""
     found, waiting = {artifact.stage: artifact.fingerprint}, [artifact]
     while waiting:
-        for name, own in waiting.pop().manifest["inputs"].items():
+        for name, own in waiting.pop().manifest.get("inputs", {}).items():
             if name not in found:
                 found[name] = own
                 upstream = store.find(name, own)

@@ -147,16 +147,19 @@ def _from_export_record(target: Target, stage: str) -> dict[str, Any]:
 
 
 def trace_lines(traced: Trace) -> Iterator[str]:
-    """The trace as a tree for people, from what was named back to the data."""
+    """The trace as a tree for people, from what was named back to the data. Circumstances are told once, and again
+    only where a stage was made under others."""
     target = traced.target
+    usual = dict(_circumstances(traced.stages[-1]))
     yield f"{target.key}  ({target.kind} {target.given})"
-    for label, value in _overview(traced):
+    for label, value in [*_overview(traced), *usual.items()]:
         yield f"  {label:<11} {value}"
     for depth, stage in enumerate(reversed(traced.stages)):
         branch = "" if depth == 0 else "   " * (depth - 1) + "└─ "
+        other = [(label, value) for label, value in _circumstances(stage) if usual.get(label) != value]
         yield ""
         yield f"{branch}{stage.stage}  {stage.fingerprint}  {_condition(stage)}"
-        for label, value in _details(stage):
+        for label, value in [*_details(stage), *other]:
             yield f"{'   ' * depth}  {label:<9} {value}"
 
 
@@ -173,6 +176,21 @@ def _overview(traced: Trace) -> Iterator[tuple[str, str]]:
         yield "", f"`sumi dev`, then {traced.mlflow_url}" if traced.mlflow_url else "no longer in this MLflow store"
 
 
+def _circumstances(stage: StageTrace) -> Iterator[tuple[str, str]]:
+    """Under what code, on what machine and with what packages a stage was made."""
+    made = stage.manifest.get("provenance", {})
+    if not made:
+        return
+    git = made.get("git", {})
+    dirty = " with uncommitted changes" if git.get("dirty") else ""
+    yield "code", f"commit {git['commit']}{dirty}" if git.get("commit") else "no git checkout"
+    if "host" in made:
+        host = f"{made['host']}, {made.get('platform')}, {made.get('cpus')} CPUs, python {made.get('python')}"
+        yield "machine", host
+    yield "packages", " ".join(f"{name}={version}" for name, version in made.get("packages", {}).items())
+    yield "runtime", _brief(stage.manifest.get("experiment", {}).get("runtime")).strip("()")
+
+
 def _condition(stage: StageTrace) -> str:
     if stage.problems:
         return "DAMAGED"
@@ -185,7 +203,7 @@ def _condition(stage: StageTrace) -> str:
 
 
 def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
-    manifest, made = stage.manifest, stage.manifest.get("provenance", {})
+    manifest = stage.manifest
     for problem in stage.problems:
         yield "damage", problem
     if stage.folder is not None:
@@ -196,28 +214,18 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
         yield "figures", ", ".join([*shown[:_SHOWN_FIGURES], *more])
     if sections := STAGES[stage.stage].reads:
         yield "config", ", ".join(sections) + " (every value: --json)"
-    if made:
-        git = made.get("git", {})
-        dirty = " with uncommitted changes" if git.get("dirty") else ""
-        commit = f"commit {git['commit']}{dirty}" if git.get("commit") else "no git checkout"
-        version = manifest.get("identity", {}).get("version")
-        yield "code", commit + (f", stage version {version}" if version else "")
     if "started" in manifest:
         when = datetime.fromtimestamp(manifest["started"]).astimezone().isoformat(" ", "seconds")
-        yield "made", f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}"
-    if "host" in made:
-        host = f"{made['host']}, {made.get('platform')}, {made.get('cpus')} CPUs, python {made.get('python')}"
-        yield "machine", host
-    if made.get("packages"):
-        yield "packages", " ".join(f"{name}={version}" for name, version in made["packages"].items())
+        version = manifest.get("identity", {}).get("version")
+        yield (
+            "made",
+            f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}, by version {version} of the stage",
+        )
     for name in ("dagster", "mlflow"):
-        if run := made.get(f"{name}_run_id"):
+        if run := manifest.get("provenance", {}).get(f"{name}_run_id"):
             yield name, f"run {run}"
     if manifest.get("inputs"):
         yield "from", ", ".join(f"{name} {own}" for name, own in manifest["inputs"].items())
-    runtime = manifest.get("experiment", {}).get("runtime")
-    if runtime is not None:
-        yield "runtime", _brief(runtime)
 
 
 def figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | int]]:
@@ -237,5 +245,7 @@ def _brief(value: Any) -> str:
         options = ", ".join(f"{key}={_brief(item)}" for key, item in value.items() if key != "name")
         name = str(value.get("name", ""))
         return f"{name}({options})" if options else name
+    if isinstance(value, list) and len(value) > 3:
+        return f"{len(value)} of them, the first {_brief(value[0])}"
     text = "none" if value is None else str(value)
     return text if len(text) <= 100 else f"{text[:99]}…"

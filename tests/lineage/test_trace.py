@@ -145,7 +145,8 @@ def test_what_cannot_be_traced_is_told_in_a_sentence(project: Project, given: st
     ("content", "told"),
     [
         ("{", "manifest.json is damaged"),
-        ('{"stage": "ablation_report", "fingerprint": "0", "key": "demo"}', "comparison"),
+        ('{"name": "somebody\'s package"}', "not ours"),
+        ('{"stage": "ablation_report", "fingerprint": "0", "key": "demo", "summary": {}, "files": {}}', "comparison"),
     ],
 )
 def test_a_folder_that_is_no_record_is_told(project: Project, tmp_path: Path, content: str, told: str) -> None:

@@ -17,6 +17,7 @@ from sumi_core.lineage.fingerprint import fingerprint
 from sumi_core.project import Project
 from sumi_core.stages import refresh_source_identities
 from tests.lineage.fakes import DRIFT, cell_of, compute, fake_project, record
+from tests.pipelines.homes import furnish
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """demo.s0 and demo.s1 are done, demo.s2 failed, demo.s3 was never asked for; the sweep has a report."""
     with pytest.MonkeyPatch.context() as patch:
         project = fake_project(tmp_path_factory.mktemp("compare") / "project", patch)
-        project.tracking.initialise()
+        furnish(project.root, tmp_path_factory)
         for key in ("demo.s0", "demo.s1"):
             record(project, compute(project, key))
         failed = project.tracking.open_cell(cell_of(project, "demo.s2"))

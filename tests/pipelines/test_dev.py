@@ -20,6 +20,7 @@ from pipelines.commands.dev import servers_of
 from pipelines.servers import Server, choose_port, serve
 from sumi_core.config import ConfigError
 from sumi_core.project import Project
+from tests.pipelines.homes import ADDRESSES, furnish
 
 # A server that answers every path and, asked to, starts a child, ignores SIGTERM, or dies by itself.
 FAKE = """
@@ -144,13 +145,16 @@ def test_an_mlflow_server_elsewhere_is_used_and_not_started(
     assert "http://mlflow.example:5000" in capsys.readouterr().out
 
 
-def test_both_interfaces_open_and_close_with_one_command(tmp_path: Path) -> None:
-    """The real thing: `sumi dev` in a fresh project, both interfaces asked, then Ctrl-C."""
+def test_both_interfaces_open_and_close_with_one_command(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The real thing: `sumi dev` in a project, both interfaces asked, then Ctrl-C."""
+    furnish(tmp_path, tmp_path_factory)
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "one.yaml").write_text("description: a test\n")
     (tmp_path / "workspace.yaml").write_text("load_from:\n  - python_file: definitions.py\n")
     (tmp_path / "definitions.py").write_text("from dagster import Definitions\ndefs = Definitions()\n")
-    environment = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI")}
+    environment = {k: v for k, v in os.environ.items() if k not in ADDRESSES}
     ports = [str(free_port()), str(free_port())]
     command = [sys.executable, "-c", "from pipelines.cli import app; app()", "dev"]
     command += ["--dagster-port", ports[0], "--mlflow-port", ports[1]]

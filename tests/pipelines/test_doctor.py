@@ -20,11 +20,12 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.health import check_runs_of, check_slots, is_run_alive
-from pipelines.instance import PROCESS_TAG, initialise, open_instance, process_tag
+from pipelines.instance import PROCESS_TAG, open_instance, process_tag
 from sumi_core.lineage.artifact_checks import check_runs, check_store
 from sumi_core.lineage.checkup import Finding, check_disk, check_experiments, check_sqlite, check_versions
 from sumi_core.lineage.store import Store
 from sumi_core.project import Project
+from tests.pipelines.homes import ADDRESSES, furnish
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -40,26 +41,16 @@ def repair(findings: Iterator[Finding]) -> list[str]:
     return [finding.fix() for finding in findings if finding.fix is not None]
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An initialised project without anything computed, made once and copied."""
-    root = tmp_path_factory.mktemp("fresh")
-    (root / "experiments").mkdir()
-    before = os.environ.get("DAGSTER_HOME")
-    initialise(Project(root))
-    if before is None:
-        os.environ.pop("DAGSTER_HOME", None)
-    return root
-
-
 @pytest.fixture
-def project(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "SUMI_STORE"):
+def project(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An initialised project without anything computed."""
+    for name in ADDRESSES:
         monkeypatch.delenv(name, raising=False)
-    shutil.copytree(fresh, tmp_path / "project")
-    monkeypatch.setenv("SUMI_PROJECT", str(tmp_path / "project"))
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "project" / ".sumi" / "dagster"))
-    return Project(tmp_path / "project")
+    root = tmp_path / "project"
+    (root / "experiments").mkdir(parents=True)
+    monkeypatch.setenv("SUMI_PROJECT", str(root))
+    monkeypatch.setenv("DAGSTER_HOME", str(root / ".sumi" / "dagster"))
+    return furnish(root, tmp_path_factory)
 
 
 def doctor(*arguments: str) -> tuple[int, str]:
@@ -77,7 +68,7 @@ def test_nothing_is_wrong_with_a_fresh_project(project: Project) -> None:
 
 
 def test_nothing_is_wrong_before_anything_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "SUMI_STORE"):
+    for name in ADDRESSES:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "experiments").mkdir()
     monkeypatch.setenv("SUMI_PROJECT", str(tmp_path))
@@ -216,7 +207,7 @@ def test_a_repair_looks_again_before_it_removes(project: Project) -> None:
     ("damage", "told"),
     [
         (lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"), "manifest.json is damaged"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "is no manifest"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json is damaged"),
         (lambda folder: (folder / "train.txt").write_text("shorter"), "train.txt has 7 bytes instead of 16"),
         (lambda folder: (folder / "train.txt").unlink(), "train.txt is missing"),
         (lambda folder: folder.rename(folder.with_name("f" * 16)), f"holds the output {FINGERPRINT}, not its own"),

@@ -15,13 +15,14 @@ from sumi_core.lineage.trace import trace
 from sumi_core.project import Project
 from sumi_core.stages import experiment_fingerprints
 from tests.lineage.fakes import cell_of, compute, fake_project, record
+from tests.pipelines.homes import furnish
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     with pytest.MonkeyPatch.context() as patch:
         project = fake_project(tmp_path_factory.mktemp("lineage") / "project", patch)
-        project.tracking.initialise()
+        furnish(project.root, tmp_path_factory)
         record(project, compute(project, "demo.s0"))
         yield project
 
