@@ -67,7 +67,7 @@ def check_runs_of(instance: DagsterInstance) -> Iterator[Finding]:
         what = (
             f"Dagster run {run.run_id} ({run.job_name} {run.tags.get('dagster/partition', '')}) says {run.status.value}"
         )
-        remedy = "`sumi run` or `sumi doctor --fix` ends it"
+        remedy = f"{'`sumi run` or ' if PROCESS_TAG in run.tags else ''}`sumi doctor --fix` ends it"
         yield Finding("warn", "runs", f"{what}, but its process is gone", remedy, _ender(instance, run.run_id))
     if not dead:
         yield Finding("ok", "runs", f"{len(unfinished)} Dagster runs in progress, none left behind")
