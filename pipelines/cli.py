@@ -8,9 +8,7 @@ import warnings
 
 import typer
 
-from sumi_core.config import ConfigError
-from sumi_core.lineage.store import StoreError
-from sumi_core.stages import MissingInput
+from sumi_core.errors import SumiError
 
 # In the order a newcomer meets them.
 COMMANDS = ("init", "list", "plan", "run", "compare", "sample", "lineage", "reproduce", "dev", "doctor")
@@ -35,7 +33,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"dagster(\.|$)")
     try:
         app()
-    except (ConfigError, StoreError, MissingInput) as error:
+    except SumiError as error:
         print(f"sumi: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -1,6 +1,6 @@
 """The training process under Dagster: the same training as ``python -m sumi_core.training``, reporting through Pipes.
 
-    python -m pipelines.trainer REQUEST.json
+python -m pipelines.trainer REQUEST.json
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sumi_core.config import Experiment
 from sumi_core.data import SOURCES
+from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import canonical_json, fingerprint
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import Artifact, Build, Store
@@ -98,7 +99,7 @@ class StageContext:
     progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None
 
 
-class MissingInput(RuntimeError):
+class MissingInput(SumiError, RuntimeError):
     """A stage was asked for before one of its inputs is whole."""
 
 

@@ -19,10 +19,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sumi_core.errors import SumiError
 from sumi_core.registry import Registry, UnknownName, nearest
 
 
-class ConfigError(ValueError):
+class ConfigError(SumiError, ValueError):
     """A config that cannot be run. One sentence: file, key, what is wrong, what to do."""
 
     def __init__(self, where: str, key: str, problem: str) -> None:

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import file_sha256
 
 MANIFEST = "manifest.json"
 
 
-class StoreError(RuntimeError):
+class StoreError(SumiError, RuntimeError):
     """The store is damaged or cannot be written. One sentence with the path and what to do."""
 
 

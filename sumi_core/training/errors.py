@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 
+from sumi_core.errors import SumiError
 
-class TrainingError(RuntimeError):
+
+class TrainingError(SumiError, RuntimeError):
     """A training that cannot go on. One sentence: what is wrong and what to do."""
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import file_sha256
 
 
-class SourceError(ValueError):
+class SourceError(SumiError, ValueError):
     """A source that cannot give documents. One sentence that names the file or key and what to do."""
 
 

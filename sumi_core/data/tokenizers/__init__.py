@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sumi_core.errors import SumiError
+
 EOS = "<|endoftext|>"
 _ABOUT = "sumi_tokenizer.json"
 
@@ -19,7 +21,7 @@ Ids = NDArray[np.integer[Any]]
 Lengths = NDArray[np.uint32]
 
 
-class TokenizerError(ValueError):
+class TokenizerError(SumiError, ValueError):
     """A tokenizer that cannot be used. One sentence with the text or file at fault."""
 
 
