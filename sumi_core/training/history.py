@@ -213,12 +213,16 @@ class Publisher:
             return
         self._unsent += points
         if time.monotonic() >= self._next:
-            self.flush(attempts=1 if self._warned else 3)
+            self.flush()
 
-    def flush(self, attempts: int = 3) -> bool:
-        """Send everything now. Returns whether the sink has it."""
+    def flush(self, *, insist: bool = False) -> bool:
+        """Send everything now. Returns whether the sink has it. A sink known not to answer is left alone until its
+        time has come, unless one ``insist``s."""
         if self._sink is None or not self._unsent:
             return True
+        if self._warned and not insist and time.monotonic() < self._next:
+            return False
+        attempts = 1 if self._warned and not insist else 3
         for attempt in range(attempts):
             try:
                 self._sink.log(self._unsent)

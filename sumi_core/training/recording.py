@@ -113,9 +113,10 @@ class Recorder:
         self._report({**event, "text": " · ".join(parts)})
 
     def report_validation(self, step: int, figures: dict[str, float]) -> None:
-        """Say what validation found."""
+        """Say what validation found, in MLflow too."""
         if self._history is None:
             return
+        self._publisher.flush()
         nats, byte = figures["val/nats_per_token"], figures["val/bits_per_byte"]
         error = figures["val/bits_per_byte_stderr"]
         text = (

@@ -127,7 +127,7 @@ class Session:
                     self._sessions.write()
             if trainer.global_step < steps:
                 raise TrainingInterrupted(self._stop.received or signal.SIGTERM)
-        if not self._publisher.flush():
+        if not self._publisher.flush(insist=True):
             self._log("MLflow lacks a part of this training's metrics; `sumi run` adds them when it next answers")
 
     def finish(self) -> dict[str, Any]:

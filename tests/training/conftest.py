@@ -15,6 +15,7 @@ from sumi_core.config import resolve
 from sumi_core.lineage.store import Artifact, Store
 from sumi_core.stages import DATA_STAGES, Computation
 from sumi_core.training.request import Request, TrackingAddress
+from tests.training.processes import TrainerProcess
 
 EXPERIMENT: dict[str, Any] = {
     "tokenizer": {"name": "byte"},
@@ -50,23 +51,45 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     return {name: computation.ensure(experiment, "tests", name)[0] for name in DATA_STAGES}
 
 
+def write_request(
+    folder: Path, inputs: dict[str, Artifact], tracking: TrackingAddress | None, changes: dict[str, Any]
+) -> Path:
+    """A request for a new folder; ``changes`` are the experiment's fields, ``section__field: value``."""
+    experiment = copy.deepcopy(EXPERIMENT)
+    for key, value in changes.items():
+        section, _, field = key.partition("__")
+        experiment[section] = {**experiment[section], field: value} if field else value
+    folder.mkdir()
+    shards, tokenizer = str(inputs["token_shards"].folder), str(inputs["tokenizer"].folder)
+    Request(folder.name, experiment, shards, tokenizer, str(folder), tracking).write(folder / "request.json")
+    return folder / "request.json"
+
+
 @pytest.fixture
 def make_request(tmp_path: Path, inputs: dict[str, Artifact]) -> Callable[..., Path]:
-    """Write a request for ``tmp_path/<name>``; ``changes`` are the experiment's fields, ``section__field=value``."""
+    """Write a request for ``tmp_path/<name>``."""
 
     def make(name: str, tracking: TrackingAddress | None = None, **changes: Any) -> Path:
-        experiment = copy.deepcopy(EXPERIMENT)
-        for key, value in changes.items():
-            section, _, field = key.partition("__")
-            experiment[section] = {**experiment[section], field: value} if field else value
-        folder = tmp_path / name
-        folder.mkdir()
-        shards, tokenizer = str(inputs["token_shards"].folder), str(inputs["tokenizer"].folder)
-        request = Request(name, experiment, shards, tokenizer, str(folder), tracking)
-        request.write(folder / "request.json")
-        return folder / "request.json"
+        return write_request(tmp_path / name, inputs, tracking, changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Artifact]) -> Callable[..., Path]:
+    """The folder of a training that nothing disturbed, computed once for each set of changes."""
+    made: dict[str, Path] = {}
+
+    def folder(**changes: Any) -> Path:
+        key = json.dumps(changes, sort_keys=True)
+        if key not in made:
+            request = write_request(tmp_path_factory.mktemp("undisturbed") / "cell", inputs, None, changes)
+            trainer = TrainerProcess(request)
+            assert trainer.wait() == 0, trainer.texts()
+            made[key] = request.parent
+        return made[key]
+
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,14 @@ PATIENCE_SECONDS = 120  # to fail rather than hang; no test depends on how long 
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["sumi_core.training.session", "sumi_core.training.run", "mlflow", "tests.training.processes"]
+    [
+        "sumi_core.training.session",
+        "sumi_core.training.run",
+        "mlflow",
+        "pyarrow.parquet",
+        "safetensors.torch",
+        "tests.training.processes",
+    ]
 )
 
 

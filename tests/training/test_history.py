@@ -135,7 +135,7 @@ def test_outage_is_said_once_and_made_up_for_at_the_end() -> None:
     sink.up = False
     for step in range(3, 8):
         publisher.add(points(range(step, step + 1)))
-    assert publisher.flush() is False
+    assert publisher.flush(insist=True) is False
     assert len(said) == 1
     assert "no answer" in said[0]
     sink.up = True

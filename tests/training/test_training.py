@@ -15,16 +15,15 @@ import pytest
 from sumi_core.training.history import read_history, series
 from sumi_core.training.outputs import HISTORY
 from sumi_core.training.request import TrackingAddress
-from tests.training.processes import TrainerProcess, outcome, recorded_step
+from tests.training.processes import TrainerProcess, checkpoint_steps, outcome, recorded_step
 
 MakeRequest = Callable[..., Path]
+Undisturbed = Callable[..., Path]
 
 
-def test_history_and_summary_say_the_same(make_request: MakeRequest) -> None:
-    request = make_request("plain")
-    assert TrainerProcess(request).wait() == 0
-    points = read_history(request.parent / HISTORY)
-    summary = json.loads((request.parent / "training.json").read_text())
+def test_history_and_summary_say_the_same(undisturbed: Undisturbed) -> None:
+    points = read_history(undisturbed() / HISTORY)
+    summary = json.loads((undisturbed() / "training.json").read_text())
     losses = series(points, "train/loss")
     assert [p.step for p in losses] == list(range(3, 61, 3))
     assert all(p.tokens == p.step * 8 * 32 for p in points)
@@ -39,13 +38,11 @@ def test_history_and_summary_say_the_same(make_request: MakeRequest) -> None:
     assert summary["tokens_per_second"] > 0
 
 
-def test_loss_points_are_means_over_all_updates_since_the_last(make_request: MakeRequest) -> None:
-    requests = [make_request(f"every{n}", runtime__log_every=n) for n in (1, 4)]
-    trainers = [TrainerProcess(request) for request in requests]
-    assert [trainer.wait() for trainer in trainers] == [0, 0]
-    single, means = (series(read_history(r.parent / HISTORY), "train/loss") for r in requests)
-    values = np.array([point.value for point in single]).reshape(-1, 4)
-    assert [point.step for point in means] == list(range(4, 61, 4))
+def test_loss_points_are_means_over_all_updates_since_the_last(undisturbed: Undisturbed) -> None:
+    folders = [undisturbed(runtime__log_every=1, runtime__checkpoint_every=2), undisturbed()]
+    single, means = (series(read_history(folder / HISTORY), "train/loss") for folder in folders)
+    values = np.array([point.value for point in single]).reshape(-1, 3)
+    assert [point.step for point in means] == list(range(3, 61, 3))
     assert [point.value for point in means] == pytest.approx(values.mean(axis=1).tolist(), rel=1e-12)
 
 
@@ -68,11 +65,15 @@ def test_killed_training_logs_every_step_to_mlflow_once(make_request: MakeReques
 
     client = MlflowClient(tracking_uri=mlflow_uri)
     run_id = client.create_run(client.create_experiment("kills")).info.run_id
-    request = make_request("killed", TrackingAddress(mlflow_uri, run_id), runtime__checkpoint_every=20)
+    request = make_request(
+        "killed", TrackingAddress(mlflow_uri, run_id), training__steps=160, runtime__checkpoint_every=50
+    )
     trainer = TrainerProcess(request)
-    trainer.wait_until(lambda: recorded_step(request.parent) >= 33)
+    trainer.wait_until(lambda: recorded_step(request.parent) >= 36)
     trainer.signal(signal.SIGKILL)
     trainer.wait()
+    beyond = max(m.step for m in client.get_metric_history(run_id, "val/bits_per_byte"))
+    assert beyond > max(checkpoint_steps(request.parent), default=0), "nothing would be logged twice"
     assert TrainerProcess(request).wait() == 0
     history = read_history(request.parent / HISTORY)
     for name in ("train/loss", "train/learning_rate", "val/bits_per_byte"):
@@ -112,7 +113,7 @@ def as_ranks(request: Path, world: int) -> list[TrainerProcess]:
 def test_two_processes_train_as_one(make_request: MakeRequest) -> None:
     """The same data, noise levels and noise: gradients of equal shards average to the gradient of the whole batch, up
     to the order of summation. Then two processes are stopped and resumed, which must be exact again."""
-    plan = {"training__steps": 24, "training__validate_every": 12, "training__gradient_clip": 0.5}
+    plan = {"training__steps": 48, "training__validate_every": 12, "training__gradient_clip": 0.5}
     alone, together = make_request("alone", **plan), make_request("together", runtime__devices=2, **plan)
     assert TrainerProcess(alone).wait() == 0
     assert [rank.wait() for rank in as_ranks(together, 2)] == [0, 0]
@@ -124,7 +125,7 @@ def test_two_processes_train_as_one(make_request: MakeRequest) -> None:
 
     stopped = make_request("stopped", runtime__devices=2, runtime__checkpoint_every=1000, **plan)
     ranks = as_ranks(stopped, 2)
-    ranks[0].wait_until(lambda: recorded_step(stopped.parent) >= 6)
+    ranks[0].wait_until(lambda: recorded_step(stopped.parent) >= 3)
     ranks[1].signal(signal.SIGTERM)  # one rank is told, all stop after the same update
     assert [rank.wait() for rank in ranks] == [143, 143]
     assert [rank.wait() for rank in as_ranks(stopped, 2)] == [0, 0]
@@ -137,10 +138,9 @@ def test_wrong_number_of_processes_is_refused(make_request: MakeRequest) -> None
     assert "runtime.devices is 2 but 1 trainer processes were started" in trainer.texts()[-1]
 
 
-def test_bf16_trains_close_to_fp32(make_request: MakeRequest) -> None:
-    requests = [make_request(p, training__precision=p, training__steps=30) for p in ("fp32", "bf16")]
-    assert [TrainerProcess(request).wait() for request in requests] == [0, 0]
-    full, half = (series(read_history(r.parent / HISTORY), "train/loss") for r in requests)
+def test_bf16_trains_close_to_fp32(undisturbed: Undisturbed) -> None:
+    folders = [undisturbed(), undisturbed(training__precision="bf16")]
+    full, half = (series(read_history(folder / HISTORY), "train/loss") for folder in folders)
     assert half != full
     assert [p.value for p in half] == pytest.approx([p.value for p in full], rel=0.05)
     assert all(math.isfinite(p.value) for p in half)

@@ -1,0 +1,77 @@
+"""A trainer ends with its parent, takes two signals seriously, and gives back what it borrowed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sumi_core.config import RuntimeConfig
+from sumi_core.training.errors import TrainingInterrupted
+from sumi_core.training.process import Rank, exact_numerics, stop_signals
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], *sys.argv[2:]], start_new_session=True)
+child.wait()
+"""
+CHILD = """
+import signal, sys, time
+from pathlib import Path
+from sumi_core.training.process import die_with_parent
+signal.signal(signal.SIGTERM, lambda *_: (Path(sys.argv[1], "saved").touch(), sys.exit(143)))
+die_with_parent()
+Path(sys.argv[1], "ready").touch()
+time.sleep(100)
+"""
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} never came"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the parent-death signal is Linux's")
+def test_killing_the_parent_asks_the_trainer_to_save(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(tmp_path)])
+    wait_for(tmp_path / "ready")
+    parent.kill()
+    parent.wait()
+    wait_for(tmp_path / "saved")
+
+
+def test_first_signal_waits_for_the_step_and_the_second_does_not() -> None:
+    with stop_signals() as stop:
+        stop.deferred = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.received == signal.SIGTERM
+        with pytest.raises(TrainingInterrupted, match="SIGINT") as stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stopped.value.exit_code == 130
+
+
+def test_signals_and_numerics_are_given_back() -> None:
+    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    with stop_signals(), exact_numerics(RuntimeConfig(threads=before[0] + 1)):
+        assert torch.get_num_threads() == before[0] + 1
+        assert torch.are_deterministic_algorithms_enabled()
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_rank_comes_from_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert Rank.from_environment() == Rank(0, 1, 0, 1)
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert Rank.from_environment() == Rank(5, 8, 1, 4)
