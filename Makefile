@@ -51,7 +51,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "Python 3.11 or newer is needed, which '$(PYTHON)' is not; name one, as in: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12" >&2; \
 	    exit 1; }
-	@echo "installing into $(VENV): a minute or two, about 2 GB"
+	@echo "installing into $(VENV): a minute or two and 2 GB, more where torch brings CUDA"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools uv \
 	    && $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-build-isolation -e '.[dev]' \
