@@ -287,9 +287,11 @@ def test_workers_end_with_a_killed_parent(laboratory: Make, tmp_path: Path) -> N
     assert len(workers) >= 2
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
-    assert not alive
     parent.stdout.close()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
