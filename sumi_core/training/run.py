@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sumi_core.config import ConfigError, Experiment, resolve
+from sumi_core.config import Experiment, resolve
+from sumi_core.errors import SumiError
 from sumi_core.lineage.store import locked
 from sumi_core.training.errors import TrainingError, TrainingInterrupted
 from sumi_core.training.outputs import CHECKPOINTS, finished_summary, tidy
@@ -34,7 +35,7 @@ def main(path: Path, report: Report) -> int:
     try:
         die_with_parent()
         train(Request.read(path), report)
-    except (TrainingError, ConfigError) as error:
+    except SumiError as error:
         report({"kind": "error", "text": str(error)})
         return 1
     except TrainingInterrupted as stopped:
@@ -48,7 +49,7 @@ def train(request: Request, report: Report = lambda event: None) -> dict[str, An
 
     Holds ``trainer.lock`` in the folder, after waiting for another trainer to end. SIGTERM and SIGINT end the training
     after the update that is running, with a checkpoint. Raises TrainingError (diverged, impossible request),
-    TrainingInterrupted, and what reading the inputs raises.
+    TrainingInterrupted, and what reading the inputs raises (ShardError, …).
     """
     rank, folder = Rank.from_environment(), Path(request.folder)
     experiment = resolve(request.experiment, f"training request '{request.key}'")

@@ -51,6 +51,8 @@ class Session:
 
         tokenizer = load_tokenizer(Path(request.tokenizer))
         shards = TokenShards(Path(request.token_shards))
+        if rank.is_zero:
+            shards.verify()  # before anything is learned from a damaged file
         parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
         self._denoiser = build_denoiser(experiment.model, parts.num_states, seed=experiment.seed)
         if runtime.compile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from sumi_core.training.history import read_history, series
-from sumi_core.training.outputs import HISTORY
+from sumi_core.training.outputs import HISTORY, JOURNAL
 from sumi_core.training.request import TrackingAddress
 from tests.training.processes import TrainerProcess, checkpoint_steps, outcome, recorded_step
 
@@ -58,6 +59,19 @@ def test_number_that_is_none_stops_with_step_batch_and_checkpoint(make_request: 
     assert "step-00000001-" in message
     assert not (request.parent / "weights.safetensors").exists()
     assert not list(request.parent.glob("**/*.tmp"))
+
+
+def test_damaged_shard_is_named_before_training(make_request: MakeRequest, tmp_path: Path) -> None:
+    request = make_request("damaged")
+    asked = json.loads(request.read_text())
+    shutil.copytree(asked["token_shards"], tmp_path / "shards")
+    (shard,) = (tmp_path / "shards").glob("train-*.tokens.npy")
+    shard.write_bytes(shard.read_bytes()[:-2])
+    request.write_text(json.dumps({**asked, "token_shards": str(tmp_path / "shards")}))
+    trainer = TrainerProcess(request)
+    assert trainer.wait() == 1
+    assert shard.name in trainer.texts()[-1]
+    assert not (request.parent / JOURNAL).exists()
 
 
 def test_killed_training_logs_every_step_to_mlflow_once(make_request: MakeRequest, mlflow_uri: str) -> None:
