@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sumi_core.config import resolve
 from sumi_core.data import TOKENIZERS
 from sumi_core.data.tokenizers import EOS, Tokenizer, TokenizerError, byte_alphabet, load_tokenizer
+from sumi_core.typed import ConfigError
 from tests.data.conftest import TEXTS, Laboratory
 from tests.data.foreign import llama_like, without_accents
 
@@ -207,6 +209,37 @@ def test_what_cannot_be_opened_is_named(project: Path) -> None:
             build("huggingface", path=path)
     with pytest.raises(ValueError, match="path is empty; write a tokenizer's folder or name"):
         TOKENIZERS.options("huggingface")().check()
+
+
+def test_a_tokenizer_of_the_hub_needs_its_revision(project: Path) -> None:
+    config: dict[str, Any] = {"tokenizer": {"name": "huggingface", "path": "no/where"}}
+    with pytest.raises(ConfigError) as caught:
+        resolve(config, "test.yaml")
+    assert str(caught.value) == (
+        "test.yaml: tokenizer: path 'no/where' is no local folder; for a tokenizer of the Hub write its revision "
+        "(a commit)"
+    )
+    config["tokenizer"]["revision"] = "main"
+    assert resolve(config, "test.yaml").tokenizer["revision"] == "main"
+
+
+def test_identity_is_the_content_of_the_folder(project: Path) -> None:
+    assert TOKENIZERS.build("bpe", {}).identity() == {}
+    build("bpe", vocab_size=300).save(project / "mine")
+    (project / "mine" / "model.safetensors").write_bytes(b"weights")
+    tokenizer = TOKENIZERS.build("huggingface", {"path": "mine"})
+    identity = tokenizer.identity()
+    assert [file["name"] for file in identity["files"]] == [
+        "sumi_tokenizer.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    build("bpe", vocab_size=301).save(project / "mine")
+    assert tokenizer.identity() != identity
+    assert TOKENIZERS.build("huggingface", {"path": "no/where", "revision": "0123abc"}).identity() == {
+        "revision": "0123abc",
+        "files": [],
+    }
 
 
 def test_ids_with_gaps_are_refused(project: Path) -> None:

@@ -48,6 +48,10 @@ class Tokenizer(ABC):
     def train(self, texts: Iterator[str]) -> None:
         """Fit to the train split, or load what needs no fitting."""
 
+    def identity(self) -> dict[str, Any]:
+        """What decides it beside its options and the train split, as plain data: digests, never paths or times."""
+        return {}
+
     @property
     def vocab_size(self) -> int:
         """V, the end-of-text token included."""

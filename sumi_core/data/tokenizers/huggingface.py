@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sumi_core.data.sources import project_path
+from sumi_core.data.sources import digests, project_path
 from sumi_core.data.tokenizers import EOS, Tokenizer, TokenizerError, bytes_of_tokens
+
+_TOKENIZER_FILES = {".json", ".txt", ".model"}
 
 
 class HuggingFace(Tokenizer):
@@ -16,15 +18,26 @@ class HuggingFace(Tokenizer):
 
     @dataclass
     class Options:
-        """path: a folder, or a name on the Hub. revision: a commit or tag of the Hub."""
+        """path: a folder, or a name on the Hub. revision: commit, tag or branch of the Hub; a branch moves, and then
+        the fingerprint cannot tell."""
 
         path: str = ""
         revision: str | None = None
 
         def check(self) -> None:
-            """A path is needed."""
+            """A path is needed, and of the Hub's a revision, since it is all that identifies the tokenizer."""
             if not self.path:
                 raise ValueError("path is empty; write a tokenizer's folder or name")
+            if not (self.revision or project_path(self.path).is_dir()):
+                raise ValueError(
+                    f"path '{self.path}' is no local folder; for a tokenizer of the Hub write its revision (a commit)"
+                )
+
+    def identity(self) -> dict[str, Any]:
+        """The revision, and digests of the tokenizer's files if they lie on this machine; not of a model's weights."""
+        folder = project_path(self.options.path)
+        files = sorted(path for path in folder.glob("*") if path.is_file() and path.suffix in _TOKENIZER_FILES)
+        return {"revision": self.options.revision, "files": digests((path.name, path) for path in files)}
 
     def train(self, texts: Iterator[str]) -> None:
         """Load it; the texts are not read. Raises TokenizerError when it cannot be opened or is not fast."""
