@@ -14,7 +14,7 @@ from assets.resources import CellConfig, SumiProject, TrainerLauncher
 from sumi_core.lineage.store import Artifact
 from sumi_core.lineage.tracking import flatten, tracked_failure
 from sumi_core.stages import CELL_STAGES, DATA_STAGES, Computation, refresh_source_identities
-from sumi_core.sweeps import Cell, load_sweep
+from sumi_core.sweeps import Cell, load_sweep, select_cells
 
 IMAGE_LIMIT_BYTES = 500_000  # larger pictures stay in the store: Dagster keeps metadata in its database
 
@@ -64,8 +64,8 @@ def _cell(partition: str, stage: str, sumi: SumiProject, overrides: tuple[str, .
     """The partition's cell as its file says now, with the run's overrides."""
     known = cell_of_token_set(partition) if stage in DATA_STAGES else CELLS_BY_KEY[partition]
     project = sumi.project
-    file = project.sweeps()[known.sweep].file
-    return next(cell for cell in load_sweep(file, project.experiments, overrides).cells if cell.key == known.key)
+    sweep = load_sweep(project.sweeps()[known.sweep].file, project.experiments, overrides)
+    return select_cells({sweep.name: sweep}, [known.key])[0]
 
 
 def _result(artifact: Artifact, cached: bool, checks: Checks, links: dict[str, Any]) -> MaterializeResult:
