@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sumi_core.config import Experiment
-from sumi_core.data import SOURCES
+from sumi_core.data import SOURCES, TOKENIZERS
 from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import canonical_json, fingerprint
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import Artifact, Build, Store
+from sumi_core.registry import Registry
 
 if TYPE_CHECKING:
     from sumi_core.lineage.tracking import Tracking
@@ -112,8 +113,11 @@ def stage_identity(experiment: Experiment, name: str) -> dict[str, Any]:
         "config": {section: config[section] for section in stage.reads},
         "inputs": {upstream: stage_fingerprint(experiment, upstream) for upstream in stage.inputs},
     }
-    if name == "corpus":
-        identity["source"] = _source_identity(canonical_json(config["corpus"]["source"]))
+    part = {"corpus": "source", "tokenizer": "tokenizer"}.get(name)
+    if part is not None:
+        component = config["corpus"]["source"] if part == "source" else config["tokenizer"]
+        if made_from := _part_identity(part, canonical_json(component)):
+            identity["source"] = made_from
     return identity
 
 
@@ -128,15 +132,17 @@ def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=64)
-def _source_identity(source_json: str) -> dict[str, Any]:
-    """What the source's documents are made from (file digests, package version), read once per process."""
-    source = json.loads(source_json)
-    return SOURCES.build(source.pop("name"), source).identity()
+def _part_identity(kind: str, component_json: str) -> dict[str, Any]:
+    """What a source or tokenizer is made from beside its config (file digests, versions), read once per process."""
+    component = json.loads(component_json)
+    registry: Registry[Any] = SOURCES if kind == "source" else TOKENIZERS
+    identity: dict[str, Any] = registry.build(component.pop("name"), component).identity()
+    return identity
 
 
 def refresh_source_identities() -> None:
     """Look at the sources again: a long-lived process calls this before it plans."""
-    _source_identity.cache_clear()
+    _part_identity.cache_clear()
 
 
 @dataclass
