@@ -49,6 +49,12 @@ class FakeTokenizer:
     class Options:
         """None."""
 
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
 
 def _digest(*things: Any) -> str:
     return hashlib.sha256(json.dumps(things, sort_keys=True).encode()).hexdigest()
