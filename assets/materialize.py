@@ -47,7 +47,8 @@ def materialize_stage(
     tracking = project.tracking
     description = project.sweeps()[cell.sweep].description if cell.sweep else ""
     run_id = tracking.open_cell(cell, description, {"dagster.run_id": context.run_id, "dagster.partition": cell.key})
-    computation.tracking, computation.provenance["mlflow_run_id"] = tracking, run_id
+    computation.tracking, computation.run_id = tracking, run_id
+    computation.provenance["mlflow_run_id"] = run_id
     with tracked_failure(tracking, run_id):
         artifact, cached = computation.ensure(cell.experiment, cell.key, stage)
         for earlier in (*DATA_STAGES, *CELL_STAGES):

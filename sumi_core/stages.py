@@ -96,6 +96,7 @@ class StageContext:
     inputs: Mapping[str, Artifact]
     launcher: Launcher | None = None
     tracking: Tracking | None = None
+    run_id: str | None = None  # the cell's MLflow run
     log: Callable[[str], None] = print
     progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None
 
@@ -152,6 +153,7 @@ class Computation:
     store: Store
     launcher: Launcher | None = None
     tracking: Tracking | None = None
+    run_id: str | None = None  # the cell's MLflow run
     log: Callable[[str], None] = print
     progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None
     provenance: dict[str, Any] = field(default_factory=dict)  # added to every manifest: Dagster and MLflow run ids
@@ -205,7 +207,15 @@ class Computation:
         function = getattr(importlib.import_module(module), attribute)
         started = time.time()
         context = StageContext(
-            experiment, key, build.folder, inputs, self.launcher, self.tracking, self.log, self.progress
+            experiment,
+            key,
+            build.folder,
+            inputs,
+            launcher=self.launcher,
+            tracking=self.tracking,
+            run_id=self.run_id,
+            log=self.log,
+            progress=self.progress,
         )
         summary = function(context)
         return build.finish(

@@ -44,7 +44,7 @@ def build_pretrained_denoiser(context: StageContext) -> dict[str, Any]:
 
 def _tracking(context: StageContext) -> TrackingAddress | None:
     """The MLflow run to log into while training; None leaves MLflow to whoever records the finished stage."""
-    run_id: str | None = getattr(context, "run_id", None)
+    run_id = context.run_id
     if context.tracking is None or run_id is None:
         return None
     return TrackingAddress(context.tracking.uri, run_id)
