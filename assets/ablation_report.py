@@ -1,12 +1,15 @@
 """Stage 7: the cells of a sweep side by side."""
 
+from typing import Any
+
 from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, asset
 
 from assets.materialize import folder_metadata
-from assets.partitions import SWEEPS, from_cells
+from assets.partitions import SWEEPS, SWEEPS_BY_NAME, from_cells
 from assets.resources import CellConfig, SumiProject
 from sumi_core.lineage.tracking import flatten
-from sumi_core.reporting import build_sweep_report
+from sumi_core.reporting import REPORT_VERSION, build_sweep_report
+from sumi_core.sweeps import load_sweep
 
 
 @asset(
@@ -14,20 +17,22 @@ from sumi_core.reporting import build_sweep_report
     partitions_def=SWEEPS,
     group_name="report",
     kinds={"markdown"},
-    code_version="1",
+    code_version=REPORT_VERSION,
 )
 def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Table, ranking with uncertainty and plots of every cell; failed and missing cells are shown as such."""
-    artifact, cached = build_sweep_report(
-        sumi.project, context.partition_key, tuple(config.overrides), context.log.info
-    )
-    tracking = sumi.project.tracking
-    run_id = tracking.record_report(context.partition_key, artifact)
-    link = f"{sumi.mlflow_ui}/#/experiments/{tracking.experiment_id(context.partition_key)}/runs/{run_id}"
+    project, overrides = sumi.project, tuple(config.overrides)
+    sweep = load_sweep(SWEEPS_BY_NAME[context.partition_key].file, project.experiments, overrides)
+    artifact, cached = build_sweep_report(project.store, sweep, context.log.info)
+    links: dict[str, Any] = {}
+    if not overrides:  # what was asked aside from the file is no part of the sweep's record
+        run_id = project.tracking.record_report(sweep.name, artifact)
+        experiment = project.tracking.experiment_id(sweep.name)
+        links = {"mlflow_run": MetadataValue.url(f"{sumi.mlflow_ui}/#/experiments/{experiment}/runs/{run_id}")}
     figures = {key: value for key, value in flatten(artifact.summary) if isinstance(value, int | float | str)}
     return MaterializeResult(
         metadata={
-            "mlflow_run": MetadataValue.url(link),
+            **links,
             "cached": cached,
             "folder": MetadataValue.path(str(artifact.folder)),
             **figures,

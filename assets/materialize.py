@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from dagster import AssetCheckResult, AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue
 
-from assets.partitions import CELLS_BY_KEY, cell_of_token_set
+from assets.partitions import CELLS_BY_KEY, SWEEPS_BY_NAME, cell_of_token_set
 from assets.resources import CellConfig, SumiProject, TrainerLauncher
 from sumi_core.lineage.store import Artifact
 from sumi_core.lineage.tracking import flatten, tracked_failure
 from sumi_core.stages import CELL_STAGES, DATA_STAGES, Computation, refresh_source_identities
-from sumi_core.sweeps import Cell, load_sweep, select_cells
+from sumi_core.sweeps import Cell, Sweep, load_sweep, select_cells
 
 IMAGE_LIMIT_BYTES = 500_000  # larger pictures stay in the store: Dagster keeps metadata in its database
+PROGRESS_SECONDS = 10.0
 
 Checks = Callable[[Artifact], Iterable[AssetCheckResult]]
 
@@ -31,13 +33,14 @@ def materialize_stage(
     """Make the asset's stage for its partition. A stage that is whole already is found, not computed again, and is
     reported with the same data version, so that what is downstream stays fresh."""
     stage = context.asset_key.path[-1]
-    cell = _cell(context.partition_key, stage, sumi, tuple(config.overrides))
+    sweep, cell = _cell(context.partition_key, stage, sumi, tuple(config.overrides))
     refresh_source_identities()
     project = sumi.project
     computation = Computation(
         project.store,
         launcher=trainer.bind(context) if trainer else None,
         log=context.log.info,
+        progress=_Progress(context.log.info),
         provenance={"dagster_run_id": context.run_id},
     )
     if stage in DATA_STAGES:
@@ -45,8 +48,8 @@ def materialize_stage(
         return _result(artifact, cached, checks, {})
 
     tracking = project.tracking
-    description = project.sweeps()[cell.sweep].description if cell.sweep else ""
-    run_id = tracking.open_cell(cell, description, {"dagster.run_id": context.run_id, "dagster.partition": cell.key})
+    tags = {"dagster.run_id": context.run_id, "dagster.partition": cell.key}
+    run_id = tracking.open_cell(cell, sweep.description, tags)
     computation.tracking, computation.run_id = tracking, run_id
     computation.provenance["mlflow_run_id"] = run_id
     with tracked_failure(tracking, run_id):
@@ -61,12 +64,23 @@ def materialize_stage(
     return _result(artifact, cached, checks, {"mlflow_run": MetadataValue.url(link), "mlflow_run_id": run_id})
 
 
-def _cell(partition: str, stage: str, sumi: SumiProject, overrides: tuple[str, ...]) -> Cell:
-    """The partition's cell as its file says now, with the run's overrides."""
+def _cell(partition: str, stage: str, sumi: SumiProject, overrides: tuple[str, ...]) -> tuple[Sweep, Cell]:
+    """The partition's cell as its file says now, with the run's overrides. Other files are not read."""
     known = cell_of_token_set(partition) if stage in DATA_STAGES else CELLS_BY_KEY[partition]
-    project = sumi.project
-    sweep = load_sweep(project.sweeps()[known.sweep].file, project.experiments, overrides)
-    return select_cells({sweep.name: sweep}, [known.key])[0]
+    sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, overrides)
+    return sweep, select_cells({sweep.name: sweep}, [known.key])[0]
+
+
+class _Progress:
+    """Progress of a stage as lines of its log, one every few seconds."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log, self._last = log, time.monotonic()
+
+    def __call__(self, done: float, total: float, unit: str, note: str) -> None:
+        if time.monotonic() - self._last >= PROGRESS_SECONDS:
+            self._last = time.monotonic()
+            self._log(f"{note}: {done:,.0f}{f' of {total:,.0f}' if total else ''} {unit}")
 
 
 def _result(artifact: Artifact, cached: bool, checks: Checks, links: dict[str, Any]) -> MaterializeResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from pathlib import Path
 
 from dagster import AssetExecutionContext, Config, ConfigurableResource
 from pydantic import Field
@@ -20,14 +19,12 @@ class CellConfig(Config):
 
 
 class SumiProject(ConfigurableResource):
-    """The project folder; empty: found as the command line finds it (SUMI_PROJECT, or upwards from here)."""
-
-    root: str = ""
+    """The project folder, found as the command line finds it: SUMI_PROJECT, or upwards from here."""
 
     @property
     def project(self) -> Project:
         """The project."""
-        return Project(Path(self.root)) if self.root else Project.find()
+        return Project.find()
 
     @property
     def mlflow_ui(self) -> str:

@@ -73,6 +73,13 @@ def check_runs_of(instance: DagsterInstance) -> Iterator[Finding]:
         yield Finding("ok", "runs", f"{len(unfinished)} Dagster runs in progress, none left behind")
 
 
+def end_abandoned(instance: DagsterInstance) -> None:
+    """End the runs that dead processes left running and free their pool slots, so that nothing waits for them."""
+    for finding in (*check_runs_of(instance), *check_slots(instance)):
+        if finding.fix is not None:
+            finding.fix()
+
+
 def check_slots(instance: DagsterInstance) -> Iterator[Finding]:
     """Pool slots held, or waited for, by runs that have ended: later runs would wait for them for ever."""
     storage = instance.event_log_storage

@@ -7,8 +7,7 @@ import socket
 from pathlib import Path
 
 import psutil
-from dagster import DagsterInstance, DagsterRunStatus
-from dagster._core.storage.dagster_run import RunsFilter
+from dagster import DagsterInstance
 
 from sumi_core.lineage.store import locked, write_atomically
 from sumi_core.project import Project
@@ -54,23 +53,6 @@ def is_dead(tag: str) -> bool:
         return abs(psutil.Process(int(pid)).create_time() - float(started)) > 1.0
     except psutil.NoSuchProcess:
         return True
-
-
-def abandoned_runs(instance: DagsterInstance) -> list[str]:
-    """Ids of runs that count as running although the process that executed them is gone."""
-    unfinished = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING]))
-    return [run.run_id for run in unfinished if PROCESS_TAG in run.tags and is_dead(run.tags[PROCESS_TAG])]
-
-
-def repair_abandoned_runs(instance: DagsterInstance) -> list[str]:
-    """Mark abandoned runs failed and free the pool slots they hold; returns their ids."""
-    repaired = abandoned_runs(instance)
-    for run_id in repaired:
-        run = instance.get_run_by_id(run_id)
-        if run is not None:
-            instance.report_run_failed(run, "the process that executed this run was killed")
-        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-    return repaired
 
 
 def initialise(project: Project) -> None:

@@ -28,7 +28,7 @@ from sumi_core.models import ATTENTION_PATTERNS, PRESETS
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.registry import nearest
 from sumi_core.sampling import SAMPLERS
-from sumi_core.typed import ConfigError, as_component, choice, number, part, typed
+from sumi_core.typed import ConfigError, as_component, choice, component, number, part, typed
 from sumi_core.typed import check_keys as check_schema_keys
 
 MAX_SEED = 2**32 - 1  # what every random generator in use accepts
@@ -97,7 +97,7 @@ class TrainingConfig:
 class EvaluationConfig:
     """How a finished model is measured. Cells that share it are measured on the same sequences, times and noise."""
 
-    sequences: int = number(512, low=2)  # validation sequences, from the first
+    sequences: int = number(512, low=2)  # validation sequences, spread over the split
     times_per_sequence: int = number(8, low=1)  # stratified noise levels drawn for each sequence
     time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # the bound integrates t over [eps, 1 - eps]
     metrics: list[str] = field(default_factory=lambda: ["unigram_entropy", "distinct", "repetition", "copy_rate"])
@@ -196,6 +196,9 @@ def resolve(data: Mapping[str, Any], where: str) -> Experiment:
             "schedule",
             f"process '{experiment.process['name']}' needs a noise schedule; one of {', '.join(SCHEDULES.names())}",
         )
+    if experiment.evaluation.sampler is None:  # written out with its options, so that they enter the fingerprint
+        default = OBJECTIVES.get(experiment.objective["name"]).default_sampler
+        experiment.evaluation.sampler = component(SAMPLERS, default, where, "evaluation.sampler")
     _check(experiment, where)
     return experiment
 

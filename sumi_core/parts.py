@@ -41,5 +41,5 @@ def build_parts(experiment: Experiment, num_tokens: int, eos_id: int) -> Parts:
         process = build(PROCESSES, experiment.process, num_tokens=num_tokens, schedule=schedule)
     context = {"process": process, "num_tokens": num_tokens, "eos_id": eos_id}
     objective = build(OBJECTIVES, experiment.objective, **context)
-    sampler = build(SAMPLERS, experiment.evaluation.sampler or objective.default_sampler, **context)
+    sampler = build(SAMPLERS, experiment.evaluation.sampler, **context)
     return Parts(process, objective, sampler, num_tokens, process.num_states if process else num_tokens)

@@ -8,21 +8,16 @@ from collections.abc import Callable
 from sumi_core.evaluation.report import ReportCell, build_ablation_report
 from sumi_core.lineage.fingerprint import fingerprint
 from sumi_core.lineage.provenance import provenance
-from sumi_core.lineage.store import Artifact
+from sumi_core.lineage.store import Artifact, Store
 from sumi_core.planning import plan
-from sumi_core.project import Project
 from sumi_core.stages import stage_fingerprint
-from sumi_core.sweeps import load_sweep
+from sumi_core.sweeps import Sweep
 
 REPORT_VERSION = "1"
 
 
-def build_sweep_report(
-    project: Project, name: str, overrides: tuple[str, ...] = (), log: Callable[[str], None] = print
-) -> tuple[Artifact, bool]:
+def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = print) -> tuple[Artifact, bool]:
     """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
-    sweep = load_sweep(project.sweeps()[name].file, project.experiments, overrides)
-    store = project.store
     cells = []
     for planned in plan(sweep.cells, store):
         found = {stage: store.find(stage, stage_fingerprint(planned.cell.experiment, stage)) for stage in _SHOWN}
@@ -30,7 +25,7 @@ def build_sweep_report(
     identity = {
         "stage": "ablation_report",
         "version": REPORT_VERSION,
-        "sweep": name,
+        "sweep": sweep.name,
         "description": sweep.description,
         "cells": {c.cell.key: c.evaluation.fingerprint if c.evaluation else f"{c.state}: {c.why}" for c in cells},
     }
@@ -38,10 +33,10 @@ def build_sweep_report(
         if build.artifact is not None:
             return build.artifact, True
         started = time.time()
-        summary = build_ablation_report(name, sweep.description, cells, build.folder)
+        summary = build_ablation_report(sweep.name, sweep.description, cells, build.folder)
         return build.finish(
             {
-                "key": name,
+                "key": sweep.name,
                 "identity": identity,
                 "inputs": {c.cell.key: c.evaluation.fingerprint for c in cells if c.evaluation},
                 "summary": summary,

@@ -22,8 +22,10 @@ def run_command(
     """Compute experiments or whole sweeps, and compare them. What is already done is found, not computed again."""
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    cells = select_cells(project.sweeps(overrides), names)
-    from pipelines.instance import initialise, open_instance, repair_abandoned_runs
+    sweeps = project.sweeps(overrides)
+    cells = select_cells(sweeps, names)
+    from pipelines.health import end_abandoned
+    from pipelines.instance import initialise, open_instance
     from sumi_core.reporting import build_sweep_report
 
     initialise(project)
@@ -33,7 +35,7 @@ def run_command(
         from pipelines.execution import execute
 
         instance = open_instance(project)
-        repair_abandoned_runs(instance)
+        end_abandoned(instance)
         outcome = execute(instance, todo, overrides, jobs)
         for key, error in outcome.failed.items():
             print(f"sumi: {key} failed: {error}", file=sys.stderr)
@@ -41,7 +43,7 @@ def run_command(
         outcome = None
         print(f"{len(plans)} of {len(plans)} cells are done already")
     for sweep in dict.fromkeys(cell.cell.sweep for cell in plans):
-        report, _ = build_sweep_report(project, sweep, overrides)
+        report, _ = build_sweep_report(project.store, sweeps[sweep])
         print((report.folder / "report.txt").read_text(encoding="utf-8"))
     print(_WHERE.format(home=project.home))
     if outcome is not None and outcome.failed:

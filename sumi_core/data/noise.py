@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Added to seeds, which are below 2³²: uses that are given one seed still share no address.
+VALIDATION, EVALUATION = 1 << 32, 2 << 32
+
 
 def address_generator(seed: int, stream: str, step: int = 0, example: int = 0) -> np.random.Generator:
     """The generator at one address. ``stream`` keeps uses apart (``"corrupt"``, ``"time"``, ``"sample"``)."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sumi_core.evaluation.statistics import (
     Estimate,
     bootstrap_interval,
+    by_unit,
     holm_adjusted,
     paired_difference,
     ratio_estimate,
@@ -36,6 +37,7 @@ class CellLikelihood:
     bits: NDArray[np.float64]
     bytes: NDArray[np.int64]
     text_digests: tuple[str, ...]
+    documents: NDArray[np.int64]  # [N] the document of each sequence: what is independent
 
     @classmethod
     def load(cls, path: Path) -> CellLikelihood:
@@ -50,12 +52,18 @@ class CellLikelihood:
             grouped["nats"].mean().to_numpy(dtype=np.float64) / math.log(2),
             first["bytes"].to_numpy(dtype=np.int64),
             tuple(first["text_digest"]),
+            first["document"].to_numpy(dtype=np.int64),
         )
 
     @property
     def bits_per_byte(self) -> Estimate:
-        """Σ bits / Σ bytes with its error over sequences."""
-        return ratio_estimate(self.bits, self.bytes)
+        """Σ bits / Σ bytes with its error over documents."""
+        return ratio_estimate(self.bits, self.bytes, self.documents)
+
+    @property
+    def units(self) -> int:
+        """Independent units: documents."""
+        return len(np.unique(self.documents))
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ def difference(cells: Mapping[str, CellLikelihood], first: str, second: str) -> 
     """One difference, without correction."""
     a, b = cells[first], cells[second]
     if a.text_digests == b.text_digests:
-        estimate = paired_difference(a.bits, b.bits, weights=a.bytes)
+        estimate = paired_difference(a.bits, b.bits, weights=a.bytes, units=a.documents)
         return Difference(first, second, estimate.value, estimate.stderr, paired=True)
     one, other = a.bits_per_byte, b.bits_per_byte
     return Difference(first, second, one.value - other.value, math.hypot(one.stderr, other.stderr), paired=False)
@@ -88,7 +96,10 @@ def difference(cells: Mapping[str, CellLikelihood], first: str, second: str) -> 
 def all_differences(cells: Mapping[str, CellLikelihood]) -> list[Difference]:
     """Every pair of cells once, with p-values corrected for all of them."""
     found = [difference(cells, first, second) for first, second in itertools.combinations(cells, 2)]
-    adjusted = holm_adjusted([two_sided_p(Estimate(d.value, d.stderr)) for d in found])
+    units = {key: cell.units for key, cell in cells.items()}
+    adjusted = holm_adjusted(
+        [two_sided_p(Estimate(d.value, d.stderr), min(units[d.first], units[d.second])) for d in found]
+    )
     return [Difference(d.first, d.second, d.value, d.stderr, d.paired, p) for d, p in zip(found, adjusted, strict=True)]
 
 
@@ -114,9 +125,13 @@ def ranks(keys: Iterable[str], differences: Iterable[Difference]) -> dict[str, i
 def paired_interval(
     cells: Mapping[str, CellLikelihood], first: str, second: str, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Bootstrap interval of a paired difference in bits per byte, uncorrected; None where the texts differ."""
+    """Bootstrap interval of a paired difference in bits per byte, uncorrected; None where the texts differ or lie
+    in one document."""
     a, b = cells[first], cells[second]
     if a.text_digests != b.text_digests:
         return None
-    units = np.stack([a.bits - b.bits, a.bytes.astype(np.float64)], axis=1)
+    columns = (a.bits - b.bits, a.bytes.astype(np.float64))
+    units = np.stack([by_unit(column, a.documents) for column in columns], axis=1)
+    if len(units) < 2:
+        return None
     return bootstrap_interval(units, lambda rows: float(rows[:, 0].sum() / rows[:, 1].sum()), level=level, seed=seed)

@@ -87,7 +87,7 @@ def report_text(comparison: Comparison) -> str:
         _standings(comparison),
     ]
     parts.append(
-        "bits per byte of the same validation text: ≤ upper bound, = exact, ± one standard error over sequences; "
+        "bits per byte of the same validation text: ≤ upper bound, = exact, ± one standard error over documents; "
         "[…] yardsticks fitted on the same train split."
     )
     for key, cell in comparison.cells.items():

@@ -11,9 +11,9 @@ differences between cells paired:
 * its level is t = ε + (1 − 2ε)·frac(u + k/K + i/(N·K)), u from (seed, "time", 0): K evenly spaced levels for each
   sequence (systematic sampling) and an even grid of N·K levels over all of them.
 
-Two errors are reported. ``bits_per_byte_stderr``: had other validation sequences of this kind been drawn, sequences
-taken as independent units (neighbours cut from one long document are a little less than that); it contains the
-Monte-Carlo noise, since every sequence carries its own. ``bits_per_byte_mc_stderr``: had other noise levels and noise
+Two errors are reported. ``bits_per_byte_stderr``: had other validation documents of this kind been drawn. Documents are
+the independent units, since sequences cut from one document resemble each other; it contains the Monte-Carlo noise,
+since every sequence carries its own. ``bits_per_byte_mc_stderr``: had other noise levels and noise
 been drawn for these same sequences; 0 for an exact likelihood.
 """
 
@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from sumi_core.data.batch import Batch
+from sumi_core.data.noise import EVALUATION
 from sumi_core.evaluation.statistics import ratio_estimate
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class EvaluatedSequences(Protocol):
         """UTF-8 bytes of the text of a sequence; end-of-text tokens count none."""
         ...
 
+    def document_starts(self, index: int) -> NDArray[np.int64]:
+        """Positions in a sequence at which a document starts, rising."""
+        ...
+
 
 @dataclass(frozen=True)
 class SequenceLikelihoods:
@@ -64,7 +69,8 @@ class SequenceLikelihoods:
 
     diffusion, reconstruction, prior: ``[N, K]`` nats of the whole sequence; each draw estimates all of it. level,
     alpha, nats_per_alpha: ``[N, K]`` as in ``objectives.objective.Likelihood``; NaN for an exact likelihood, which has
-    no noise levels (then K = 1). bytes, tokens: ``[N]``. epsilon: levels were drawn on [ε, 1 − ε].
+    no noise levels (then K = 1). bytes, tokens: ``[N]``. document: ``[N]``, a number for the document in which the
+    sequence begins. epsilon: levels were drawn on [ε, 1 − ε].
     """
 
     level: Floats
@@ -75,6 +81,7 @@ class SequenceLikelihoods:
     prior: Floats
     bytes: NDArray[np.int64]
     tokens: NDArray[np.int64]
+    document: NDArray[np.int64]
     epsilon: float
     exact: bool
 
@@ -98,6 +105,7 @@ class SequenceLikelihoods:
             "text_digest": np.asarray(text_digests, dtype=object),
             "bytes": self.bytes,
             "tokens": self.tokens,
+            "document": self.document,
         }
         columns = {name: np.repeat(values, draws) for name, values in repeated.items()}
         columns["draw"] = np.tile(np.arange(draws), count)
@@ -115,7 +123,9 @@ def evaluate_likelihood(
     device: torch.device | str = "cpu",
     progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None,
 ) -> SequenceLikelihoods:
-    """Measure the first ``config.sequences`` sequences (all, if there are fewer). The denoiser must be in eval mode.
+    """Measure ``config.sequences`` sequences, evenly spread over the split (all, if there are fewer).
+
+    The denoiser must be in eval mode.
 
     The figures do not depend on ``batch_size`` beyond floating-point rounding. Raises ValueError when there are no
     sequences, or a likelihood is not finite (naming the sequence).
@@ -128,7 +138,8 @@ def evaluate_likelihood(
         )
     draws = 1 if objective.exact else config.times_per_sequence
     rows = count * draws
-    tokens = torch.from_numpy(np.stack([np.asarray(sequences[i], dtype=np.int64) for i in range(count)]))
+    chosen = evaluated_indices(count, len(sequences))
+    tokens = torch.from_numpy(np.stack([np.asarray(sequences[i], dtype=np.int64) for i in chosen]))
     found = {name: np.zeros(rows) for name in (*_NOISE, *TERMS)}
     for start in range(0, rows, batch_size):
         row = torch.arange(start, min(start + batch_size, rows))
@@ -139,7 +150,7 @@ def evaluate_likelihood(
             positions=draw * count + sequence,
             global_size=rows,
             step=0,
-            seed=config.seed,
+            seed=EVALUATION + config.seed,
         )
         with torch.inference_mode():
             measured = objective.nats(denoiser, batch, config.time_epsilon)
@@ -152,8 +163,9 @@ def evaluate_likelihood(
     shaped = {name: values.reshape(count, draws) for name, values in found.items()}
     result = SequenceLikelihoods(
         **shaped,
-        bytes=np.array([sequences.bytes(i) for i in range(count)], dtype=np.int64),
+        bytes=np.array([sequences.bytes(i) for i in chosen], dtype=np.int64),
         tokens=np.full(count, tokens.shape[1], dtype=np.int64),
+        document=documents_of(sequences, chosen),
         epsilon=config.time_epsilon,
         exact=objective.exact,
     )
@@ -164,6 +176,22 @@ def evaluate_likelihood(
             f"{broken[0]}; the model has diverged or its process cannot reach that text"
         )
     return result
+
+
+def evaluated_indices(count: int, total: int) -> list[int]:
+    """``count`` of ``total`` sequences, the middles of equal stretches: no part of the split is left out."""
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def documents_of(sequences: EvaluatedSequences, chosen: Sequence[int]) -> NDArray[np.int64]:
+    """A number for the document in which each chosen sequence (rising) begins, ``[N]``."""
+    wanted, found, seen = set(chosen), [], 0
+    for index in range(chosen[-1] + 1):
+        starts = sequences.document_starts(index)
+        if index in wanted:
+            found.append(seen + int(starts.size > 0 and starts[0] == 0))
+        seen += len(starts)
+    return np.array(found, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -180,6 +208,7 @@ class LikelihoodSummary:
     reconstruction_bits_per_byte: float
     prior_bits_per_byte: float
     sequences: int
+    documents: int  # in which the sequences begin: the independent units of the errors
     tokens: int
     bytes: int
 
@@ -193,8 +222,8 @@ def summarize(measured: SequenceLikelihoods) -> LikelihoodSummary:
     """Aggregate sequences as ratios of sums, Σ nats / Σ bytes. Raises ValueError when the sequences hold no text."""
     if not measured.bytes.sum():
         raise ValueError("the evaluated validation sequences hold no text; raise evaluation.sequences")
-    bits = ratio_estimate(measured.nats / math.log(2), measured.bytes)
-    per_token = ratio_estimate(measured.nats, measured.tokens)
+    bits = ratio_estimate(measured.nats / math.log(2), measured.bytes, measured.document)
+    per_token = ratio_estimate(measured.nats, measured.tokens, measured.document)
     scale = 1.0 / math.log(2) / float(measured.bytes.sum())
     split = {f"{name}_bits_per_byte": float(getattr(measured, name).mean(axis=1).sum() * scale) for name in TERMS}
     return LikelihoodSummary(
@@ -206,6 +235,7 @@ def summarize(measured: SequenceLikelihoods) -> LikelihoodSummary:
         nats_per_token_stderr=per_token.stderr,
         **split,
         sequences=len(measured.bytes),
+        documents=len(np.unique(measured.document)),
         tokens=int(measured.tokens.sum()),
         bytes=int(measured.bytes.sum()),
     )
@@ -240,7 +270,7 @@ def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame
 
     Columns: low, high (levels t); bits_per_byte (this interval's part of the diffusion term; the column adds up to
     it); per_t: the integrand, nats per token per unit of t; noise: mean share of tokens hit, 1 − α; per_alpha: nats per
-    token per unit of α, which compares models across schedules; per_t_stderr, per_alpha_stderr: over sequences; draws.
+    token per unit of α, which compares models across schedules; per_t_stderr, per_alpha_stderr: over documents; draws.
     Intervals without a draw are left out. Empty for an exact likelihood, which has no noise levels.
     """
     import pandas as pd
@@ -271,7 +301,7 @@ def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame
             continue
         draws = inside.sum(axis=1)[hit]
         curves = [
-            ratio_estimate(np.where(inside, values, 0.0).sum(axis=1)[hit], draws)
+            ratio_estimate(np.where(inside, values, 0.0).sum(axis=1)[hit], draws, measured.document[hit])
             for values in (per_t, measured.nats_per_alpha)
         ]
         part = float(measured.diffusion[inside].sum() * scale)

@@ -144,11 +144,12 @@ def footnotes(metric_definitions: Sequence[str]) -> list[str]:
     return [
         "bits per byte: total nats / ln 2 / UTF-8 bytes of the same validation sequences; the nats of end-of-text "
         "tokens are counted, their bytes are 0. ≤ marks an upper bound, estimated by Monte Carlo; = an exact figure.",
-        "± is one standard error: of bits per byte over validation sequences as independent units (ratio estimate; it "
+        "± is one standard error: of bits per byte over validation documents as independent units (ratio estimate; it "
         "contains the Monte-Carlo noise). It says nothing of other training seeds.",
         "Monte-Carlo error: over noise levels and noise alone, on these same sequences.",
         "diffusion, reconstruction, prior: the three terms of the bound, in bits per byte: the integral over noise "
-        "levels in [ε, 1 − ε], −log p(x|z) at ε, and the divergence of the fully noised text from the prior.",
+        "levels in [ε, 1 − ε], −log p(x|z) at ε, and the divergence of the text noised to 1 − ε from where "
+        "the model starts (for masks: α log V).",
         *(f"{name}: {definition}." for name, definition in DEFINITIONS.items()),
         "yardsticks code an end of text as one more symbol, as the model does, and go by the same bytes; the "
         "compressors go on learning from the validation text while they code it.",

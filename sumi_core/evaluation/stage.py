@@ -22,7 +22,13 @@ import torch
 from numpy.typing import NDArray
 
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.likelihood import SequenceLikelihoods, evaluate_likelihood, loss_by_level, summarize
+from sumi_core.evaluation.likelihood import (
+    SequenceLikelihoods,
+    evaluate_likelihood,
+    evaluated_indices,
+    loss_by_level,
+    summarize,
+)
 from sumi_core.evaluation.metrics import Reference, SampleMetric, SampleSet
 from sumi_core.evaluation.result import Result, report_markdown
 from sumi_core.evaluation.samples import Drawn, draw_samples, evenly, sample_set, sequence_bytes, shown_text
@@ -60,7 +66,8 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
             progress=context.progress,
         )
         drawn = draw_samples(parts.sampler, denoiser, config, len(validation[0]), context.progress)
-    tokens = [np.asarray(validation[i], dtype=np.int64) for i in range(len(measured.bytes))]
+    chosen = evaluated_indices(len(measured.bytes), len(validation))
+    tokens = [np.asarray(validation[i], dtype=np.int64) for i in chosen]
     texts = [sequence_bytes(ids, tokenizer) for ids in tokens]
     context.progress(0, 1, "yardsticks", "coding the validation text with compressors")
 
@@ -91,7 +98,7 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
             "objective": experiment.objective["name"],
             "process": experiment.process["name"] if experiment.process else None,
             "schedule": experiment.schedule["name"] if experiment.process else None,
-            "sampler": (experiment.evaluation.sampler or parts.objective.default_sampler)["name"],
+            "sampler": experiment.evaluation.sampler["name"],
         },
         summary=summarize(measured),
         time_epsilon=config.time_epsilon,

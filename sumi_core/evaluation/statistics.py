@@ -1,6 +1,6 @@
 """Small statistics behind every ``±`` of a report: ratio estimates, paired differences, intervals, Holm correction.
 
-All of them take independent units (here: validation sequences, or sample texts) and say how far the figure would move
+All of them take independent units (here: validation documents, or sample texts) and say how far the figure would move
 had other units been drawn. Nothing here knows about training seeds: a difference between two models that is far
 beyond these errors is one between those two *trained models*, not yet one between two methods.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +36,11 @@ def mean_estimate(values: ArrayLike) -> Estimate:
     return Estimate(float(array.mean()), float(spread))
 
 
-def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
+def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike, units: ArrayLike | None = None) -> Estimate:
     """Ratio of sums R = Σa / Σb over independent units, with its linearised (delta-method) standard error.
+
+    ``units`` ``[n]`` names the unit that each entry belongs to (the document of a sequence); without it every entry is
+    its own. Entries of one unit may depend on each other in any way.
 
     se² = n/(n−1) · Σ (a_i − R b_i)² / (Σb)²  (Cochran, Sampling Techniques, 1977, section 6.3, without the
     finite-population factor). A sequence's nats and bytes vary together, so this is smaller than treating the
@@ -48,6 +50,8 @@ def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     a, b = _vector(numerators, "numerators"), _vector(denominators, "denominators")
     if a.shape != b.shape:
         raise ValueError(f"{a.size} numerators do not pair with {b.size} denominators")
+    if units is not None:
+        a, b = by_unit(a, units), by_unit(b, units)
     total = b.sum()
     if total <= 0:
         raise ValueError("the denominators sum to nothing, so there is no ratio to estimate")
@@ -58,16 +62,26 @@ def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     return Estimate(float(ratio), float(math.sqrt(a.size / (a.size - 1) * (residuals**2).sum()) / total))
 
 
-def paired_difference(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
+def by_unit(values: NDArray[np.float64], units: ArrayLike) -> NDArray[np.float64]:
+    """Sums of the values of each unit, in order of the units' names."""
+    _, member = np.unique(np.asarray(units), return_inverse=True)
+    sums: NDArray[np.float64] = np.bincount(member, values).astype(np.float64)
+    return sums
+
+
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = None, units: ArrayLike | None = None
+) -> Estimate:
     """``first − second`` measured on the same units, unit by unit, so that what both share cancels.
 
     Without ``weights``: the mean difference. With ``weights`` (the bytes of each sequence): Σ(first − second) /
-    Σ weights, the difference of the two ratios of sums, whose error follows from the differences alone.
+    Σ weights, the difference of the two ratios of sums, whose error follows from the differences alone; ``units`` as
+    in ``ratio_estimate``.
     """
     a, b = _vector(first, "first"), _vector(second, "second")
     if a.shape != b.shape:
         raise ValueError(f"{a.size} and {b.size} values are not pairs; both must be measured on the same units")
-    return mean_estimate(a - b) if weights is None else ratio_estimate(a - b, weights)
+    return mean_estimate(a - b) if weights is None else ratio_estimate(a - b, weights, units)
 
 
 def jackknife_stderr(leave_one_out: ArrayLike) -> float:
@@ -100,8 +114,8 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def two_sided_p(estimate: Estimate) -> float:
-    """Probability of a figure at least this far from 0 if the truth were 0 (normal approximation: many units).
+def two_sided_p(estimate: Estimate, units: int) -> float:
+    """Probability of a figure at least this far from 0 if the truth were 0: Student's t with units − 1 degrees.
 
     An exact zero error means the figure is exact: p is 0, or 1 for a figure of exactly 0. An unknown error gives 1.
     """
@@ -109,7 +123,9 @@ def two_sided_p(estimate: Estimate) -> float:
         return 1.0
     if estimate.stderr == 0:
         return 1.0 if estimate.value == 0 else 0.0
-    return 2 * NormalDist().cdf(-abs(estimate.value / estimate.stderr))
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(units - 1, -abs(estimate.value / estimate.stderr)))
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:

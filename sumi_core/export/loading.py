@@ -29,11 +29,6 @@ class ExportedModel:
     experiment: Experiment
     sumi: dict[str, Any]  # sumi.json
 
-    @property
-    def experiment_dict(self) -> dict[str, Any]:
-        """The experiment as plain data, every default written out."""
-        return self.experiment.to_dict()
-
 
 def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
     """Open an exported folder. ``verify=False`` skips the SHA-256 of the weights (of weights changed on purpose).

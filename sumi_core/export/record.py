@@ -36,7 +36,7 @@ def build_record(
         "process": experiment.process,
         "schedule": experiment.schedule if experiment.process else None,
         "objective": experiment.objective,
-        "sampler": experiment.evaluation.sampler or parts.objective.default_sampler,
+        "sampler": experiment.evaluation.sampler,
         "vocabulary": {
             "tokens": parts.num_tokens,
             "states": parts.num_states,

@@ -248,7 +248,7 @@ class Tracking:
                 "sumi.weights.sha256": str(weights.get("sha256")),
             },
             params={key: _text(value) for key, value in flatten(artifact.manifest["experiment"]["model"])},
-            model_type=str(artifact.summary.get("stock_class", "denoiser")),
+            model_type=str(artifact.summary.get("stock_class") or "denoiser"),
         )
         client.finalize_logged_model(model.model_id, "READY")
         client.set_tag(run.info.run_id, "sumi.model_id", model.model_id)

@@ -140,8 +140,8 @@ class Denoiser(nn.Module):
     def flops_per_token(self, length: int) -> float:
         """Training FLOPs (forward and backward) for one token in sequences of ``length``.
 
-        The convention of PaLM (2204.02311, appendix B): 6 for each weight that multiplies the token, plus
-        12 · layers · hidden for each key it attends to (all ``length`` of them, half in a causal pattern). The head
+        After PaLM (2204.02311, appendix B): 6 for each weight that multiplies the token, plus 12 · layers · hidden for
+        each key it attends to (all ``length`` of them; half in a causal pattern, where PaLM counts all). The head
         counts even where it is tied; the table look-up, norms, softmax and the time conditioning do not.
         """
         maps = [self.lm_head, *(m for m in self.model.layers.modules() if isinstance(m, nn.Linear))]

@@ -16,18 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from sumi_core.training.errors import TrainingFailed
 from sumi_core.training.request import Request
 
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Z]\w*): (.+)")  # the last line of a traceback
-
-
-class Launcher(Protocol):
-    """Runs a training process for a request file and returns when it has ended well. Raises TrainingFailed."""
-
-    def run(self, request: Path) -> None: ...
 
 
 def trainer_command(request: Path, *arguments: str, module: str = "sumi_core.training") -> list[str]:

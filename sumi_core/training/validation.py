@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sumi_core.data.batch import Batch
+from sumi_core.data.noise import VALIDATION
 from sumi_core.evaluation.statistics import mean_estimate, ratio_estimate
 from sumi_core.training.errors import TrainingError
 from sumi_core.training.process import Rank
@@ -24,7 +25,7 @@ from sumi_core.training.process import Rank
 if TYPE_CHECKING:
     from sumi_core.objectives.objective import Objective
 
-SEED = 0x5EED  # of noise levels and noise; no experiment's seed, so that no training ever draws the same noise
+SEED = VALIDATION + 0x5EED  # of noise levels and noise, in a range that no training and no evaluation draws from
 TIME_EPSILON = 1e-3  # the bound integrates t over [ε, 1 − ε]
 
 

@@ -26,7 +26,9 @@ HARDNESS = GENERATOR.normal(2.0, 0.5, COUNT)
 def cell(extra: float, seed: int, texts: str = "t") -> CellLikelihood:
     """A cell that takes ``extra`` bits per byte more than the texts' own hardness, give or take 0.05 on each."""
     noise = np.random.default_rng(seed).normal(0, 0.05, COUNT)
-    return CellLikelihood((HARDNESS + extra + noise) * BYTES, BYTES, tuple(f"{texts}{i}" for i in range(COUNT)))
+    return CellLikelihood(
+        (HARDNESS + extra + noise) * BYTES, BYTES, tuple(f"{texts}{i}" for i in range(COUNT)), np.arange(COUNT)
+    )
 
 
 def test_loading_averages_draws_and_turns_nats_into_bits(tmp_path):
@@ -61,7 +63,7 @@ def test_other_texts_are_not_paired():
 def test_every_pair_is_corrected_for_all():
     found = all_differences({"a": cell(0.0, 1), "b": cell(0.005, 2), "c": cell(0.5, 3)})
     assert [(d.first, d.second) for d in found] == [("a", "b"), ("a", "c"), ("b", "c")]
-    alone = [two_sided_p(Estimate(d.value, d.stderr)) for d in found]
+    alone = [two_sided_p(Estimate(d.value, d.stderr), COUNT) for d in found]
     assert [d.p_adjusted for d in found] == holm_adjusted(alone)
     assert not found[0].significant
     assert found[1].significant

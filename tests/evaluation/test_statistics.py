@@ -79,11 +79,27 @@ def test_bootstrap_interval_is_seeded_and_agrees_with_the_normal_one():
 
 
 def test_two_sided_p():
-    assert two_sided_p(Estimate(1.959964, 1.0)) == pytest.approx(0.05, abs=1e-6)
-    assert two_sided_p(Estimate(-1.959964, 1.0)) == pytest.approx(0.05, abs=1e-6)
-    assert two_sided_p(Estimate(0.1, 0.0)) == 0.0
-    assert two_sided_p(Estimate(0.0, 0.0)) == 1.0
-    assert two_sided_p(Estimate(9.0, math.nan)) == 1.0
+    assert two_sided_p(Estimate(1.959964, 1.0), 10**9) == pytest.approx(0.05, abs=1e-6)
+    assert two_sided_p(Estimate(-2.085963, 1.0), 21) == pytest.approx(0.05, abs=1e-6)  # t with 20 degrees of freedom
+    assert two_sided_p(Estimate(0.1, 0.0), 9) == 0.0
+    assert two_sided_p(Estimate(0.0, 0.0), 9) == 1.0
+    assert two_sided_p(Estimate(9.0, math.nan), 1) == 1.0
+
+
+def test_entries_of_one_unit_may_depend_on_each_other():
+    """The claimed error is the true spread where sequences of a document share its difficulty; theirs alone is not."""
+    generator = np.random.default_rng(3)
+    documents = np.repeat(np.arange(40), 12)
+    size = np.full(documents.size, 300.0)
+
+    def draw() -> np.ndarray:
+        return size * (2.0 + 0.3 * generator.normal(size=40)[documents] + 0.2 * generator.normal(size=documents.size))
+
+    true = np.std([ratio_estimate(draw(), size).value for _ in range(2000)])
+    claimed = np.sqrt(np.mean([ratio_estimate(draw(), size, documents).stderr ** 2 for _ in range(200)]))
+    naive = np.sqrt(np.mean([ratio_estimate(draw(), size).stderr ** 2 for _ in range(200)]))
+    assert claimed == pytest.approx(true, rel=0.08)
+    assert naive < 0.5 * true
 
 
 def test_holm_worked_example():
