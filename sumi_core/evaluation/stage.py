@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
         b"".join(texts),
         coded,
         {
-            "train": token_counts((train[i] for i in range(len(train))), tokenizer.vocab_size),
+            "train": token_counts((train[i] for i in range(len(train))), tokenizer.vocab_size, MAX_TRAIN_TOKENS),
             "validation": token_counts(tokens, tokenizer.vocab_size),
         },
     )
@@ -123,12 +124,14 @@ def describe(
     return described
 
 
-def token_counts(sequences: Iterable[NDArray[np.integer[Any]]], vocab_size: int) -> NDArray[np.int64]:
-    """How often each token occurs in the first MAX_TRAIN_TOKENS of some sequences, ``[V]``."""
+def token_counts(
+    sequences: Iterable[NDArray[np.integer[Any]]], vocab_size: int, limit: float = math.inf
+) -> NDArray[np.int64]:
+    """How often each token occurs in some sequences, the first ``limit`` tokens of them, ``[V]``."""
     counts = np.zeros(vocab_size, dtype=np.int64)
     seen = 0
     for ids in sequences:
-        if seen >= MAX_TRAIN_TOKENS:
+        if seen >= limit:
             break
         counts += np.bincount(np.asarray(ids, dtype=np.int64), minlength=vocab_size)
         seen += len(ids)

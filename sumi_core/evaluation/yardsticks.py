@@ -25,14 +25,14 @@ _PPMD_MEMORY = (64 << 20, 1 << 30)  # smallest and largest model memory, bytes
 _XZ_DICTIONARY = (1 << 20, 64 << 20)  # smallest and largest, bytes; the encoder needs ten times as much memory
 
 DEFINITIONS: dict[str, str] = {
-    "unigram_bytes": "cross-entropy of byte frequencies of the train split (add-one smoothing)",
-    "unigram_tokens": "cross-entropy of token frequencies of the train split (add-one smoothing), the model's own "
-    "tokenizer: what a model reaches that knows nothing but how frequent each token is",
+    "unigram_bytes": "cross-entropy of byte frequencies (add-one smoothing)",
+    "unigram_tokens": "cross-entropy of token frequencies (add-one smoothing), the model's own tokenizer: what a model "
+    "reaches that knows nothing but how frequent each token is",
     **{
-        f"ppmd_{order}": f"PPMd variant H, order {order}: what the validation text adds after the train split"
+        f"ppmd_{order}": f"PPMd variant H, order {order}: what the validation text adds after the training text"
         for order in PPMD_ORDERS
     },
-    "xz": "xz (LZMA2 preset 9e, dictionary of up to 64 MiB): size of train and validation together less that of train",
+    "xz": "xz (LZMA2 preset 9e, dictionary of up to 64 MiB): size of both texts less that of the training text",
 }
 
 

@@ -30,7 +30,7 @@ def lr_factor(update: int, training: TrainingConfig) -> float:
         progress = (update - warmup) / (steps - warmup)
         return final + (1 - final) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     if training.lr_schedule == "wsd":
-        decay = min(math.ceil(training.decay_fraction * steps), steps - warmup)
+        decay = min(math.ceil(round(training.decay_fraction * steps, 9)), steps - warmup)
         progress = (update - (steps - decay)) / decay
         return 1 + (final - 1) * min(max(progress, 0.0), 1.0)
     return 1.0

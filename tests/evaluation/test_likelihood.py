@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from sumi_core.config import EvaluationConfig, ModelConfig
-from sumi_core.evaluation.likelihood import evaluate_likelihood, loss_by_level, monte_carlo_stderr, summarize
+from sumi_core.evaluation.likelihood import (
+    documents_of,
+    evaluate_likelihood,
+    evaluated_indices,
+    loss_by_level,
+    monte_carlo_stderr,
+    summarize,
+)
 from sumi_core.models.denoiser import Denoiser
 from tests.evaluation.fakes import Sequences, UniformDenoiser, likelihoods, objective
 
@@ -222,3 +229,39 @@ def test_intervals_without_draws_are_left_out():
     curve = loss_by_level(likelihoods(np.ones((3, 1)), level=np.array([[0.05], [0.06], [0.95]])), bins=10)
     assert curve["draws"].tolist() == [2, 1]
     assert math.isnan(curve["per_t_stderr"].iloc[1])
+
+
+def test_training_validation_and_evaluation_share_no_noise_even_under_one_seed():
+    from sumi_core.config import MAX_SEED
+    from sumi_core.data.noise import EVALUATION, VALIDATION
+    from sumi_core.training.validation import SEED
+
+    training, evaluation = range(MAX_SEED + 1), range(EVALUATION, EVALUATION + MAX_SEED + 1)
+    validation = range(VALIDATION, VALIDATION + MAX_SEED + 1)
+    assert training.stop <= validation.start < validation.stop <= evaluation.start
+    assert SEED in validation
+    assert evaluation.stop <= 2**64, "a Philox key word"
+
+
+def test_bits_per_byte_of_the_monte_carlo_error():
+    generator = np.random.default_rng(0)
+    level = (np.arange(32).reshape(8, 4) + 0.5) / 32
+    measured = likelihoods(generator.gamma(2.0, size=(8, 4)), level=level)
+    wanted = monte_carlo_stderr(measured.total, measured.level) / math.log(2) / measured.bytes.sum()
+    assert summarize(measured).bits_per_byte_mc_stderr == pytest.approx(wanted)
+
+
+def test_evaluated_sequences_are_spread_over_the_split():
+    assert evaluated_indices(4, 4) == [0, 1, 2, 3]
+    assert evaluated_indices(3, 30) == [5, 15, 25]
+
+
+def test_a_sequence_belongs_to_the_document_in_which_it_begins():
+    class Split:
+        starts = ([0, 3], [], [2], [0], [1, 2])
+
+        def document_starts(self, index):
+            return np.array(self.starts[index], dtype=np.int64)
+
+    assert documents_of(Split(), [0, 1, 2, 3, 4]).tolist() == [1, 2, 2, 4, 4]
+    assert documents_of(Split(), [1, 4]).tolist() == [2, 4]

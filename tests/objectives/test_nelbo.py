@@ -137,6 +137,19 @@ def test_snr_weighting_of_absorbing_noise_is_alpha_times_cross_entropy():
     torch.testing.assert_close(build(world.process, weighting="snr").loss(blurred(world), batch).value, expected)
 
 
+@pytest.mark.parametrize("epsilon", [1e-3, 0.2])
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_reconstruction_to_the_last_digit(process, schedule, epsilon):
+    world = World(process, schedule)
+    batch = batch_of(world.x.repeat(20, 1))
+    t = torch.full((len(batch.tokens),), epsilon, dtype=torch.float64)
+    z = world.process.corrupt(batch.tokens, t[:, None], batch.noise("reconstruction"))
+    posterior = world.process.log_posterior(blurred(world)(z, t), z, t[:, None])
+    wanted = -posterior.gather(-1, batch.tokens[..., None]).sum((1, 2))
+    found = build(world.process).nats(blurred(world), batch, epsilon).reconstruction
+    torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("weighting", ["elbo", "snr"])
 @pytest.mark.parametrize(("process", "schedule"), CASES)
 def test_a_split_into_micro_batches_or_devices_gives_the_same_loss(process, schedule, weighting):
