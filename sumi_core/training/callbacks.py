@@ -5,6 +5,7 @@ more than the history, and a resumed run repeats neither.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Ema(WeightAveraging):
             self.on_validation_epoch_end(trainer, module)
 
 
-class AfterUpdate(Callback):
+class AfterUpdate(Callback, ABC):
     """A callback that is called once per update, whatever the number of micro-batches."""
 
     _seen: int | None = None
@@ -58,9 +59,9 @@ class AfterUpdate(Callback):
             self._seen = trainer.global_step
             self.after_update(trainer, pl_module, trainer.global_step)
 
+    @abstractmethod
     def after_update(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         """``step`` updates have been made."""
-        raise NotImplementedError
 
 
 class Figures(AfterUpdate):
