@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from typing import NoReturn
 
 import typer
 
@@ -34,8 +35,22 @@ def main() -> None:
     try:
         app()
     except SumiError as error:
-        print(f"sumi: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error))
+    except OSError as error:
+        _end(
+            f"{error.filename or 'a file'}: {error.strerror or error}; free space, or mend the path or its permissions"
+        )
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3"):
+            raise
+        _end(
+            f"{str(error).splitlines()[0]}; `sumi doctor` looks over the databases, and MLFLOW_TRACKING_URI must answer"
+        )
+
+
+def _end(sentence: str) -> NoReturn:
+    print(f"sumi: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def console_logger(context: InitLoggerContext) -> logging.Logger:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_OneLine())
     handler.addFilter(lambda record: record.levelno in (logging.INFO, logging.WARNING))
+    handler.addFilter(lambda record: "[pipes]" not in record.getMessage())  # the framework's own
     made.addHandler(handler)
     made.setLevel(logging.INFO)
     return made

@@ -8,6 +8,7 @@ What is already whole is found by the assets themselves, so two of these at once
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ from sumi_core.planning import CellPlan
 from sumi_core.project import Project
 from sumi_core.stages import CELL_STAGES, DATA_STAGES
 from sumi_core.training.process import die_with_parent
+
+INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
+
+_CLASS_PATH = re.compile(r"^(?:\w+\.)+\w+: ")  # "sumi_core.data.shards.ShardError: " before the sentence itself
 
 JOBS: dict[str, Sequence[str]] = {"token_set": DATA_STAGES, "cell": CELL_STAGES, "report": ("ablation_report",)}
 
@@ -81,7 +86,10 @@ def run_job(instance: DagsterInstance, job: str, partition: str, overrides: Sequ
         if error is not None:
             while error.cause is not None:  # Dagster wraps what the asset raised
                 error = error.cause
-            return str(error.message).strip().splitlines()[0]
+            if error.cls_name == "DagsterExecutionInterruptedError":
+                raise KeyboardInterrupt  # Ctrl-C or SIGTERM: nothing else is to be started
+            told = str(error.message).strip().splitlines()[0]
+            return _CLASS_PATH.sub("", told)
     return "the run failed; see it in the Dagster UI"
 
 
@@ -117,7 +125,10 @@ def _run_cells_at_once(keys: Sequence[str], overrides: Sequence[str], jobs: int,
 
 def _main(key: str, overrides: Sequence[str]) -> int:
     die_with_parent()
-    error = run_job(open_instance(Project.find()), "cell", key, overrides)
+    try:
+        error = run_job(open_instance(Project.find()), "cell", key, overrides)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     if error:
         print(error, file=sys.stderr)
     return 1 if error else 0

@@ -260,7 +260,11 @@ def _check(experiment: Experiment, where: str) -> None:
         refuse("model.time_conditioning", f"objective '{name}' has no noise level to condition on; write none")
 
     if training.warmup_steps > training.steps:
-        refuse("training.warmup_steps", f"{training.warmup_steps} warm-up steps exceed training.steps {training.steps}")
+        refuse(
+            "training.warmup_steps",
+            f"{training.warmup_steps} warm-up steps exceed training.steps {training.steps}; "
+            f"set it to {training.steps} or less too",
+        )
     share = training.accumulation * experiment.runtime.devices
     if training.batch_size % share:
         refuse(

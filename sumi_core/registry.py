@@ -24,7 +24,7 @@ def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(sorted(known if show is None else show))}"
+    return f"known: {', '.join(sorted(set(known if show is None else show))) or 'none'}"
 
 
 class UnknownName(KeyError):

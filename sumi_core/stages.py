@@ -174,7 +174,8 @@ class Computation:
             try:
                 return self._compute(experiment, key, stage, identity, inputs, build), False
             except Exception as error:
-                self.store.record_failure(name, own, key, f"{type(error).__name__}: {error}")
+                told = str(error) if isinstance(error, SumiError) else f"{type(error).__name__}: {error}"
+                self.store.record_failure(name, own, key, told)
                 raise
 
     def whole(self, experiment: Experiment, name: str) -> Artifact | None:

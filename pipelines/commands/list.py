@@ -1,5 +1,6 @@
 """``sumi list``."""
 
+from sumi_core.errors import SumiError
 from sumi_core.planning import plan
 from sumi_core.project import Project
 
@@ -8,7 +9,11 @@ def list_command() -> None:
     """List experiments and their cells: done, running, failed, interrupted, stale or missing, and why."""
     project = Project.find()
     for sweep in project.sweeps().values():
-        plans = plan(sweep.cells, project.store)
+        try:
+            plans = plan(sweep.cells, project.store)
+        except SumiError as error:  # one experiment's missing data or damaged output must not hide the others
+            print(f"{sweep.name}  cannot be looked at: {error}")
+            continue
         done = sum(p.state == "done" for p in plans)
         print(f"{sweep.name}  {done}/{len(plans)} done  {sweep.description}")
         for planned in plans:

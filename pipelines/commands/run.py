@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from sumi_core.planning import plan
 from sumi_core.project import Project
-from sumi_core.sweeps import select_cells, split_arguments
+from sumi_core.stages import stage_fingerprint
+from sumi_core.sweeps import Cell, select_cells, split_arguments
 
 
 def run_command(
@@ -32,26 +34,40 @@ def run_command(
     plans = plan(cells, project.store)
     todo = [p for p in plans if p.state != "done" or not project.tracking.is_complete(p.cell)]
     if todo:
-        from pipelines.execution import execute
+        from pipelines.execution import INTERRUPTED, execute
 
         instance = open_instance(project)
         end_abandoned(instance)
-        outcome = execute(instance, todo, overrides, jobs)
+        try:
+            outcome = execute(instance, todo, overrides, jobs)
+        except KeyboardInterrupt:
+            print("sumi: interrupted; the same command continues where it was", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
         for key, error in outcome.failed.items():
             print(f"sumi: {key} failed: {error}", file=sys.stderr)
     else:
         outcome = None
         print(f"{len(plans)} of {len(plans)} cells are done already")
-    for sweep in dict.fromkeys(cell.cell.sweep for cell in plans):
+    finished = [
+        p.cell for p in plans if project.store.find("evaluation", stage_fingerprint(p.cell.experiment, "evaluation"))
+    ]
+    for sweep in dict.fromkeys(cell.sweep for cell in finished):
         report, _ = build_sweep_report(project.store, sweeps[sweep])
         print((report.folder / "report.txt").read_text(encoding="utf-8"))
-    print(_WHERE.format(home=project.home))
+    if finished:
+        print(_where(project, finished[0]))
     if outcome is not None and outcome.failed:
         raise typer.Exit(1)
 
 
-_WHERE = """\
-look at it:   sumi dev                 Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
-write text:   sumi sample CELL         a cell is a name such as demo.uniform
-trace it:     sumi lineage CELL        data, config, code and seed behind a number
-everything is in {home}"""
+def _where(project: Project, cell: Cell) -> str:
+    """What to do next, with names that work: a cell asked for with overrides is known by its folder."""
+    name = cell.key
+    if cell.overrides:
+        exported = project.store.folder("exported_model", stage_fingerprint(cell.experiment, "exported_model"))
+        name = os.path.relpath(exported)
+    return f"""\
+look at it:   sumi dev       Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
+write text:   sumi sample {name}
+trace it:     sumi lineage {name}       data, config, code and seed behind a number
+everything is in {project.home}"""

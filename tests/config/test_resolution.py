@@ -141,7 +141,7 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
             {"process": "unifrom"},
             "a.yaml: process: no corruption process is called 'unifrom'; did you mean 'uniform'?",
         ),
-        ({"process": {"name": "uniform", "rows": 2}}, "a.yaml: process.rows: unknown key; known: "),
+        ({"process": {"name": "uniform", "rows": 2}}, "a.yaml: process.rows: unknown key; known: none"),
         (
             {"process": None},
             "a.yaml: process: objective 'nelbo' needs a corruption process; one of absorbing, fake, uniform",
@@ -169,7 +169,7 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
         ),
         (
             {"training": {"steps": 10, "warmup_steps": 11}},
-            "a.yaml: training.warmup_steps: 11 warm-up steps exceed training.steps 10",
+            "a.yaml: training.warmup_steps: 11 warm-up steps exceed training.steps 10; set it to 10 or less too",
         ),
         (
             {"training": {"batch_size": 10, "accumulation": 4}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,3 +121,20 @@ def test_a_failing_trainer_is_told_in_its_own_words(asked_twice_at_once: tuple[P
         catch_exceptions=False,
     )
     assert "(attempt 1)" in result.stdout
+
+
+def test_an_interrupt_stops_the_sweep_and_says_how_to_go_on(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    """Ctrl-C reaches the trainer, no further cell is started, and nothing is left running."""
+    project, _ = asked_twice_at_once
+    asked = start(project, "run", "tiny", "training.steps=1000000", "training.validate_every=1000000")
+    assert asked.stdout is not None
+    printed = []
+    for line in asked.stdout:
+        printed.append(line)
+        if "/1000000" in line:
+            asked.send_signal(signal.SIGINT)
+            break
+    printed += asked.communicate(timeout=300)[0].splitlines()
+    assert asked.returncode == 130, "\n".join(printed)
+    assert printed[-1] == "sumi: interrupted; the same command continues where it was"
+    assert sum(line.startswith("cell ") for line in printed) == 1
