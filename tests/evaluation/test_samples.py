@@ -74,8 +74,7 @@ def test_evenly_spreads_over_everything():
     assert evenly(range(100), 4) == [12, 37, 62, 87]
 
 
-def test_token_counts_hold_every_token_and_stop_at_their_limit(monkeypatch):
+def test_token_counts_hold_every_token_and_stop_at_their_limit():
     rows = [np.array([0, 1, 1], dtype=np.uint16), np.array([2, 2, 2]), np.array([3, 3, 3])]
     assert token_counts(iter(rows), 5).tolist() == [1, 2, 3, 3, 0]
-    monkeypatch.setattr("sumi_core.evaluation.stage.MAX_TRAIN_TOKENS", 4)
-    assert token_counts(iter(rows), 5).tolist() == [1, 2, 3, 0, 0]
+    assert token_counts(iter(rows), 5, limit=4).tolist() == [1, 2, 3, 0, 0]
