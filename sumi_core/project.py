@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sumi_core.lineage.store import Store
 from sumi_core.lineage.tracking import Tracking
-from sumi_core.sweeps import Sweep, load_sweeps
+from sumi_core.sweeps import Sweeps, load_sweeps
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,6 @@ class Project:
             return Tracking(uri, None, self.home / "locks")
         return Tracking(f"sqlite:///{self.home / 'mlflow.db'}", self.home / "mlartifacts", self.home / "locks")
 
-    def sweeps(self, overrides: Iterable[str] = ()) -> dict[str, Sweep]:
-        """Every experiment file, expanded and validated."""
+    def sweeps(self, overrides: Iterable[str] = ()) -> Sweeps:
+        """Every experiment file, expanded and validated; ``broken`` names those that are wrong."""
         return load_sweeps(self.experiments, overrides)

@@ -17,6 +17,7 @@ Cells are the product of the axes, named by their labels: ``demo.uniform.linear.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from sumi_core.typed import typed_value
 from sumi_core.yaml_files import parse_yaml, read_yaml
 
 FILE_KEYS = ("base", "description", "axes")  # what a file may hold beside the sections of an Experiment
+MAX_CELLS = 10_000  # of one file: more can only be a slip in its axes
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)*")
 _ABSENT = object()
@@ -58,26 +60,52 @@ class Sweep:
     refused: dict[str, ConfigError] = field(default_factory=dict, repr=False)
 
 
-def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> dict[str, Sweep]:
+class Sweeps(dict[str, Sweep]):
+    """Sweeps by name. ``broken`` holds the files that are no valid experiment, and why: they hide no other."""
+
+    def __init__(self, sweeps: Mapping[str, Sweep], broken: Mapping[Path, ConfigError]) -> None:
+        super().__init__(sweeps)
+        self.broken = dict(broken)
+
+    def refuse_broken(self, pattern: str) -> None:
+        """Raise the ConfigError of a broken file if it is what a name or glob asks for. A broken file's cells are not
+        known, so whatever begins with its name counts as one of them."""
+        for file, error in self.broken.items():
+            if file.stem in self:  # such as demo.yml beside demo.yaml: the name means the sound one
+                continue
+            if fnmatchcase(file.stem, pattern) or pattern == file.stem or pattern.startswith(f"{file.stem}."):
+                raise error
+
+
+def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
     """Every sweep below ``experiments/`` by name, except the files in ``base/``, which only serve others.
 
-    Raises ConfigError for the first file that is wrong, or when two files share a name."""
+    A file that is wrong is put aside in ``broken``, and so are files that share a name. Raises ConfigError when there
+    is no such folder, or for overrides that no experiment could take."""
     if not folder.is_dir():
         raise ConfigError(
             str(folder), "", "there is no experiments folder; run sumi from a project, or name one in SUMI_PROJECT"
         )
+    overrides = tuple(overrides)
+    parse_overrides(overrides)  # a mistake in these is no file's
     sweeps: dict[str, Sweep] = {}
+    broken: dict[Path, ConfigError] = {}
+    by_name: dict[str, Path] = {}
     for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
         if file.relative_to(folder).parts[0] == "base":
             continue
-        if file.suffix == ".yml":
-            raise ConfigError(str(file), "", "experiment files end in .yaml; rename it")
-        if file.stem in sweeps:
-            raise ConfigError(
-                str(file), "", f"the name '{file.stem}' is taken by {sweeps[file.stem].file}; rename one of the files"
-            )
-        sweeps[file.stem] = load_sweep(file, folder, overrides)
-    return sweeps
+        try:
+            if file.suffix == ".yml":
+                raise ConfigError(str(file), "", "experiment files end in .yaml; rename it")
+            first = by_name.setdefault(file.stem, file)
+            if first != file:  # nobody can tell which of them a name means
+                sweeps.pop(file.stem, None)
+                taken = f"the name '{file.stem}' is taken by {first}; rename one of the files"
+                raise ConfigError(str(file), "", taken)
+            sweeps[file.stem] = load_sweep(file, folder, overrides)
+        except ConfigError as error:
+            broken[file] = error
+    return Sweeps(sweeps, broken)
 
 
 def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep:
@@ -117,7 +145,7 @@ def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep
 def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[Cell]:
     """The cells that names or globs ask for: a sweep's name means all of its cells.
 
-    Raises ConfigError when a pattern matches nothing, or a cell that the overrides do not fit."""
+    Raises ConfigError when a pattern matches nothing, a broken file, or a cell that the overrides do not fit."""
     every = {cell.key: (sweep.name, cell) for sweep in sweeps.values() for cell in sweep.cells}
     refused = {key: (sweep.name, error) for sweep in sweeps.values() for key, error in sweep.refused.items()}
     chosen: dict[str, Cell] = {}
@@ -126,6 +154,8 @@ def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[C
         def asked(key: str, sweep: str, pattern: str = pattern) -> bool:
             return pattern in (key, sweep) or fnmatchcase(key, pattern) or fnmatchcase(sweep, pattern)
 
+        if isinstance(sweeps, Sweeps):
+            sweeps.refuse_broken(pattern)
         for key, (sweep, error) in refused.items():
             if asked(key, sweep):
                 raise ConfigError(error.where, error.key, f"{error.problem} (cell {key})")
@@ -241,6 +271,11 @@ def _expand(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...], di
                 )
             check_keys(setting, str(file), prefix=f"{key}: ")
         choices.append([((str(axis), label), setting) for label, setting in settings])
+    count = math.prod(map(len, choices))
+    if count > MAX_CELLS:
+        raise ConfigError(
+            str(file), "axes", f"make {count:,} cells, more than {MAX_CELLS:,}; write fewer or split them"
+        )
     expanded = []
     for combination in itertools.product(*choices):
         merged: dict[str, Any] = {}

@@ -51,6 +51,8 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(where, f"line {mark.line + 1}" if mark else "", f"not valid YAML: {problem}") from None
+    except RecursionError:
+        raise ConfigError(where, "", "nested too deeply to be read; flatten it") from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

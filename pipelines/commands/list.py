@@ -8,7 +8,8 @@ from sumi_core.project import Project
 def list_command() -> None:
     """List experiments and their cells: done, running, failed, interrupted, stale or missing, and why."""
     project = Project.find()
-    for sweep in project.sweeps().values():
+    sweeps = project.sweeps()
+    for sweep in sweeps.values():
         try:
             plans = plan(sweep.cells, project.store)
         except SumiError as error:  # one experiment's missing data or damaged output must not hide the others
@@ -19,3 +20,5 @@ def list_command() -> None:
         for planned in plans:
             why = "" if planned.state == "done" else planned.why
             print(f"  {planned.cell.key:<40} {planned.state:<11} {why}".rstrip())
+    for file, error in sweeps.broken.items():
+        print(f"{file.stem}  cannot be read: {error}")

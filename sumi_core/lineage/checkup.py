@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from sumi_core.config import ConfigError
-from sumi_core.sweeps import load_sweep, load_sweeps
+from sumi_core.sweeps import load_sweeps
 
 Level = Literal["ok", "info", "warn", "bad"]
 _LOW_DISK, _NO_DISK = 5 << 30, 1 << 30  # bytes
@@ -96,23 +96,14 @@ def _pins(constraints: Path) -> dict[str, str]:
 
 
 def check_experiments(folder: Path) -> Iterator[Finding]:
-    """Every experiment file, loaded and validated by itself, then all of them together."""
-    wrong = 0
-    for file in sorted(folder.rglob("*.yaml")):
-        if file.relative_to(folder).parts[0] == "base":
-            continue  # only serves others
-        try:
-            load_sweep(file, folder)
-        except ConfigError as error:
-            wrong += 1
-            yield Finding("bad", "experiments", str(error), "mend the file")
-    if wrong:
-        return
+    """Every experiment file, loaded and validated."""
     try:
         sweeps = load_sweeps(folder)
     except ConfigError as error:
         yield Finding("bad", "experiments", str(error))
         return
+    for error in sweeps.broken.values():
+        yield Finding("bad", "experiments", str(error), "mend the file; the others work without it")
     cells = sum(len(sweep.cells) for sweep in sweeps.values())
     yield Finding("ok", "experiments", f"{len(sweeps)} files with {cells} cells are valid")
 

@@ -20,12 +20,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import file_sha256
 
 MANIFEST = "manifest.json"
+_FAILURE = ".failure.json"
+_NO_SPACE, _NO_RIGHT = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class StoreError(SumiError, RuntimeError):
@@ -45,6 +47,15 @@ class Artifact:
     def summary(self) -> dict[str, Any]:
         """What the stage reported of itself."""
         return dict(self.manifest["summary"])
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is there of an output, and in words why. ``artifact`` is the output when it is whole."""
+
+    state: Literal["whole", "damaged", "running", "failed", "interrupted", "absent"]
+    why: str = ""
+    artifact: Artifact | None = None
 
 
 class Store:
@@ -74,34 +85,64 @@ class Store:
             return None
         except ValueError:  # no JSON, or no UTF-8
             manifest = None
-        if not isinstance(manifest, dict) or not manifest.keys() >= {"summary", "files"}:
-            raise StoreError(f"{path} is damaged; delete the folder {folder} and run again")
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}; mend its permissions or its disk") from None
+        if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), dict) for k in ("summary", "files")):
+            raise StoreError(f"{path} is damaged; `sumi doctor --fix` sets its folder aside, then run again")
         return Artifact(stage, fingerprint, folder, manifest)
 
     def artifacts(self) -> Iterator[Artifact]:
-        """Every whole output, stage by stage."""
+        """Every whole output, stage by stage. One whose manifest is damaged is not whole; ``find`` says so."""
         for manifest in sorted(self.root.glob(f"*/*/{MANIFEST}")):
             if manifest.parent.suffix:
                 continue
-            found = self.find(manifest.parent.parent.name, manifest.parent.name)
-            if found is not None:
-                yield found
+            with contextlib.suppress(StoreError):
+                found = self.find(manifest.parent.parent.name, manifest.parent.name)
+                if found is not None:
+                    yield found
+
+    def partial(self, stage: str, fingerprint: str) -> Path:
+        """Where an output is while it is built, and where an interrupted build left it."""
+        return self.root / stage / f"{fingerprint}.partial"
 
     def partial_folders(self) -> list[Path]:
         """Work in progress or debris; ``is_busy`` tells which."""
         return sorted(p for p in self.root.glob("*/*.partial") if p.is_dir())
 
     def is_busy(self, stage: str, fingerprint: str) -> bool:
-        """Whether some process holds the lock of this output right now."""
-        path = self._lock_path(stage, fingerprint)
-        if not path.exists():
+        """Whether some process holds the lock of this output right now. Writes nothing; a lock that may not be read
+        tells nothing, and counts as free."""
+        try:
+            with self._lock_path(stage, fingerprint).open() as file:
+                _lock_files.add(file)
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
             return False
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
+        return False
+
+    def condition(self, stage: str, fingerprint: str) -> Condition:
+        """What is there of an output. Never raises: damage is a condition."""
+        try:
+            artifact = self.find(stage, fingerprint)
+        except StoreError as error:
+            return Condition("damaged", str(error))
+        if artifact is not None:
+            return Condition("whole", artifact=artifact)
+        if self.is_busy(stage, fingerprint):
+            return Condition("running", "being computed now")
+        if failure := self.failure(stage, fingerprint):
+            return Condition("failed", f"{failure['error']} (attempt {failure['attempts']})")
+        if self.partial(stage, fingerprint).exists():
+            return Condition("interrupted", "an earlier run was interrupted")
+        return Condition("absent")
+
+    @contextlib.contextmanager
+    def lock_if_free(self, stage: str, fingerprint: str) -> Iterator[bool]:
+        """Hold an output's lock for the body unless somebody works on it, which is told. Raises StoreError."""
+        with _opened(self._lock_path(stage, fingerprint)) as file:
+            yield _take(file)
 
     @contextlib.contextmanager
     def building(
@@ -115,15 +156,7 @@ class Store:
         if existing is not None:
             yield Build(self, stage, fingerprint, existing)
             return
-        path = self._lock_path(stage, fingerprint)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = path.open("a+")
-        except OSError as error:
-            raise StoreError(
-                f"cannot write to {path.parent}: {error.strerror}; free space or fix its permissions"
-            ) from None
-        with lock:
+        with _opened(self._lock_path(stage, fingerprint)) as lock:
             flock_patiently(
                 lock, lambda: log(f"{stage} {fingerprint} is being computed by {_holder(lock)}; waiting for it")
             )
@@ -138,11 +171,13 @@ class Store:
             except BaseException as error:
                 if build.artifact is None and not resumable:  # of no use to anyone, and a full disk needs the space
                     shutil.rmtree(build.folder, ignore_errors=True)
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if isinstance(error, OSError) and error.errno in _NO_SPACE:
                     raise StoreError(
                         f"no space is left to write {stage} below {self.root}; free some, or name another folder in "
                         "SUMI_STORE, and run again"
                     ) from None
+                if isinstance(error, OSError) and error.errno in _NO_RIGHT and _is_below(error.filename, build.folder):
+                    raise _cannot_write(Path(error.filename), error) from None
                 raise
 
     def record_failure(self, stage: str, fingerprint: str, key: str, error: str) -> None:
@@ -161,12 +196,19 @@ class Store:
         """The last failure since the last success: ``{key, error, time, attempts}``, or None."""
         try:
             record = json.loads(self._failure_path(stage, fingerprint).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and "attempts" in record else None
+        return record if isinstance(record, dict) and record.keys() >= {"key", "error", "attempts"} else None
+
+    def failures(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Stage, fingerprint and record of every output whose last attempt failed."""
+        for path in sorted(self.root.glob(f"*/*{_FAILURE}")):
+            stage, fingerprint = path.parent.name, path.name.removesuffix(_FAILURE)
+            if (failure := self.failure(stage, fingerprint)) is not None:
+                yield stage, fingerprint, failure
 
     def _failure_path(self, stage: str, fingerprint: str) -> Path:
-        return self.root / stage / f"{fingerprint}.failure.json"
+        return self.root / stage / f"{fingerprint}{_FAILURE}"
 
     def verify(self, artifact: Artifact) -> list[str]:
         """Files that are missing or differ from their recorded SHA-256, one sentence each."""
@@ -178,12 +220,6 @@ class Store:
             elif path.stat().st_size != recorded["bytes"] or file_sha256(path) != recorded["sha256"]:
                 wrong.append(f"{path} differs from its recorded SHA-256")
         return wrong
-
-    def remove(self, stage: str, fingerprint: str) -> None:
-        """Delete a whole output: manifest first, so that a killed removal leaves debris and no half output."""
-        folder = self.folder(stage, fingerprint)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
     def _lock_path(self, stage: str, fingerprint: str) -> Path:
         return self.root / stage / ".locks" / f"{fingerprint}.lock"
@@ -201,8 +237,7 @@ class Build:
     @property
     def folder(self) -> Path:
         """The partial folder to write into."""
-        whole = self.store.folder(self.stage, self.fingerprint)
-        return whole.with_name(whole.name + ".partial")
+        return self.store.partial(self.stage, self.fingerprint)
 
     def finish(self, manifest: dict[str, Any]) -> Artifact:
         """Record every file with its SHA-256, write the manifest last, and rename the folder into place."""
@@ -252,34 +287,61 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def flock_patiently(file: IO[str], on_wait: Callable[[], None]) -> None:
-    """Take an exclusive lock, calling ``on_wait`` once if it is held. Interruptible, unlike a blocking flock in C."""
-    _lock_files.add(file)
+    """Take an exclusive lock, calling ``on_wait`` once if it is held. Interruptible, unlike a blocking flock in C.
+
+    Raises StoreError where the file system has no locks."""
     waited = False
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if not waited:
-                on_wait()
-                waited = True
-            time.sleep(0.2)
+    while not _take(file):
+        if not waited:
+            on_wait()
+            waited = True
+        time.sleep(0.2)
+
+
+def _take(file: IO[str]) -> bool:
+    """Whether the exclusive lock is ours now. Raises StoreError where the file system has no locks."""
+    _lock_files.add(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StoreError(
+            f"{file.name} cannot be locked: {error.strerror}; keep .sumi and SUMI_STORE on a file system with locks"
+        ) from None
+    return True
 
 
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock file at ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    """Hold the lock file at ``path``. Raises StoreError when it cannot be written or locked."""
+    with _opened(path) as file:
         flock_patiently(file, on_wait)
         yield
 
 
+def _opened(path: Path) -> IO[str]:
+    """The lock file, made if missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        raise _cannot_write(path.parent, error) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot write to {path}: {error.strerror}; free space or mend its permissions, and try again")
+
+
+def _is_below(path: object, folder: Path) -> bool:
+    return isinstance(path, str | os.PathLike) and Path(path).is_relative_to(folder)
+
+
 def _write_holder(file: IO[str]) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(f"process {os.getpid()}")
-    file.flush()
+    """Say who works on it, to those who wait. Unbuffered: what a full disk refuses is not tried again on closing."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.pwrite(file.fileno(), f"process {os.getpid()}".encode(), 0)
 
 
 def _holder(file: IO[str]) -> str:

@@ -79,6 +79,10 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
         ("axes: {seed: []}", "axes.seed: expected at least one value, as in [0, 1], got nothing"),
         ("axes: {seed: 3}", "axes.seed: expected at least one value, as in [0, 1], got 3"),
         ("axes: {seed: [0, 0]}", "axes: two cells are called 'bad.s0'; give their labels different names"),
+        (
+            f"axes: {{seed: {list(range(101))}, training.steps: {list(range(100, 200))}}}",
+            "axes: make 10,100 cells, more than 10,000; write fewer or split them",
+        ),
         ("axes: {sede: [0]}", "axes.sede: sede: unknown key; did you mean 'seed'?"),
         ("axes: {training.step: [3]}", "axes.training.step: training.step: unknown key; did you mean 'steps'?"),
         ("axes: {m: {a: {proces: uniform}}}", "axes.m: proces: unknown key; did you mean 'process'?"),
@@ -305,16 +309,40 @@ def test_what_the_folder_may_hold(write: Write, folder: Path) -> None:
         f"{nowhere}: there is no experiments folder; run sumi from a project, or name one in SUMI_PROJECT"
     )
     first, second = write("a/one"), write("b/one")
+    sweeps = load_sweeps(folder)
+    assert list(sweeps) == []
     taken = f"{second}: the name 'one' is taken by {first}; rename one of the files"
-    assert complaint(lambda: load_sweeps(folder)) == taken
+    assert complaint(lambda: select_cells(sweeps, ["one"])) == taken
     second.unlink()
     odd = write("c/o.ne")
-    assert complaint(lambda: load_sweeps(folder)) == (
-        f"{odd}: a file's name names its cells; use letters, digits, '_', '+' and '-'"
-    )
-    odd.unlink()
-    (folder / "two.yml").touch()
-    assert complaint(lambda: load_sweeps(folder)) == f"{folder / 'two.yml'}: experiment files end in .yaml; rename it"
+    (folder / "one.yml").touch()
+    sweeps = load_sweeps(folder)
+    assert [cell.key for cell in select_cells(sweeps, ["one"])] == ["one"], "the name means the sound file"
+    assert {file.name: str(error) for file, error in sweeps.broken.items()} == {
+        "o.ne.yaml": f"{odd}: a file's name names its cells; use letters, digits, '_', '+' and '-'",
+        "one.yml": f"{folder / 'one.yml'}: experiment files end in .yaml; rename it",
+    }
+
+
+def test_a_broken_file_hides_no_other_and_is_told_when_asked_for(write: Write, folder: Path) -> None:
+    write("sound", "axes: {seed: [0, 1]}")
+    file = write("torn", "training: {steps: [1")
+    sweeps = load_sweeps(folder, ["training.batch_size=8"])
+    assert list(sweeps) == ["sound"]
+    for pattern in ("sound", "sound.s1", "s*", "*.s0"):
+        assert select_cells(sweeps, [pattern])
+    sentence = str(sweeps.broken[file])
+    assert sentence.startswith(f"{file}: line 1: not valid YAML: ")
+    for pattern in ("torn", "torn.s0", "t*", "*"):
+        assert complaint(lambda pattern=pattern: select_cells(sweeps, [pattern])) == sentence
+    missing = "experiments: sond: no experiment or cell has this name; did you mean 'sound'?"
+    assert complaint(lambda: select_cells(sweeps, ["sond"])) == missing
+
+
+def test_a_mistake_on_the_command_line_is_no_files(write: Write, folder: Path) -> None:
+    write("sound")
+    told = complaint(lambda: load_sweeps(folder, ["training.stepz=8"]))
+    assert told == "command line: training.stepz: unknown key; did you mean 'steps'?"
 
 
 @pytest.fixture

@@ -66,6 +66,12 @@ def test_mistakes_are_told_in_one_sentence_with_their_line(text: str, complaint:
     assert str(caught.value) == complaint
 
 
+def test_what_is_nested_beyond_all_measure_ends_in_one_sentence() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml("[" * 20_000, "here")
+    assert str(caught.value) == "here: nested too deeply to be read; flatten it"
+
+
 def _data_or_sentence(text: str) -> object:
     try:
         return parse_yaml(text, "here")

@@ -277,12 +277,14 @@ def test_a_torn_manifest_of_an_earlier_attempt_is_no_part_of_the_output(store: S
 def test_a_damaged_manifest_is_named_and_never_taken_for_an_output(store: Store, content: bytes) -> None:
     folder = make(store).folder
     (folder / "manifest.json").write_bytes(content)
-    message = f"{folder}/manifest.json is damaged; delete the folder {folder} and run again"
+    message = f"{folder}/manifest.json is damaged; `sumi doctor --fix` sets its folder aside, then run again"
     with pytest.raises(StoreError) as caught:
         store.find(STAGE, NAME)
     assert str(caught.value) == message
     with pytest.raises(StoreError), store.building(STAGE, NAME):
         pytest.fail("the build must not begin")
+    assert store.condition(STAGE, NAME).why == message
+    assert list(store.artifacts()) == []
 
 
 def test_verify_names_each_damaged_file(store: Store) -> None:
@@ -298,11 +300,7 @@ def test_verify_names_each_damaged_file(store: Store) -> None:
     ]
 
 
-def test_what_was_removed_can_be_made_again_even_after_half_a_removal(store: Store) -> None:
-    made = make(store, a="a")
-    store.remove(STAGE, NAME)
-    assert store.find(STAGE, NAME) is None
-    assert not made.folder.exists()
+def test_what_a_killed_removal_left_is_made_again(store: Store) -> None:
     folder = make(store, a="a").folder
     (folder / "manifest.json").unlink()  # a removal killed after its first act
     assert store.find(STAGE, NAME) is None
@@ -401,7 +399,8 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught, Store(tmp_path / "store").building(STAGE, NAME):
         pytest.fail("the build must not begin")
     assert str(caught.value) == (
-        f"cannot write to {tmp_path}/store/{STAGE}/.locks: Not a directory; free space or fix its permissions"
+        f"cannot write to {tmp_path}/store/{STAGE}/.locks: Not a directory; free space or mend its permissions, "
+        "and try again"
     )
 
 
