@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated
 
 import typer
 
+from pipelines.commands.arguments import Changes
+from sumi_core.evaluation.rendering import text_width
 from sumi_core.lineage.trace import trace, trace_lines
 from sumi_core.project import Project
 
@@ -19,15 +22,18 @@ def lineage_command(
             help="A cell, an MLflow or Dagster run id, a fingerprint, or an artifact or exported folder.",
         ),
     ],
+    changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything recorded, as JSON.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare every file with its recorded SHA-256.")] = True,
 ) -> None:
-    """Walk from a model or a number back to its data, config, code and seed. Exit status 1 if a record is damaged."""
-    traced = trace(Project.find(), target, verify=verify)
+    """Walk back from a model or a number to what made it.
+
+    That is its data, config, code and seed, stage by stage. Exit status 1 if a record is damaged."""
+    traced = trace(Project.find(), target, changes or (), verify=verify)
     if as_json:
         print(json.dumps(traced.to_dict(), indent=1, ensure_ascii=False))
     else:
-        for line in trace_lines(traced):
+        for line in trace_lines(traced, text_width(sys.stdout)):
             print(line)
     if any(stage.state == "damaged" for stage in traced.stages):
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands.arguments import Changes
 from sumi_core.lineage.reproduction import Figure, Reproduction, reproduce
 from sumi_core.lineage.trace import trace
 from sumi_core.project import Project
@@ -22,6 +23,7 @@ def reproduce_command(
             help="A cell, an MLflow or Dagster run id, a fingerprint, or an artifact or exported folder.",
         ),
     ],
+    changes: Changes = None,
     clean: Annotated[
         bool, typer.Option("--clean", help="Start from nothing, and remove what was recomputed afterwards.")
     ] = False,
@@ -33,7 +35,7 @@ def reproduce_command(
     from sumi_core.training.launcher import SubprocessLauncher
 
     project = Project.find()
-    traced = trace(project, target, verify=False)
+    traced = trace(project, target, changes or (), verify=False)
     name = f"{re.sub(r'[^A-Za-z0-9._+-]', '_', traced.target.key)}-{traced.target.fingerprints[traced.target.last]}"
 
     erase = "\r\x1b[K" if sys.stderr.isatty() else ""

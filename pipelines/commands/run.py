@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
 from typing import Annotated
 
@@ -48,9 +48,7 @@ def run_command(
     else:
         outcome = None
         print(f"{len(plans)} of {len(plans)} cells are done already")
-    finished = [
-        p.cell for p in plans if project.store.find("evaluation", stage_fingerprint(p.cell.experiment, "evaluation"))
-    ]
+    finished = [p.cell for p in plan(cells, project.store) if "evaluation" in p.artifacts]
     for sweep in dict.fromkeys(cell.sweep for cell in finished):
         report, _ = build_sweep_report(project.store, sweeps[sweep])
         print((report.folder / "report.txt").read_text(encoding="utf-8"))
@@ -61,11 +59,8 @@ def run_command(
 
 
 def _where(project: Project, cell: Cell) -> str:
-    """What to do next, with names that work: a cell asked for with overrides is known by its folder."""
-    name = cell.key
-    if cell.overrides:
-        exported = project.store.folder("exported_model", stage_fingerprint(cell.experiment, "exported_model"))
-        name = os.path.relpath(exported)
+    """What to do next, with arguments that work: the same overrides name what they made."""
+    name = shlex.join([cell.key, *cell.overrides])
     return f"""\
 look at it:   sumi dev       Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
 write text:   sumi sample {name}

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sumi_core.config import ConfigError
-from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, find_target
+from pipelines.commands.arguments import Changes
+from sumi_core.config import ConfigError, Experiment
+from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target, find_target, recorded_experiment
 from sumi_core.project import Project
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def sample_command(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A cell, an MLflow run id, or the folder of an exported model.")
     ],
+    changes: Changes = None,
     prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
     num: Annotated[int, typer.Option(min=1, help="How many texts.")] = 4,
     steps: Annotated[
@@ -33,14 +35,21 @@ def sample_command(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same texts.")] = 0,
 ) -> None:
-    """Write texts with a trained model. Characters that would act on the terminal are shown escaped."""
-    from sumi_core.evaluation.rendering import visible
+    """Write texts with a trained model.
+
+    A cell's own `evaluation` section says which sampler and how many steps, a folder's own record where a folder is
+    named. Characters that would act on the terminal are shown escaped."""
+    from sumi_core.evaluation.rendering import counted, visible
     from sumi_core.evaluation.samples import shown_text
     from sumi_core.export import load_exported
+    from sumi_core.parts import build_parts
     from sumi_core.training.process import exact_numerics
 
-    exported = load_exported(exported_folder(Project.find(), name))
-    experiment, tokenizer, sampler = exported.experiment, exported.tokenizer, exported.parts.sampler
+    project = Project.find()
+    target = find_target(project, name, changes or ())
+    exported = load_exported(exported_folder(project, target))
+    experiment, tokenizer = sampled_experiment(project, target) or exported.experiment, exported.tokenizer
+    sampler = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id).sampler
     trained = experiment.shards.sequence_length
     length = length or trained
     if length > trained:
@@ -58,22 +67,33 @@ def sample_command(
             seed=seed,
             prompt=ids,
         )
-    note(f"{num} texts of {length} tokens, seed {seed}, {samples.evaluations} network calls each")
+    calls = counted(samples.evaluations, "network call")
+    note(f"{counted(num, 'text')} of {length} tokens, seed {seed}, {calls}{' each' if num > 1 else ''}")
     for number, row in enumerate(samples.tokens.cpu().numpy(), start=1):
         print(f"--- {number}" if num > 1 else "---")
         print(visible(shown_text(row, tokenizer)))
 
 
-def exported_folder(project: Project, name: str) -> Path:
-    """The exported model that ``name`` means. Raises LineageError when it is not computed."""
-    target = find_target(project, name)
+def exported_folder(project: Project, target: Target) -> Path:
+    """The exported model of ``target``. Raises LineageError when it is not computed."""
     if target.folder is not None and (target.folder / EXPORT_RECORD).is_file():
         return target.folder
     own = target.fingerprints.get("exported_model")
     artifact = project.store.find("exported_model", own) if own else None
     if artifact is None:
-        raise LineageError(f"'{name}' has no exported model here; run `sumi run {target.key}` first")
+        raise LineageError(f"'{target.given}' has no exported model here; run `sumi run {target.request}` first")
     return artifact.folder
+
+
+def sampled_experiment(project: Project, target: Target) -> Experiment | None:
+    """Whose sampler, steps and threads are meant: the cell's that was named, or the evaluation's that a run or a folder
+    stands for. An export records those of the cell it was first made for, which may be another. None: only they are
+    known."""
+    own = target.fingerprints.get("evaluation")
+    if target.experiment is not None or own is None:
+        return target.experiment
+    evaluation = project.store.find("evaluation", own)
+    return recorded_experiment(evaluation.manifest["experiment"], str(evaluation.folder)) if evaluation else None
 
 
 def prompt_ids(prompt: str, tokenizer: Tokenizer, length: int) -> Tensor | None:

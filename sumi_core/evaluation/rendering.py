@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TextIO
@@ -11,6 +12,7 @@ from typing import TextIO
 # Unicode categories that are invisible or act on the terminal: controls, formats (bidirectional overrides, zero-width),
 # surrogates, private use, unassigned, line and paragraph separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+WIDTH = 100  # characters of a line where no narrower terminal says otherwise
 _PLAIN = {"≤": "<=", "±": "+/-", "−": "-", "…": "...", "–": "-", "×": "x", "·": "."}
 
 
@@ -52,6 +54,11 @@ def with_error(value: float | None, stderr: float | None = None, sign: str = "",
         digits = min(6, max(digits, 1 - math.floor(math.log10(abs(stderr or 1.0)))))
     shown = f"{value:.{digits}f}" + (f" ± {stderr:.{digits}f}" if known and stderr else "")
     return f"{sign} {shown}" if sign else shown
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 cell``, ``2 cells``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def short_count(value: float | None) -> str:
@@ -122,6 +129,11 @@ def print_table(rows: Sequence[Mapping[str, str]], file: TextIO, title: str = ""
             text = text.replace(symbol, plain)
         text = text.encode("ascii", "backslashreplace").decode("ascii")
     print(text, file=file)
+
+
+def text_width(file: TextIO) -> int:
+    """Characters of a line of text written to ``file``: those of its terminal, and no more than people like to read."""
+    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if file.isatty() else WIDTH
 
 
 def _shows_everything(file: TextIO) -> bool:

@@ -15,10 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sumi_core.config import Experiment, resolve
+from sumi_core.config import Experiment
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import MANIFEST, Store, locked, write_atomically
-from sumi_core.lineage.targets import LineageError
+from sumi_core.lineage.targets import LineageError, recorded_experiment
 from sumi_core.lineage.trace import StageTrace, Trace
 from sumi_core.lineage.tracking import flatten
 from sumi_core.planning import changed_fields
@@ -197,10 +197,7 @@ def _with_inputs(stage: str) -> set[str]:
 def _experiment(traced: Trace, stage: StageTrace | None) -> Experiment:
     own = stage.manifest.get("experiment") if stage else None
     where = str(stage.folder / MANIFEST) if stage and stage.folder else f"the record of {traced.target.given}"
-    recorded = own or traced.experiment
-    return resolve(
-        {**recorded, "model": {**recorded["model"], "preset": None}}, where
-    )  # all dimensions are written out
+    return recorded_experiment(own or traced.experiment, where)
 
 
 def environment_differences(traced: Trace) -> list[str]:

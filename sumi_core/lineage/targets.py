@@ -7,15 +7,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sumi_core.config import Experiment, resolve
 from sumi_core.lineage.store import MANIFEST, Artifact, Store, StoreError
 from sumi_core.project import Project
 from sumi_core.registry import nearest
 from sumi_core.stages import DATA_STAGES, STAGES, experiment_fingerprints
+from sumi_core.sweeps import select_cells
 
 EXPORT_RECORD = "sumi.json"  # what an exported folder says of itself once it has left the store
 _MLFLOW_RUN = re.compile(r"[0-9a-f]{32}")
@@ -35,6 +38,8 @@ class Target:
     kind: str  # cell, MLflow run, Dagster run, fingerprint, folder
     key: str  # the cell's name
     fingerprints: dict[str, str]  # stage → fingerprint
+    experiment: Experiment | None = None  # of a cell: as its file and the overrides say
+    overrides: tuple[str, ...] = ()
     folder: Path | None = None  # the folder that was named, if one was
     record: dict[str, Any] = field(default_factory=dict)  # sumi.json of an exported folder
     mlflow_run_id: str | None = None
@@ -44,11 +49,22 @@ class Target:
         """The most downstream stage."""
         return list(self.fingerprints)[-1]
 
+    @property
+    def request(self) -> str:
+        """What to write after `sumi run` to compute it: the cell's name, and what was changed."""
+        return shlex.join([self.key, *self.overrides])
 
-def find_target(project: Project, given: str) -> Target:
-    """What ``given`` names. Raises LineageError, with what to do, when it is nothing or several things."""
+
+def find_target(project: Project, given: str, overrides: Iterable[str] = ()) -> Target:
+    """What ``given`` names; with ``overrides`` (``key=value``) it names a cell with these changes.
+
+    Raises LineageError, with what to do, when it is nothing or several things or no cell that could be changed, and
+    ConfigError for overrides that are wrong."""
+    overrides = tuple(overrides)
     path = Path(given)
     folder = path.parent if path.is_file() else path
+    if overrides:
+        return _from_name(project, given, overrides)
     if (folder / MANIFEST).is_file() or (folder / EXPORT_RECORD).is_file():
         return _from_folder(project.store, given, folder.resolve())
     if _MLFLOW_RUN.fullmatch(given):
@@ -83,6 +99,13 @@ def artifact_at(folder: Path) -> Artifact | None:
     return artifact
 
 
+def recorded_experiment(recorded: Mapping[str, Any], where: str) -> Experiment:
+    """An experiment as a record holds it. All dimensions are written out there: no preset of today is looked up.
+
+    Raises ConfigError, naming ``where``, for a record that does not fit this version."""
+    return resolve({**recorded, "model": {**recorded.get("model", {}), "preset": None}}, where)
+
+
 # --- MLflow, looked at without creating anything --------------------------------------------------------------------
 
 
@@ -110,20 +133,29 @@ def mlflow_url(project: Project, run_id: str | None) -> str | None:
 # --- the kinds of names ---------------------------------------------------------------------------------------------
 
 
-def _from_name(project: Project, given: str) -> Target:
-    sweeps = project.sweeps()
-    every = [cell for sweep in sweeps.values() for cell in sweep.cells]
-    cells = [c for c in every if c.key == given] or [c for c in every if c.sweep == given]
+def _from_name(project: Project, given: str, overrides: tuple[str, ...] = ()) -> Target:
+    sweeps = project.sweeps(overrides)
+    sweeps.refuse_broken(given)
+    names = [*sweeps, *(key for sweep in sweeps.values() for key in (*(c.key for c in sweep.cells), *sweep.refused))]
+    if given not in names and overrides and (Path(given).exists() or _is_id(given)):
+        raise LineageError(f"'{given}' is one result, which nothing can change; leave out {shlex.join(overrides)}")
+    if given not in names:
+        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {nearest(given, names)}")
+    cells = select_cells(sweeps, [given])
+    cells = [cell for cell in cells if cell.key == given] or cells
     if len(cells) > 1:
         raise LineageError(f"'{given}' has {len(cells)} cells; name one of {', '.join(cell.key for cell in cells)}")
-    if not cells:
-        hint = nearest(given, [*sweeps, *(cell.key for cell in every)])
-        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {hint}")
-    key, fingerprints = cells[0].key, experiment_fingerprints(cells[0].experiment)
-    whole = {name for name, own in fingerprints.items() if project.store.find(name, own) is not None}
+    key, experiment = cells[0].key, cells[0].experiment
+    target = Target(given, "cell", key, experiment_fingerprints(experiment), experiment, overrides)
+    whole = {name for name, own in target.fingerprints.items() if project.store.find(name, own) is not None}
     if not whole - set(DATA_STAGES):
-        raise LineageError(f"'{key}' is not computed in its current recipe; run `sumi run {key}` first")
-    return Target(given, "cell", key, fingerprints)
+        recipe = f"with {shlex.join(overrides)}" if overrides else "in its current recipe"
+        raise LineageError(f"'{key}' is not computed {recipe}; run `sumi run {target.request}` first")
+    return target
+
+
+def _is_id(given: str) -> bool:
+    return any(kind.fullmatch(given) for kind in (_MLFLOW_RUN, _DAGSTER_RUN, _FINGERPRINT))
 
 
 def _from_folder(store: Store, given: str, folder: Path) -> Target:
@@ -136,12 +168,13 @@ def _from_folder(store: Store, given: str, folder: Path) -> Target:
             raise LineageError(f"{path} is damaged; copy the folder again from its store") from None
     artifact = artifact_at(folder)
     if artifact is not None:
-        return Target(given, "folder", str(artifact.manifest.get("key")), _ancestry(store, artifact), folder, record)
+        key, behind = str(artifact.manifest.get("key")), _ancestry(store, artifact)
+        return Target(given, "folder", key, behind, folder=folder, record=record)
     lineage = record.get("fingerprints")
     if not isinstance(lineage, Mapping) or "exported_model" not in lineage:
         raise LineageError(f"{path} records no fingerprints; name a folder that Sumi exported")
     fingerprints = {name: str(lineage[name]) for name in STAGES if name in lineage and name != "evaluation"}
-    return Target(given, "folder", str(record.get("key", folder.name)), fingerprints, folder, record)
+    return Target(given, "folder", str(record.get("key", folder.name)), fingerprints, folder=folder, record=record)
 
 
 def _from_mlflow_run(project: Project, given: str) -> Target:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shlex
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -94,11 +96,12 @@ class Trace:
         }
 
 
-def trace(project: Project, given: str, *, verify: bool = True) -> Trace:
+def trace(project: Project, given: str, overrides: Iterable[str] = (), *, verify: bool = True) -> Trace:
     """Resolve a target and read the records behind it; ``verify`` compares every file with its recorded SHA-256.
 
-    Raises LineageError when nothing is called so, and StoreError for a damaged manifest."""
-    return trace_target(project, find_target(project, given), verify=verify)
+    Raises LineageError when nothing is called so, ConfigError for wrong overrides, and StoreError for a damaged
+    manifest."""
+    return trace_target(project, find_target(project, given, overrides), verify=verify)
 
 
 def trace_target(project: Project, target: Target, *, verify: bool = True) -> Trace:
@@ -146,21 +149,49 @@ def _from_export_record(target: Target, stage: str) -> dict[str, Any]:
 # --- as text --------------------------------------------------------------------------------------------------------
 
 
-def trace_lines(traced: Trace) -> Iterator[str]:
-    """The trace as a tree for people, from what was named back to the data. Circumstances are told once, and again
-    only where a stage was made under others."""
+def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
+    """The trace as a tree for people, from what was named back to the data, in lines of at most ``width`` characters
+    where words allow. What holds for every stage (code, machine, packages, runs) is told once, at the top; what holds
+    for some only is told at each of them."""
     target = traced.target
-    usual = dict(_circumstances(traced.stages[-1]))
-    yield f"{target.key}  ({target.kind} {target.given})"
-    for label, value in [*_overview(traced), *usual.items()]:
-        yield f"  {label:<11} {value}"
+    common = _common([_circumstances(stage) for stage in reversed(traced.stages)])
+    yield f"{shlex.join([target.key, *target.overrides])}  ({target.kind} {target.given})"
+    for label, value in _overview(traced):
+        yield from _wrapped(f"  {label:<12}", value, width)
+    for label, parts in common.items():
+        yield from _wrapped(f"  {label:<12}", " ".join(parts), width)
     for depth, stage in enumerate(reversed(traced.stages)):
         branch = "" if depth == 0 else "   " * (depth - 1) + "└─ "
-        other = [(label, value) for label, value in _circumstances(stage) if usual.get(label) != value]
         yield ""
-        yield f"{branch}{stage.stage}  {stage.fingerprint}  {_condition(stage)}"
-        for label, value in [*_details(stage), *other]:
-            yield f"{'   ' * depth}  {label:<9} {value}"
+        yield from _wrapped(branch, f"{stage.stage}  {stage.fingerprint}  {_condition(stage)}", width)
+        for label, value in _details(stage):
+            yield from _wrapped(f"{'   ' * depth}  {label:<12}", value, width)
+        for label, parts in _circumstances(stage).items():
+            own = [part for part in parts if part not in common.get(label, [])]
+            if own:
+                yield from _wrapped(f"{'   ' * depth}  {label:<12}", " ".join(own), width)
+
+
+def _wrapped(start: str, text: str, width: int) -> list[str]:
+    """``start`` and then the text, its further lines indented as deep; paths and digests stay whole."""
+    return textwrap.wrap(
+        text,
+        max(width, len(start) + 20),
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _common(circumstances: Sequence[Mapping[str, list[str]]]) -> dict[str, list[str]]:
+    """What all stages that say something of a label agree on, in the order of the first."""
+    shared: dict[str, list[str]] = {}
+    for label in dict.fromkeys(label for own in circumstances for label in own):
+        told = [own[label] for own in circumstances if label in own]
+        if agreed := [part for part in told[0] if all(part in other for other in told)]:
+            shared[label] = agreed
+    return shared
 
 
 def _overview(traced: Trace) -> Iterator[tuple[str, str]]:
@@ -172,23 +203,29 @@ def _overview(traced: Trace) -> Iterator[tuple[str, str]]:
     for name, value in flatten(corpus["identity"] or {}):
         yield "", f"{name} {_brief(value)}"
     if traced.mlflow_run_id:
-        yield "MLflow run", traced.mlflow_run_id
-        yield "", f"`sumi dev`, then {traced.mlflow_url}" if traced.mlflow_url else "no longer in this MLflow store"
+        gone = f"run {traced.mlflow_run_id} is no longer in this MLflow store"
+        yield "MLflow", f"`sumi dev`, then {traced.mlflow_url}" if traced.mlflow_url else gone
 
 
-def _circumstances(stage: StageTrace) -> Iterator[tuple[str, str]]:
-    """Under what code, on what machine and with what packages a stage was made."""
+def _circumstances(stage: StageTrace) -> dict[str, list[str]]:
+    """Under what code, on what machine, with what packages and in which runs a stage was made, in parts that can be
+    compared with another's."""
     made = stage.manifest.get("provenance", {})
-    if not made:
-        return
     git = made.get("git", {})
     dirty = " with uncommitted changes" if git.get("dirty") else ""
-    yield "code", f"commit {git['commit']}{dirty}" if git.get("commit") else "no git checkout"
-    if "host" in made:
-        host = f"{made['host']}, {made.get('platform')}, {made.get('cpus')} CPUs, python {made.get('python')}"
-        yield "machine", host
-    yield "packages", " ".join(f"{name}={version}" for name, version in made.get("packages", {}).items())
-    yield "runtime", _brief(stage.manifest.get("experiment", {}).get("runtime")).strip("()")
+    parts = {
+        "code": [f"commit {git['commit']}{dirty}" if git.get("commit") else "no git checkout"] if made else [],
+        "machine": [made["host"], str(made.get("platform")), f"{made.get('cpus')} CPUs"] if "host" in made else [],
+        "packages": [f"python={made['python']}"] if "python" in made else [],
+        "runtime": [
+            f"{key}={_brief(value)}"
+            for key, value in (stage.manifest.get("experiment", {}).get("runtime") or {}).items()
+        ],
+        "Dagster run": [made["dagster_run_id"]] if made.get("dagster_run_id") else [],
+        "MLflow run": [made["mlflow_run_id"]] if made.get("mlflow_run_id") else [],
+    }
+    parts["packages"] += [f"{name}={version}" for name, version in made.get("packages", {}).items()]
+    return {label: told for label, told in parts.items() if told}
 
 
 def _condition(stage: StageTrace) -> str:
@@ -221,9 +258,6 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
             "made",
             f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}, by version {version} of the stage",
         )
-    for name in ("dagster", "mlflow"):
-        if run := manifest.get("provenance", {}).get(f"{name}_run_id"):
-            yield name, f"run {run}"
     if manifest.get("inputs"):
         yield "from", ", ".join(f"{name} {own}" for name, own in manifest["inputs"].items())
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,9 +153,9 @@ def fake_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(root)
 
 
-def compute(project: Project, key: str, **provenance: str) -> Cell:
+def compute(project: Project, key: str, *, overrides: Iterable[str] = (), **provenance: str) -> Cell:
     """Compute every stage of a cell."""
-    cell = cell_of(project, key)
+    cell = cell_of(project, key, overrides)
     refresh_source_identities()
     Computation(project.store, log=lambda _: None, provenance=dict(provenance)).ensure_all(cell.experiment, cell.key)
     return cell
@@ -173,6 +173,6 @@ def record(project: Project, cell: Cell) -> str:
     return run_id
 
 
-def cell_of(project: Project, key: str) -> Cell:
+def cell_of(project: Project, key: str, overrides: Iterable[str] = ()) -> Cell:
     """A cell by its name."""
-    return next(cell for sweep in project.sweeps().values() for cell in sweep.cells if cell.key == key)
+    return next(cell for sweep in project.sweeps(overrides).values() for cell in sweep.cells if cell.key == key)

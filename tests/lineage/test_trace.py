@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sumi_core.errors import SumiError
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.lineage.trace import trace, trace_lines
 from sumi_core.project import Project
@@ -60,7 +61,7 @@ def test_the_trace_holds_data_config_code_and_seed(project: Project) -> None:
 
 
 def test_the_text_names_what_a_person_looks_for(project: Project) -> None:
-    text = "\n".join(trace_lines(trace(project, "demo.s0")))
+    text = "\n".join(trace_lines(trace(project, "demo.s0"), 1000))
     for wanted in (
         "seed        0",
         "text(path=corpus.txt), licence: public domain",
@@ -76,13 +77,54 @@ def test_the_text_names_what_a_person_looks_for(project: Project) -> None:
     assert order == sorted(order, reverse=True), "from the result back to the data"
 
 
+def change_record(folder: Path, **provenance: object) -> None:
+    """Let a stage have been made under other circumstances."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["provenance"] |= provenance
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_circumstances_are_told_once_or_at_each_stage_that_differs(project: Project) -> None:
+    def lines() -> list[list[str]]:
+        """Of the overview, then of each stage."""
+        blocks = "\n".join(trace_lines(trace(project, "demo.s0"))).split("\n\n")
+        return [[line.strip() for line in block.splitlines()] for block in blocks]
+
+    for stage in STAGES:
+        change_record(folder_of(project, stage), git={"commit": "c0ffee"}, packages={"torch": "1.0", "numpy": "2.0"})
+    overview, *stages = lines()
+    assert {"code        commit c0ffee", f"Dagster run {DAGSTER_RUN}"} <= set(overview)
+    assert not [
+        line for stage in stages for line in stage if line.startswith(("code", "Dagster", "MLflow", "packages"))
+    ]
+    other = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+    packages = {"torch": "1.1", "numpy": "2.0"}
+    git = {"commit": "beef", "dirty": True}
+    change_record(folder_of(project, "evaluation"), git=git, packages=packages, dagster_run_id=other)
+    overview, evaluation, exported, *_ = lines()
+    assert not [line for line in overview if line.startswith(("code", "Dagster run"))], "it would not hold for all"
+    assert "packages    python=" in " ".join(overview)
+    assert "numpy=2.0" in " ".join(overview)
+    assert {"code        commit beef with uncommitted changes", "packages    torch=1.1"} <= set(evaluation)
+    assert f"Dagster run {other}" in evaluation
+    assert {"code        commit c0ffee", f"Dagster run {DAGSTER_RUN}", "packages    torch=1.0"} <= set(exported)
+
+
+@pytest.mark.parametrize("width", [100, 60])
+def test_the_text_fits_its_width(project: Project, width: int) -> None:
+    deepest = 40  # the tree's indentation, and at least some words
+    for line in trace_lines(trace(project, "demo.s0"), width):
+        words = max(line.split(), key=len, default="")
+        assert len(line) <= max(width, deepest) or len(words) > width - deepest, line
+
+
 def test_damage_is_found_and_named(project: Project) -> None:
     weights = folder_of(project, "pretrained_denoiser") / "weights.safetensors"
     weights.write_text("x" * weights.stat().st_size)
     traced = trace(project, "demo.s0")
     assert not traced.is_whole
     assert [stage.stage for stage in traced.stages if stage.state == "damaged"] == ["pretrained_denoiser"]
-    assert f"{weights} differs from its recorded SHA-256" in "\n".join(trace_lines(traced))
+    assert f"{weights} differs from its recorded SHA-256" in " ".join(" ".join(trace_lines(traced)).split())
     assert trace(project, "demo.s0", verify=False).is_whole
 
 
@@ -137,6 +179,26 @@ def test_a_missing_upstream_output_is_shown_as_missing(project: Project) -> None
 def test_what_cannot_be_traced_is_told_in_a_sentence(project: Project, given: str, told: str) -> None:
     with pytest.raises(LineageError) as error:
         find_target(project, given)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "told"),
+    [
+        ("demo.s0", ["training.steps=3"], "'demo.s0' is not computed with training.steps=3; run `sumi run demo.s0 tr"),
+        ("demo.s0", ["training.stepz=3"], "stepz"),
+        ("demo.s0", ["demo.s1"], "expected key=value"),
+        ("demo.s0", ["seed=1"], "'demo.s0' is named for a key that these overrides change"),
+        ("demo", ["training.steps=3"], "'demo' has 4 cells"),
+        ("demo.s9", ["training.steps=3"], "did you mean"),
+        ("a" * 32, ["training.steps=3"], "is one result, which nothing can change; leave out training.steps=3"),
+        ("experiments", ["training.steps=3"], "is one result, which nothing can change"),
+    ],
+)
+def test_overrides_that_name_nothing_are_told(project: Project, given: str, overrides: list[str], told: str) -> None:
+    with pytest.raises(SumiError) as error:
+        find_target(project, given, overrides)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -48,7 +48,7 @@ def test_a_run_leads_to_its_cell(project: Project) -> None:
     assert traced.mlflow_url == f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run_id}"
     status, output = lineage(run_id)
     assert status == 0
-    assert f"`sumi dev`, then {traced.mlflow_url}" in output
+    assert f"`sumi dev`, then {traced.mlflow_url}" in " ".join(output.split())
 
 
 def test_json_is_the_whole_record(project: Project) -> None:
@@ -57,6 +57,19 @@ def test_json_is_the_whole_record(project: Project) -> None:
     assert status == 0
     assert plain["stages"]["evaluation"]["summary"]["yardsticks"] == {"unigram": 4.5, "xz": 3.0}
     assert plain["experiment"]["training"]["steps"] == 4
+
+
+def test_a_cell_with_changes_is_named_as_it_was_asked_for(project: Project) -> None:
+    status, output = lineage("demo.s0", "runtime.threads=2", "--json")
+    assert status == 0
+    assert json.loads(output)["key"] == "demo.s0", "nothing that a fingerprint knows was changed"
+    cell = compute(project, "demo.s1", overrides=["training.steps=3"])
+    status, output = lineage("demo.s1", "training.steps=3")
+    assert status == 0
+    assert output.startswith("demo.s1 training.steps=3  (cell demo.s1)\n")
+    assert f"evaluation  {experiment_fingerprints(cell.experiment)['evaluation']}  whole" in output
+    with pytest.raises(LineageError, match=r"not computed with training.steps=2; run `sumi run demo.s1 training.st"):
+        find_target(project, "demo.s1", ["training.steps=2"])
 
 
 def test_runs_that_are_no_cell_are_told(project: Project) -> None:
@@ -79,7 +92,7 @@ def test_damage_gives_status_1(project: Project) -> None:
     try:
         status, output = lineage("demo.s0")
         assert status == 1
-        assert f"{damaged} differs from its recorded SHA-256" in output
+        assert f"{damaged} differs from its recorded SHA-256" in " ".join(output.split())
         assert lineage("demo.s0", "--no-verify")[0] == 0
     finally:
         Path(damaged).write_text(content)

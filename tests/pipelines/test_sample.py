@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.commands.sample import exported_folder
 from sumi_core.config import ConfigError
-from sumi_core.lineage.targets import LineageError
+from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.project import Project
+from sumi_core.stages import stage_fingerprint
 from tests.pipelines.tiny import compute, enter, tiny_project
 
 CONTROL = set(map(chr, [*range(32), *range(127, 160)])) - {"\n"}
@@ -77,26 +78,39 @@ def test_a_prompt_that_leaves_no_room_is_refused(project: Project) -> None:
 
 
 def test_a_copied_export_writes_the_same_texts(project: Project, tmp_path: Path) -> None:
-    folder = exported_folder(project, "tiny.uniform")
+    folder = exported_folder(project, find_target(project, "tiny.uniform"))
     shutil.copytree(folder, tmp_path / "model")
     assert sample(str(tmp_path / "model"), "--seed", "3")[0] == sample("tiny.uniform", "--seed", "3")[0]
+
+
+def test_a_cell_is_sampled_as_its_own_evaluation_says(project: Project, tmp_path: Path) -> None:
+    """The export is shared by cells that differ in evaluation alone, and records the first one's."""
+    changes = ["evaluation.sampling_steps=[6]", "runtime.threads=1"]
+    said = sample("tiny.uniform", *changes, "--num", "1")[1]
+    assert "sumi: 1 text of 32 tokens, seed 0, 6 network calls\n" in said
+    shutil.copytree(exported_folder(project, find_target(project, "tiny.uniform", changes)), tmp_path / "model")
+    assert "4 network calls each" in sample(str(tmp_path / "model"))[1], "a bare folder knows its own record alone"
+    cell = compute(project, "tiny.uniform", changes)
+    evaluation = project.store.find("evaluation", stage_fingerprint(cell.experiment, "evaluation"))
+    assert evaluation is not None
+    assert "6 network calls each" in sample(evaluation.fingerprint)[1], "an evaluation knows how it was sampled"
 
 
 def test_a_cell_that_is_not_computed_is_told(project: Project) -> None:
     with pytest.raises(
         LineageError, match=r"'tiny.left' is not computed in its current recipe; run `sumi run tiny.left`"
     ):
-        exported_folder(project, "tiny.left")
+        find_target(project, "tiny.left")
 
 
 def test_a_cell_without_its_export_is_told(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = exported_folder(project, "tiny.uniform")
+    folder = exported_folder(project, find_target(project, "tiny.uniform"))
     moved = folder.rename(tmp_path / "moved")
     try:
         with pytest.raises(
             LineageError, match=r"'tiny.uniform' has no exported model here; run `sumi run tiny.uniform`"
         ):
-            exported_folder(project, "tiny.uniform")
+            exported_folder(project, find_target(project, "tiny.uniform"))
     finally:
         moved.rename(folder)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from sumi_core.project import Project
 from sumi_core.stages import Computation
+from sumi_core.sweeps import Cell
 from sumi_core.training.request import Request
 from sumi_core.training.run import train
 
@@ -59,10 +61,11 @@ def enter(project: Project, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("OMP_NUM_THREADS", "1")
 
 
-def compute(project: Project, key: str) -> None:
+def compute(project: Project, key: str, overrides: Iterable[str] = ()) -> Cell:
     """Every stage of a cell, for real."""
-    cell = next(cell for cell in project.sweeps()["tiny"].cells if cell.key == key)
+    cell = next(cell for cell in project.sweeps(overrides)["tiny"].cells if cell.key == key)
     Computation(project.store, launcher=Here(), log=lambda line: None).ensure_all(cell.experiment, key)
+    return cell
 
 
 class Here:
