@@ -49,13 +49,13 @@ def sample_command(
     target = find_target(project, name, changes or ())
     exported = load_exported(exported_folder(project, target))
     experiment, tokenizer = sampled_experiment(project, target) or exported.experiment, exported.tokenizer
-    sampler = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id).sampler
+    sampler = build_parts(experiment, exported.parts.vocabulary).sampler
     trained = experiment.shards.sequence_length
     length = length or trained
     if length > trained:
         note(f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them")
     ids = prompt_ids(prompt, tokenizer, length)
-    if steps is not None and not sampler.needs_process:
+    if steps is not None and not sampler.uses_steps:
         note(f"--steps means nothing to {name}: it writes token by token")
     with exact_numerics(experiment.runtime):
         denoiser = exported.denoiser.to(_device(experiment.runtime.device)).eval()

@@ -77,7 +77,7 @@ class Trace:
         manifest: Mapping[str, Any] = next((s.manifest for s in self.stages if s.stage == "corpus"), {})
         return {
             "source": (self.experiment.get("corpus") or {}).get("source"),
-            "identity": manifest.get("identity", {}).get("source"),
+            "identity": manifest.get("identity", {}).get("source", {}).get("corpus.source"),
             "licence": manifest.get("summary", {}).get("licence"),
         }
 

@@ -95,7 +95,7 @@ def test_a_changed_source_is_told(project: Project) -> None:
     Path("corpus.txt").write_text("in the end\n")
     result = again(project, given)
     assert not result.equal
-    assert any(line.startswith("corpus: source sha256") for line in result.recipe)
+    assert any(line.startswith("corpus: corpus.source.sha256 ") for line in result.recipe)
 
 
 def test_what_differs_in_the_environment_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
