@@ -10,7 +10,6 @@ from sumi_core.lineage.fingerprint import fingerprint
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import Artifact, Store
 from sumi_core.planning import plan
-from sumi_core.stages import stage_fingerprint
 from sumi_core.sweeps import Sweep
 
 REPORT_VERSION = "1"
@@ -20,7 +19,7 @@ def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = 
     """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
     cells = []
     for planned in plan(sweep.cells, store):
-        found = {stage: store.find(stage, stage_fingerprint(planned.cell.experiment, stage)) for stage in _SHOWN}
+        found = {stage: planned.artifacts.get(stage) for stage in _SHOWN}
         cells.append(ReportCell(planned.cell, planned.state, planned.why, **found))
     identity = {
         "stage": "ablation_report",

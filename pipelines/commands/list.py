@@ -1,8 +1,9 @@
 """``sumi list``."""
 
-from sumi_core.errors import SumiError
 from sumi_core.planning import plan
 from sumi_core.project import Project
+
+_WHY = 160  # characters: a line is enough here, `sumi plan` has the rest
 
 
 def list_command() -> None:
@@ -10,15 +11,16 @@ def list_command() -> None:
     project = Project.find()
     sweeps = project.sweeps()
     for sweep in sweeps.values():
-        try:
-            plans = plan(sweep.cells, project.store)
-        except SumiError as error:  # one experiment's missing data or damaged output must not hide the others
-            print(f"{sweep.name}  cannot be looked at: {error}")
-            continue
+        plans = plan(sweep.cells, project.store)
         done = sum(p.state == "done" for p in plans)
         print(f"{sweep.name}  {done}/{len(plans)} done  {sweep.description}")
         for planned in plans:
-            why = "" if planned.state == "done" else planned.why
+            why = "" if planned.state == "done" else _one_line(planned.why)
             print(f"  {planned.cell.key:<40} {planned.state:<11} {why}".rstrip())
     for file, error in sweeps.broken.items():
         print(f"{file.stem}  cannot be read: {error}")
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WHY else f"{line[: _WHY - 1]}…"

@@ -1,12 +1,20 @@
 """``sumi plan``."""
 
+from __future__ import annotations
+
+import os
+import sys
 from typing import Annotated
 
 import typer
 
+from sumi_core.config import ConfigError
 from sumi_core.planning import CellPlan, plan
 from sumi_core.project import Project
+from sumi_core.size import expected_vocabulary, experiment_size
 from sumi_core.sweeps import select_cells, split_arguments
+
+_COUNTABLE = 2**63  # what token and byte counts are kept in
 
 
 def plan_command(
@@ -14,20 +22,46 @@ def plan_command(
         list[str],
         typer.Argument(metavar="NAME… [key=value …]", help="Experiments, cells or globs; then changes to them."),
     ],
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, hidden=True)] = None,
 ) -> None:
     """Show what `sumi run` would do with the same arguments: computed, cached, and which config field changed."""
+    if jobs is not None:  # the arguments are those of `sumi run`, often the very line with another verb
+        print("sumi: --jobs changes nothing about a plan; `sumi run` takes it", file=sys.stderr)
     names, overrides = split_arguments(arguments)
     project = Project.find()
     print_plans(plan(select_cells(project.sweeps(overrides), names), project.store))
 
 
 def print_plans(plans: list[CellPlan]) -> None:
-    """A line per stage of each cell, then totals."""
+    """A line on its size and one per stage of each cell, then totals. Raises ConfigError for a size beyond counting."""
     for planned in plans:
-        print(planned.cell.key)
+        print(f"{planned.cell.key}  {size_line(planned)}")
         for stage in planned.stages:
-            verb = "cached" if stage.state == "done" else "waits" if stage.state == "running" else "compute"
+            verb = {"done": "cached", "running": "waits", "blocked": "blocked"}.get(stage.state, "compute")
             why = "" if stage.state == "done" else stage.why
-            print(f"  {verb:<8} {stage.stage:<20} {stage.fingerprint}  {why}".rstrip())
-    shared = {(s.stage, s.fingerprint) for p in plans for s in p.pending}
+            print(f"  {verb:<8} {stage.stage:<20} {stage.fingerprint:<16}  {why}".rstrip())
+    shared = {(s.stage, s.fingerprint or p.cell.key) for p in plans for s in p.pending}
     print(f"{len(shared)} outputs to compute for {sum(bool(p.pending) for p in plans)} of {len(plans)} cells")
+
+
+def size_line(planned: CellPlan) -> str:
+    """``1.00 M parameters, 3.28 M tokens (2.05 k a step); training holds 16 MB and activations``."""
+    from sumi_core.evaluation.rendering import short_count
+
+    experiment = planned.cell.experiment
+    fitted = planned.artifacts.get("tokenizer")
+    vocabulary = fitted.summary.get("vocab_size") if fitted else expected_vocabulary(experiment.tokenizer)
+    size = experiment_size(experiment, vocabulary or 0)
+    if max(size.tokens, size.training_bytes) >= _COUNTABLE:
+        problem = "its tokens or bytes exceed 2^63; lower the model's dimensions, training.steps or training.batch_size"
+        raise ConfigError(planned.cell.key, "", problem)
+    beside = "" if vocabulary else " beside embeddings, which its tokenizer decides"
+    line = (
+        f"{short_count(size.parameters)} parameters{beside}, {short_count(size.tokens)} tokens "
+        f"({short_count(size.tokens_per_step)} a step); training holds {short_count(size.training_bytes)}B "
+        "and activations"
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if planned.state != "done" and size.training_bytes > memory:
+        line += f", more than this machine's {short_count(memory)}B of memory"
+    return line

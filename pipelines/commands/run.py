@@ -10,7 +10,6 @@ import typer
 
 from sumi_core.planning import plan
 from sumi_core.project import Project
-from sumi_core.stages import stage_fingerprint
 from sumi_core.sweeps import Cell, select_cells, split_arguments
 
 

@@ -102,8 +102,8 @@ def check_experiments(folder: Path) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("bad", "experiments", str(error))
         return
-    for error in sweeps.broken.values():
-        yield Finding("bad", "experiments", str(error), "mend the file; the others work without it")
+    for broken in sweeps.broken.values():
+        yield Finding("bad", "experiments", str(broken), "mend the file; the others work without it")
     cells = sum(len(sweep.cells) for sweep in sweeps.values())
     yield Finding("ok", "experiments", f"{len(sweeps)} files with {cells} cells are valid")
 

@@ -1,0 +1,53 @@
+"""How large an experiment is, from its config alone: told before anything is computed, whatever the numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sumi_core.config import Experiment, ModelConfig
+
+_TIME_WIDTH = 128  # of the embedded noise level in sumi_core.models.layers, which is not imported since it loads torch
+_BYTE_VOCABULARY = 257
+
+
+@dataclass(frozen=True)
+class Size:
+    """parameters: of the denoiser. tokens_per_step: over all devices. tokens: seen in the whole training, repetitions
+    included. training_bytes: float32 weights, gradients and optimizer state; activations come on top."""
+
+    parameters: int
+    tokens_per_step: int
+    tokens: int
+    training_bytes: int
+
+
+def experiment_size(experiment: Experiment, vocabulary: int) -> Size:
+    """The size of an experiment over ``vocabulary`` tokens. Whole numbers of any length: nothing is allocated."""
+    training = experiment.training
+    parameters = num_parameters(experiment.model, vocabulary)
+    copies = 4 + (training.ema_decay > 0)  # weights, gradients, Adam's two moments, their average
+    per_step = training.batch_size * experiment.shards.sequence_length
+    return Size(parameters, per_step, per_step * training.steps, 4 * copies * parameters)
+
+
+def num_parameters(model: ModelConfig, vocabulary: int) -> int:
+    """What ``Denoiser.num_parameters`` counts, without making one."""
+    width, head = model.hidden_size, model.hidden_size // model.num_heads
+    block = 2 * width * width + 2 * width * head * model.num_kv_heads + 3 * width * model.intermediate_size + 2 * width
+    if model.qk_norm:
+        block += 2 * head
+    total = width + (1 if model.tie_embeddings else 2) * vocabulary * width
+    if model.time_conditioning == "adaln":
+        block += _TIME_WIDTH * 6 * width
+        total += 2 * _TIME_WIDTH * _TIME_WIDTH + _TIME_WIDTH * 2 * width
+    return total + model.num_layers * block
+
+
+def expected_vocabulary(tokenizer: Mapping[str, Any]) -> int | None:
+    """How many tokens a tokenizer will have at most, None where only the tokenizer itself can tell."""
+    if tokenizer["name"] == "byte":
+        return _BYTE_VOCABULARY
+    size = tokenizer.get("vocab_size")
+    return size if isinstance(size, int) else None

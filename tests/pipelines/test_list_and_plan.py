@@ -1,0 +1,94 @@
+"""`sumi list` and `sumi plan`: what is wrong with one experiment hides no other, and a line stays a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipelines.cli import app
+from sumi_core.config import ConfigError
+from sumi_core.project import Project
+from sumi_core.stages import refresh_source_identities, stage_fingerprint
+from tests.lineage.fakes import cell_of, compute, fake_project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return fake_project(tmp_path / "project", monkeypatch)
+
+
+def sumi(*arguments: str) -> Result:
+    refresh_source_identities()
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def lines(*arguments: str) -> list[str]:
+    result = sumi(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def test_a_broken_file_is_named_by_list_and_hides_nothing(project: Project) -> None:
+    broken = project.experiments / "torn.yaml"
+    broken.write_text("modle: {}\n")
+    told = lines("list")
+    assert told[0].startswith("demo  0/4 done")
+    assert told[-1] == f"torn  cannot be read: {broken}: modle: unknown key; did you mean 'model'?"
+    assert lines("plan", "demo.s0")[-1] == "6 outputs to compute for 1 of 1 cells"
+    with pytest.raises(ConfigError, match=r"torn\.yaml: modle: unknown key"):
+        sumi("plan", "torn")
+    with pytest.raises(ConfigError, match=r"no experiment or cell has this name; did you mean 'demo'\?"):
+        sumi("plan", "dmo")
+
+
+def test_a_corpus_that_is_gone_and_a_damaged_output_are_states(project: Project) -> None:
+    cell = compute(project, "demo.s0")
+    (project.experiments / "gone.yaml").write_text("corpus: {source: {name: text, path: gone.txt}}\n")
+    manifest = project.store.folder("evaluation", stage_fingerprint(cell.experiment, "evaluation")) / "manifest.json"
+    manifest.write_text("{")
+    told = {line.split()[0]: line for line in lines("list") if line.startswith("  ")}
+    assert told["gone"].split(maxsplit=2)[1:] == ["blocked", "corpus: gone.txt: No such file or directory"]
+    assert told["demo.s0"].split()[1] == "damaged"
+    assert told["demo.s1"].split()[1] == "missing"
+    assert any(line.startswith("  blocked  tokenizer") for line in lines("plan", "gone"))
+    assert f"{manifest} is damaged" in "".join(lines("plan", "demo.s0"))
+
+
+def test_a_long_reason_is_one_line_in_the_list_and_whole_in_the_plan(project: Project) -> None:
+    own = stage_fingerprint(cell_of(project, "demo.s0").experiment, "corpus")
+    reason = "the corpus is odd\n" * 50
+    (project.store.root / "corpus").mkdir(parents=True)
+    project.store.record_failure("corpus", own, "demo.s0", reason)
+    [told] = [line for line in lines("list") if line.split()[0] == "demo.s0"]
+    assert "failed" in told
+    assert told.endswith("…")
+    assert len(told) < 220
+    assert "(attempt 1)" in sumi("plan", "demo.s0").stdout
+
+
+def test_a_plan_tells_the_size_before_anything_is_computed(project: Project) -> None:
+    first = lines("plan", "demo.s0", "model={hidden_size: 64, num_layers: 1, tie_embeddings: true}")[0]
+    parameters = 64 + 257 * 64 + (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 352 + 2 * 64)
+    assert (parameters, 16 * parameters) == (96_512, 1_544_192)
+    assert first == "demo.s0  96.5 k parameters, 16.4 k tokens (4.1 k a step); training holds 1.54 MB and activations"
+
+
+def test_a_size_beyond_the_machine_is_told_and_one_beyond_counting_refused(project: Project) -> None:
+    wide = ["model.hidden_size=65536", "model.num_layers=1000"]
+    assert "more than this machine's" in lines("plan", "demo.s0", *wide)[0]
+    absurd = ["model.hidden_size=1000000000000", "training.steps=1000000000000"]
+    with pytest.raises(ConfigError) as caught:
+        sumi("plan", "demo.s0", *absurd)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_line_of_a_run_can_be_planned(project: Project) -> None:
+    result = sumi("plan", "demo.s0", "-j", "2")
+    assert result.exit_code == 0
+    assert "--jobs changes nothing about a plan" in result.stderr
+    assert "6 outputs to compute" in result.stdout
