@@ -12,20 +12,28 @@ from sumi_core.lineage.store import Artifact, Store
 from sumi_core.planning import plan
 from sumi_core.sweeps import Sweep
 
-REPORT_VERSION = "1"
+REPORT_VERSION = "2"
+
+
+def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
+    """The cells of a sweep as they are now."""
+    return [
+        ReportCell(
+            planned.cell, planned.state, planned.why, **{stage: planned.artifacts.get(stage) for stage in _SHOWN}
+        )
+        for planned in plan(sweep.cells, store)
+    ]
 
 
 def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = print) -> tuple[Artifact, bool]:
     """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
-    cells = []
-    for planned in plan(sweep.cells, store):
-        found = {stage: planned.artifacts.get(stage) for stage in _SHOWN}
-        cells.append(ReportCell(planned.cell, planned.state, planned.why, **found))
+    cells = report_cells(store, sweep)
     identity = {
         "stage": "ablation_report",
         "version": REPORT_VERSION,
         "sweep": sweep.name,
         "description": sweep.description,
+        "overrides": list(cells[0].cell.overrides) if cells else [],  # the page names them
         "cells": {c.cell.key: c.evaluation.fingerprint if c.evaluation else f"{c.state}: {c.why}" for c in cells},
     }
     with store.building("ablation_report", fingerprint(identity), log=log) as build:

@@ -20,18 +20,25 @@ def run_command(
     ],
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Cells computed at the same time.")] = 1,
 ) -> None:
-    """Compute experiments or whole sweeps, and compare them. What is already done is found, not computed again."""
+    """Compute experiments or whole sweeps, and compare them.
+
+    What is already done is found, not computed again."""
     names, overrides = split_arguments(arguments)
     project = Project.find()
     sweeps = project.sweeps(overrides)
     cells = select_cells(sweeps, names)
     from pipelines.health import end_abandoned
     from pipelines.instance import initialise, open_instance
-    from sumi_core.reporting import build_sweep_report
+    from sumi_core.evaluation.comparison_pages import report_text
+    from sumi_core.evaluation.comparison_table import compare_cells
+    from sumi_core.evaluation.rendering import counted, print_text, text_width
+    from sumi_core.reporting import build_sweep_report, report_cells
 
     initialise(project)
     plans = plan(cells, project.store)
     todo = [p for p in plans if p.state != "done" or not project.tracking.is_complete(p.cell)]
+    if overrides:  # tokens, cells and reports are called by the names of their files, which do not tell of these
+        print(f"changed on the command line: {shlex.join(overrides)}", flush=True)
     if todo:
         from pipelines.execution import INTERRUPTED, execute
 
@@ -46,13 +53,15 @@ def run_command(
             print(f"sumi: {key} failed: {error}", file=sys.stderr)
     else:
         outcome = None
-        print(f"{len(plans)} of {len(plans)} cells are done already")
+        print(f"{counted(len(plans), 'cell')}: done already")
     finished = [p.cell for p in plan(cells, project.store) if "evaluation" in p.artifacts]
     for sweep in dict.fromkeys(cell.sweep for cell in finished):
-        report, _ = build_sweep_report(project.store, sweeps[sweep])
-        print((report.folder / "report.txt").read_text(encoding="utf-8"))
+        asked = sweeps[sweep]
+        build_sweep_report(project.store, asked)
+        compared = compare_cells(sweep, asked.description, report_cells(project.store, asked))
+        print_text(report_text(compared, text_width(sys.stdout)), sys.stdout)
     if finished:
-        print(_where(project, finished[0]))
+        print_text(_where(project, finished[0]), sys.stdout)
     if outcome is not None and outcome.failed:
         raise typer.Exit(1)
 

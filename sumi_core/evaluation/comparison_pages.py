@@ -1,20 +1,31 @@
-"""The comparison of a sweep as people read it: Markdown, and plain text for a terminal or a log."""
+"""Comparisons as people read them: one table for the terminal, the log and the page, with the same columns."""
 
 from __future__ import annotations
 
+import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.comparison import SIGNIFICANCE, Difference
-from sumi_core.evaluation.comparison_table import Comparison, figures_of, first_sample, sign_of, tied_with_best
+from sumi_core.evaluation.comparison import Difference
+from sumi_core.evaluation.comparison_table import (
+    Comparison,
+    Row,
+    SweepComparison,
+    figures_of,
+    first_sample,
+    standing,
+)
 from sumi_core.evaluation.rendering import (
+    WIDTH,
     excerpt,
     fenced,
     markdown_table,
     render_text_table,
     short_count,
     short_duration,
+    visible,
     with_error,
 )
 from sumi_core.evaluation.result import footnotes, sample_rows
@@ -22,88 +33,95 @@ from sumi_core.evaluation.result import footnotes, sample_rows
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
 
 
-def table_rows(comparison: Comparison, *, brief: bool = False) -> list[dict[str, str]]:
-    """The comparison as text cells. ``brief`` fits a terminal: no method, and names without that of the sweep."""
-    reference = comparison.reference or ""
-    to_reference = f"to {_brief(comparison, reference) if brief else reference}" if reference else "difference"
-    rows = []
-    for row in comparison.rows:
-        if row["kind"] == "yardstick":
-            rows.append({"cell": f"[{row['name']}]", "bits per byte": f"  {row['bits_per_byte']:.3f}"})
-            continue
-        figure, change = row["state"], "–"
-        if row["bits_per_byte"] is not None:
-            figure = with_error(row["bits_per_byte"], row["stderr"], sign_of(row))
-        if row["difference"] is not None:
-            change = with_error(row["difference"], row["difference_stderr"], digits=4)
-            change = ("+" if row["difference"] >= 0 else "") + change + ("" if row["paired"] else " (unpaired)")
-        shown = {
-            "cell": _brief(comparison, row["name"]) if brief else row["name"],
-            "bits per byte": figure,
-            to_reference: change,
-            "rank": str(row["rank"] or "–"),
-            "method": "/".join(filter(None, (row["objective"], row["process"], row["schedule"]))),
-            "tokens": short_count(row["train_tokens"]),
-            "params": short_count(row["parameters"]),
-            "FLOPs": short_count(row["flops"]),
-            "time": short_duration(row["seconds"]),
-            "tokens/s": short_count(row["tokens_per_second"]),
-        }
-        if brief:
-            del shown["method"]
-        rows.append(shown)
-    return rows
-
-
-def _brief(comparison: Comparison, key: str) -> str:
-    return key.removeprefix(f"{comparison.name}.")
-
-
-def _absent(comparison: Comparison) -> list[str]:
-    """Why cells have no figures, a sentence each."""
-    lacking = [row for row in comparison.rows if row["kind"] == "cell" and row["bits_per_byte"] is None]
-    return [f"{row['name']} is {row['state']}: {excerpt(row['why'], 300)}" for row in lacking]
-
-
-def _standings(comparison: Comparison) -> str:
-    """The ranking in a sentence."""
-    cells = [row for row in comparison.rows if row["kind"] == "cell" and row["bits_per_byte"] is not None]
-    if len(cells) < 2:
-        return f"{len(cells)} cell(s) evaluated: nothing to rank."
-    level = f"at {SIGNIFICANCE:.0%} over all {len(comparison.differences)} pair(s), Holm-corrected"
-    tied = tied_with_best(comparison)
-    lead = f"{cells[0]['name']} has the fewest bits per byte"
-    if tied:
-        return f"{lead}, but cannot be told apart from {', '.join(tied)} ({level})."
-    return f"{lead}, and every difference to it is significant ({level})."
-
-
-def report_text(comparison: Comparison) -> str:
-    """The comparison for a terminal or a log, in plain text."""
-    parts = [
-        f"{comparison.name}: {comparison.description}".removesuffix(": "),
-        render_text_table(table_rows(comparison, brief=True)),
-        "\n".join(_absent(comparison)),
-        _standings(comparison),
+def table_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """The comparison as text cells, by column title."""
+    to_reference = f"to {comparison.reference}" if comparison.reference else "difference"
+    return [
+        _yardstick(row) if row.kind == "yardstick" else _cell(row, to_reference, comparison.reference)
+        for row in comparison.rows
     ]
-    parts.append(
-        "bits per byte of the same validation text: ≤ upper bound, = exact, ± one standard error over documents; "
-        "[…] yardsticks fitted on the same train split."
-    )
-    for key, cell in comparison.cells.items():
-        steps, text = first_sample(cell)
-        parts.append(f"{key}, first sample at {steps} steps:\n  {excerpt(text, 300)}")
+
+
+def _yardstick(row: Row) -> dict[str, str]:
+    return {"cell": f"[{row.name}]", "bits per byte": f"  {row.bits_per_byte:.3f}"}
+
+
+def _cell(row: Row, to_reference: str, reference: str | None) -> dict[str, str]:
+    change = "reference" if row.name == reference else "–"
+    if row.difference is not None:
+        shown = with_error(row.difference, row.difference_stderr)
+        change = ("+" if row.difference >= 0 else "") + shown + ("" if row.paired else " (unpaired)")
+    measured = row.bits_per_byte is not None
+    return {
+        "cell": row.name,
+        "bits per byte": with_error(row.bits_per_byte, row.stderr, row.sign) if measured else row.state,
+        to_reference: change,
+        "p (Holm)": "–" if row.p_adjusted is None else _p(row.p_adjusted),
+        "rank": str(row.rank or "–"),
+        "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
+        "parameters": short_count(row.parameters),
+        "tokens seen": short_count(row.train_tokens),
+        "training FLOPs": short_count(row.flops),
+        "training time": short_duration(row.seconds),
+        "tokens/s": short_count(row.tokens_per_second),
+    }
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _changed(comparison: Comparison) -> str:
+    """The names are those of the files; what they do not say is what was changed on the command line."""
+    return f"Changed on the command line: {shlex.join(comparison.overrides)}" if comparison.overrides else ""
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What is amiss with cells, a sentence each: why they have no figures, or are not as their figures were."""
+    return [
+        f"{row.name} is {row.state}: {visible(' '.join(row.why.split()))}"
+        for row in comparison.cell_rows
+        if row.state != "done" or row.why
+    ]
+
+
+def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
+    """The comparison for a terminal or a log in plain text, in lines of ``width`` characters."""
+    parts = [
+        _filled(_changed(comparison), width),
+        render_text_table(table_rows(comparison), width),
+        "\n".join(_filled(line, width, further="  ") for line in _notes(comparison)),
+        _filled(standing(comparison), width),
+        _filled(_LEGEND, width),
+    ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def report_markdown(comparison: Comparison, plots: Sequence[Path]) -> str:
+def report_text(comparison: SweepComparison, width: int = WIDTH) -> str:
+    """The report of a sweep for a terminal or a log: what is asked, the comparison, a sample of each cell."""
+    title = f"{comparison.name}: {comparison.description}".removesuffix(": ")
+    parts = [_filled(title, width), comparison_text(comparison, width).rstrip("\n")]
+    for key, cell in comparison.cells.items():
+        steps, text = first_sample(cell)
+        sample = _filled(excerpt(text, 300), width, first="  ", further="  ")
+        parts.append(f"{key}, first sample at {steps} steps:\n{sample}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _filled(text: str, width: int, first: str = "", further: str = "") -> str:
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=further, break_on_hyphens=False)
+
+
+def report_markdown(comparison: SweepComparison, plots: Sequence[Path]) -> str:
     """The comparison as a page; ``plots`` are files in its folder ``plots/``."""
     parts = [
         f"# {comparison.name}",
         comparison.description,
+        _changed(comparison),
         markdown_table(table_rows(comparison)),
-        "\n".join(f"* {line}" for line in _absent(comparison)),
-        _standings(comparison),
+        "\n".join(f"* {line}" for line in _notes(comparison)),
+        standing(comparison),
+        _LEGEND,
     ]
     if plots:
         parts.append("Plots: " + ", ".join(f"[{path.stem}](plots/{path.name})" for path in plots))
@@ -116,13 +134,13 @@ def report_markdown(comparison: Comparison, plots: Sequence[Path]) -> str:
         steps, text = first_sample(cell)
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
         parts += [f"### {key}, first sample at {steps} steps", fenced(shown)]
-    metrics = dict.fromkeys(m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics)
-    notes = [*footnotes([METRICS.build(m, {}).definition for m in metrics]), *_NOTES]
+    metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
+    notes = [*footnotes(list(dict.fromkeys(METRICS.from_config(m).definition for m in metrics))), *_NOTES]
     parts += ["## What the figures mean", "\n".join(f"* {note}" for note in notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _described(comparison: Comparison) -> dict[str, dict[str, float]]:
+def _described(comparison: SweepComparison) -> dict[str, dict[str, float]]:
     """Sample metrics of each cell at its most steps, then those of validation text: once, if all cells agree on it."""
     samples = {key: figures_of(cell)["samples"] for key, cell in comparison.cells.items()}
     own = {key: samples[key][f"steps_{figures_of(cell)['sample_steps']}"] for key, cell in comparison.cells.items()}
@@ -136,13 +154,17 @@ def _difference_row(d: Difference) -> dict[str, str]:
     return {
         "better": d.first if d.value <= 0 else d.second,
         "worse": d.second if d.value <= 0 else d.first,
-        "bits per byte apart": with_error(abs(d.value), d.stderr, digits=4),
+        "bits per byte apart": with_error(abs(d.value), d.stderr),
         "paired": "yes" if d.paired else "no",
-        "adjusted p": "< 0.0001" if d.p_adjusted < 1e-4 else f"{d.p_adjusted:.2g}",
+        "p (Holm)": _p(d.p_adjusted),
         "verdict": "differ" if d.significant else "cannot be told apart",
     }
 
 
+_LEGEND = (
+    "bits per byte of validation text: ≤ upper bound, = exact, ± one standard error over documents; […] yardsticks "
+    "fitted on the same train split. Differences are paired, text by text, unless marked."
+)
 _NOTES = (
     "differences: of two cells on the same texts, sequence by sequence (paired); where the texts differ, the error is "
     "that of two independent figures. p: two-sided, Holm-corrected over all pairs of this report.",

@@ -13,6 +13,7 @@ from typing import TextIO
 # surrogates, private use, unassigned, line and paragraph separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 WIDTH = 100  # characters of a line where no narrower terminal says otherwise
+_GAP = "  "  # between the columns of a plain table
 _PLAIN = {"≤": "<=", "±": "+/-", "−": "-", "…": "...", "–": "-", "×": "x", "·": "."}
 
 
@@ -97,16 +98,39 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join([line(names), "|" + " --- |" * len(names), *body])
 
 
-def render_text_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Plain aligned columns, for a log, a pipe or a file. No rows: nothing."""
+def render_text_table(rows: Sequence[Mapping[str, str]], width: int | None = None) -> str:
+    """Plain aligned columns, for a log, a pipe or a file. No rows: nothing.
+
+    A table wider than ``width`` goes on below itself: further columns, beside the first one again."""
     if not rows:
         return ""
-    names = _columns(rows)
-    cells = [names, *[[visible(row.get(name, "")).replace("\n", " ") for name in names] for row in rows]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
-    lines.insert(1, "  ".join("-" * w for w in widths))
+    first, *others = _columns(rows)
+    blocks: list[list[str]] = [[first]]
+    for name in others:
+        together = [*blocks[-1], name]
+        fits = width is None or sum(_widest(rows, n) for n in together) + len(_GAP) * (len(together) - 1) <= width
+        if fits or len(blocks[-1]) == 1:
+            blocks[-1] = together
+        else:
+            blocks.append([first, name])
+    tables = [_aligned([row for row in rows if any(row.get(n) for n in names[1:] or names)], names) for names in blocks]
+    return "\n\n".join(tables)
+
+
+def _aligned(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> str:
+    widths = [_widest(rows, name) for name in names]
+    cells = [list(names), *[[_one_line(row.get(name, "")) for name in names] for row in rows]]
+    lines = [_GAP.join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines.insert(1, _GAP.join("-" * w for w in widths))
     return "\n".join(lines)
+
+
+def _widest(rows: Sequence[Mapping[str, str]], name: str) -> int:
+    return max(len(name), *(len(_one_line(row.get(name, ""))) for row in rows))
+
+
+def _one_line(text: str) -> str:
+    return visible(text).replace("\n", " ")
 
 
 def print_table(rows: Sequence[Mapping[str, str]], file: TextIO, title: str = "") -> None:
@@ -123,7 +147,11 @@ def print_table(rows: Sequence[Mapping[str, str]], file: TextIO, title: str = ""
             table.add_row(*(Text(visible(row.get(name, ""))) for name in _columns(rows)))
         Console(file=file).print(table)
         return
-    text = "\n".join(filter(None, [title, render_text_table(rows)]))
+    print_text("\n".join(filter(None, [title, render_text_table(rows)])), file)
+
+
+def print_text(text: str, file: TextIO) -> None:
+    """Print a text, in ASCII where the output cannot show more."""
     if not _shows_everything(file):
         for symbol, plain in _PLAIN.items():
             text = text.replace(symbol, plain)

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sumi_core.evaluation.comparison_pages import report_markdown, report_text
 from sumi_core.evaluation.comparison_table import (
-    Comparison,
     ReportCell,
+    SweepComparison,
     compare_cells,
     folder_of,
-    sign_of,
     tied_with_best,
 )
 
@@ -42,52 +40,30 @@ def build_ablation_report(
     plots = _write_plots(comparison, folder / "plots")
     (folder / "report.md").write_text(report_markdown(comparison, plots), encoding="utf-8")
     (folder / "report.txt").write_text(report_text(comparison), encoding="utf-8")
-    evaluated = [row for row in comparison.rows if row["kind"] == "cell" and row["bits_per_byte"] is not None]
+    evaluated = [row for row in comparison.cell_rows if row.bits_per_byte is not None]
     summary: dict[str, Any] = {"cells": len(cells), "evaluated": len(evaluated)}
     if evaluated:
         best = evaluated[0]
         summary |= {
-            "best": best["name"],
-            "best_bits_per_byte": best["bits_per_byte"],
-            "best_bits_per_byte_stderr": best["stderr"],
+            "best": best.name,
+            "best_bits_per_byte": best.bits_per_byte,
+            "best_bits_per_byte_stderr": best.stderr,
             "tied_with_best": tied_with_best(comparison),
-            "bits_per_byte": {row["name"]: row["bits_per_byte"] for row in evaluated},
+            "bits_per_byte": {row.name: row.bits_per_byte for row in evaluated},
         }
     return summary
 
 
-def _write_tables(comparison: Comparison, folder: Path) -> None:
+def _write_tables(comparison: SweepComparison, folder: Path) -> None:
     import pandas as pd
 
-    data = {
-        "sweep": comparison.name,
-        "description": comparison.description,
-        "reference": comparison.reference,
-        "rows": comparison.rows,
-        "differences": [asdict(d) for d in comparison.differences],
-    }
-    (folder / "report.json").write_text(json.dumps(_plain(data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    flat = []
-    for row in comparison.rows:
-        low, high = row.get("difference_interval_95") or (None, None)
-        kept = {k: v for k, v in row.items() if k not in ("labels", "difference_interval_95")}
-        labels = {f"axis.{axis}": label for axis, label in row.get("labels", {}).items()}
-        flat.append({**kept, **labels, "difference_low_95": low, "difference_high_95": high})
-    table = pd.DataFrame(flat)
-    table.to_csv(folder / "table.csv", index=False)
-    table.to_parquet(folder / "table.parquet", index=False)
+    data = {"sweep": comparison.name, "description": comparison.description, **comparison.to_dict()}
+    (folder / "report.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "table.csv").write_text(comparison.to_csv(), encoding="utf-8")
+    pd.DataFrame([row.flat() for row in comparison.rows]).to_parquet(folder / "table.parquet", index=False)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: unknown figures become null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _write_plots(comparison: Comparison, folder: Path) -> list[Path]:
+def _write_plots(comparison: SweepComparison, folder: Path) -> list[Path]:
     from sumi_core.evaluation import plots
 
     if not comparison.cells:
@@ -98,14 +74,14 @@ def _write_plots(comparison: Comparison, folder: Path) -> list[Path]:
     colour = {key: index for index, key in enumerate(labels)}
     bars = [
         plots.Bar(
-            labels.get(row["name"], row["name"]),
-            row["bits_per_byte"],
-            math.nan if row.get("stderr") is None else float(row["stderr"]),
-            sign_of(row),
-            colour.get(row["name"]),
+            labels.get(row.name, row.name),
+            row.bits_per_byte,
+            math.nan if row.stderr is None else row.stderr,
+            row.sign,
+            colour.get(row.name),
         )
         for row in comparison.rows
-        if row["bits_per_byte"] is not None
+        if row.bits_per_byte is not None
     ]
     written = [plots.plot_comparison(bars, folder / "bits_per_byte.png", f"{comparison.name}: bits per byte")]
     curves, histories, quality = {}, {}, []

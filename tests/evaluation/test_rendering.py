@@ -6,6 +6,7 @@ import math
 import pytest
 
 from sumi_core.evaluation.rendering import (
+    counted,
     excerpt,
     fenced,
     markdown_table,
@@ -53,6 +54,10 @@ def test_with_error(arguments, shown):
     assert with_error(*arguments) == shown
 
 
+def test_counted():
+    assert [counted(n, "cell") for n in (0, 1, 2)] == ["0 cells", "1 cell", "2 cells"]
+
+
 def test_short_numbers():
     assert [short_count(v) for v in (None, 12, 1234, 4_096_000, 3.1e15)] == ["–", "12", "1.23 k", "4.1 M", "3.10e15"]
     assert [short_duration(v) for v in (None, 8, 75, 3725)] == ["–", "8 s", "1 min 15 s", "1 h 02 min"]
@@ -75,6 +80,18 @@ def test_text_table_is_aligned():
     assert header.index("bits") == first.index("≤")
     assert header.index("note") == second.index("n")
     assert set(rule) == {"-", " "}
+
+
+def test_a_wide_table_goes_on_below_itself():
+    rows = [{"cell": "one", "a": "x" * 10, "b": "y" * 10, "c": "z" * 10}, {"cell": "[yardstick]", "a": "1"}]
+    wide, narrow = render_text_table(rows, 50), render_text_table(rows, 37)
+    assert wide == render_text_table(rows)
+    assert narrow.split("\n\n") == [
+        "cell         a           b\n-----------  ----------  ----------\none          xxxxxxxxxx  yyyyyyyyyy\n"
+        "[yardstick]  1",
+        "cell  c\n----  ----------\none   zzzzzzzzzz",  # who has nothing in these columns needs no line
+    ]
+    assert len(render_text_table(rows, 5).split("\n\n")) == 3, "one column at least, however narrow"
 
 
 def test_plain_output_where_unicode_cannot_be_shown():

@@ -12,7 +12,8 @@ import pytest
 
 from sumi_core.config import Experiment
 from sumi_core.evaluation.comparison import Difference, ranks
-from sumi_core.evaluation.comparison_table import compare_cells, tied_with_best
+from sumi_core.evaluation.comparison_pages import comparison_text, table_rows
+from sumi_core.evaluation.comparison_table import Row, compare_cells, tied_with_best
 from sumi_core.evaluation.likelihood import loss_by_level, summarize
 from sumi_core.evaluation.report import ReportCell, build_ablation_report
 from sumi_core.evaluation.result import Result, report_markdown
@@ -113,21 +114,25 @@ def test_summary_names_the_best_and_who_cannot_be_told_apart(report):
 
 def test_rows_are_ordered_with_the_yardsticks_among_them_and_the_missing_last(cells):
     comparison = compare_cells("sweep", "", cells)
-    names = [row["name"] for row in comparison.rows]
+    names = [row.name for row in comparison.rows]
     assert sorted(names[:2]) == ["sweep.ar", "sweep.twin"]
     assert names[2:] == ["xz", "sweep.absorbing", "sweep.uniform", "unigram_tokens", "unigram_bytes", "sweep.broken"]
-    assert [row["rank"] for row in comparison.rows if row["kind"] == "cell"] == [1, 1, 3, 4, None]
+    assert [row.rank for row in comparison.cell_rows] == [1, 1, 3, 4, None]
 
 
 def test_differences_are_paired_and_go_to_the_reference(cells):
     comparison = compare_cells("sweep", "", cells, reference="sweep.absorbing")
-    rows = {row["name"]: row for row in comparison.rows}
+    rows = {row.name: row for row in comparison.rows}
     uniform = rows["sweep.uniform"]
-    assert rows["sweep.absorbing"]["difference"] is None
-    assert uniform["difference"] == pytest.approx(0.1 / math.log(2), abs=0.01)
-    assert uniform["difference_stderr"] < 0.2 * uniform["stderr"]
-    assert uniform["difference_interval_95"][0] > 0
-    assert rows["sweep.ar"]["difference"] < 0
+    assert rows["sweep.absorbing"].difference is None
+    assert {row.reference for row in comparison.cell_rows} == {"sweep.absorbing", None}
+    assert uniform.difference == pytest.approx(0.1 / math.log(2), abs=0.01)
+    assert uniform.difference_stderr < 0.2 * uniform.stderr
+    assert 0 < uniform.difference_low_95 < uniform.difference < uniform.difference_high_95
+    assert (uniform.paired, uniform.significant) == (True, True)
+    [pair] = [d for d in comparison.differences if {d.first, d.second} == {"sweep.uniform", "sweep.absorbing"}]
+    assert uniform.p_adjusted == pair.p_adjusted < 0.05
+    assert rows["sweep.ar"].difference < 0
     assert compare_cells("sweep", "", cells, reference="sweep.broken").reference in ("sweep.ar", "sweep.twin")
 
 
@@ -138,7 +143,7 @@ def test_page_marks_bounds_exact_figures_failures_and_escapes(report):
     lines = {line.split(" | ")[0].strip("| "): line for line in table}
     assert "| ≤ " in lines["sweep.uniform"]
     assert "| = " in lines["sweep.ar"]
-    assert lines["sweep.broken"].startswith("| sweep.broken | failed | – | – |")
+    assert lines["sweep.broken"].startswith("| sweep.broken | failed | – | – | – |")
     assert "* sweep.broken is failed: pretrained_denoiser: loss became NaN | at step 3" in page
     assert "| [xz] |   2.200 |" in page
     assert "cannot be told apart" in page
@@ -157,9 +162,36 @@ def test_plain_text_for_the_terminal(report):
     assert "sweep.uniform, first sample at 32 steps:\n  He said:↵" in text
     assert "\x1b" not in text
     table = text.split("\n\n")[1].splitlines()
-    assert max(map(len, table)) <= 120
-    assert table[-1].startswith("broken ")
+    assert max(map(len, text.splitlines())) <= 100
+    assert table[-1].startswith("sweep.broken ")
     assert "sweep.broken is failed: " in text
+    assert "Holm-corrected over all 6 pairs of cells" in " ".join(text.split())
+
+
+def test_a_reason_is_told_whole_and_wrapped(tmp_path):
+    why = "pretrained_denoiser: " + " ".join(f"word{i}" for i in range(200))
+    comparison = compare_cells("sweep", "", [report_cell(tmp_path, "broken", state="failed", why=why + "\n\x1b[31m")])
+    text = comparison_text(comparison, 60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert f"sweep.broken is failed: {why} \\x1b[31m" in " ".join(text.split())
+
+
+def test_page_and_terminal_have_the_same_columns_and_the_overrides(cells, report, tmp_path):
+    page = (report[1] / "report.md").read_text(encoding="utf-8")
+    header = [title.strip() for title in page.split("\n\n")[2].splitlines()[0].strip("|").split("|")]
+    comparison = compare_cells("sweep", "", cells)
+    assert header == list(table_rows(comparison)[0])
+    assert {"p (Holm)", "training FLOPs", f"to {comparison.reference}"} <= set(header)
+    text = comparison_text(comparison, 1000)
+    assert text.splitlines()[0].split("  ")[0] == "cell"
+    for title in header:
+        assert title in text.splitlines()[0]
+    changed = [dataclasses.replace(c, cell=dataclasses.replace(c.cell, overrides=("a=1", "b=[1, 2]"))) for c in cells]
+    build_ablation_report("sweep", "", changed, tmp_path)
+    for name in ("report.md", "report.txt"):
+        written = (tmp_path / name).read_text(encoding="utf-8")
+        assert "Changed on the command line: a=1 'b=[1, 2]'" in written, name
+        assert "Changed" not in (report[1] / name).read_text(encoding="utf-8"), name
 
 
 def test_tables_hold_every_row(report):
@@ -169,8 +201,12 @@ def test_tables_hold_every_row(report):
     assert set(table[table.kind == "cell"]["axis.method"]) == {"uniform", "absorbing", "ar", "twin", "broken"}
     csv = pd.read_csv(folder / "table.csv")
     assert csv["bits_per_byte"].notna().sum() == 4 + 3
+    assert list(csv.columns) == list(table.columns)
+    assert set(csv.columns) == {f.name for f in dataclasses.fields(Row)} - {"labels"} | {"axis.method"}
     data = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert len(data["rows"]) == 8
+    assert {row["name"]: row["p_adjusted"] for row in data["rows"]}["sweep.uniform"] < 0.05
+    assert data["standing"] in " ".join((folder / "report.md").read_text(encoding="utf-8").split("\n"))
     assert len(data["differences"]) == 6
     assert sorted(p.name for p in (folder / "plots").iterdir()) == [
         "bits_per_byte.png",
@@ -250,5 +286,5 @@ def test_a_noisy_cell_is_tied_with_the_best_whatever_its_rank(cells):
         Difference(second, noisy, -0.2, 0.01, True, 0.001),
     ]
     assert ranks([best, second, noisy], differences) == {best: 1, second: 2, noisy: 2}
-    kept = {key: comparison.cells[key] for key in (best, second, noisy)}
-    assert tied_with_best(dataclasses.replace(comparison, differences=differences, cells=kept)) == [noisy]
+    kept = [row for row in comparison.cell_rows if row.name in (best, second, noisy)]
+    assert tied_with_best(dataclasses.replace(comparison, differences=differences, rows=kept)) == [noisy]

@@ -45,7 +45,8 @@ def test_the_same_machine_gives_the_same_figures(project: Project) -> None:
     assert result.different == []
     assert {figure.stage for figure in result.figures} == set(STAGES)
     assert {f.name for f in result.files} == {
-        *("train.parquet", "tokenizer.json", "train-00000.tokens.npy", "weights.safetensors", "model.safetensors")
+        *("train.parquet", "tokenizer.json", "train-00000.tokens.npy", "weights.safetensors", "model.safetensors"),
+        "likelihood.parquet",
     }
     clocks = {figure.name: figure for figure in result.figures if not figure.compared}
     assert set(clocks) == {"seconds", "tokens_per_second"}
@@ -58,9 +59,13 @@ def test_a_difference_is_found_and_measured(project: Project) -> None:
     DRIFT["bits_per_byte"] = 0.25
     result = again(project)
     assert not result.equal
-    assert [(f.stage, f.name) for f in result.different] == [("evaluation", "bits_per_byte")]
+    assert [(f.stage, f.name) for f in result.different] == [
+        ("evaluation", "bits_per_byte"),
+        ("evaluation", "likelihood.parquet"),
+    ]
     assert result.different[0].difference == 0.25
-    assert json.loads(json.dumps(result.to_dict()))["different"] == ["evaluation/bits_per_byte"]
+    different = json.loads(json.dumps(result.to_dict()))["different"]
+    assert different == ["evaluation/bits_per_byte", "evaluation/likelihood.parquet"]
 
 
 def test_other_weights_are_a_difference(project: Project) -> None:

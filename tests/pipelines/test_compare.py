@@ -1,9 +1,10 @@
-"""`sumi compare`: the table comes from MLflow, and says what is not there."""
+"""`sumi compare`: the figures come from MLflow, the states from the plan, and what is not there is said."""
 
 from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,121 +12,163 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from pipelines.commands.compare import shown_row
-from sumi_core.lineage.comparison import comparison_table
-from sumi_core.lineage.fingerprint import fingerprint
+from sumi_core.evaluation.comparison import CellLikelihood, all_differences
+from sumi_core.evaluation.comparison_table import Row, compare_cells
+from sumi_core.lineage.comparison import compare_tracked
+from sumi_core.planning import plan
 from sumi_core.project import Project
-from sumi_core.stages import refresh_source_identities
+from sumi_core.reporting import report_cells
+from sumi_core.stages import Computation, refresh_source_identities, stage_fingerprint
 from tests.lineage.fakes import DRIFT, cell_of, compute, fake_project, record
 from tests.pipelines.homes import furnish
+
+REASON = "TrainingDiverged: the loss is NaN at step 3; " + "lower training.learning_rate, " * 12 + "and run again"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """demo.s0 and demo.s1 are done, demo.s2 failed, demo.s3 was never asked for; the sweep has a report."""
+    """demo.s0 and demo.s1 are done, demo.s2 failed, demo.s3 was never asked for."""
     with pytest.MonkeyPatch.context() as patch:
         project = fake_project(tmp_path_factory.mktemp("compare") / "project", patch)
         furnish(project.root, tmp_path_factory)
         for key in ("demo.s0", "demo.s1"):
             record(project, compute(project, key))
-        failed = project.tracking.open_cell(cell_of(project, "demo.s2"))
-        project.tracking.close(failed, failed="TrainingDiverged: the loss is NaN at step 3\nand more")
+        failed = cell_of(project, "demo.s2")
+        own = stage_fingerprint(failed.experiment, "pretrained_denoiser")
+        project.store.record_failure("pretrained_denoiser", own, failed.key, REASON)
+        project.tracking.close(project.tracking.open_cell(failed), failed=REASON)
         yield project
 
 
-def rows_of(project: Project) -> dict[str, dict[str, object]]:
-    return {str(row["name"]): row for row in comparison_table(project, project.sweeps()["demo"].cells)}
+def rows_of(project: Project, *overrides: str) -> dict[str, Row]:
+    return {row.name: row for row in compare_tracked(project, project.sweeps(overrides)["demo"].cells).rows}
 
 
-def report(project: Project, rows: list[dict[str, object]]) -> None:
-    """Record a report of the sweep with these rows, as the asset does."""
-    content = {"reference": "demo.s0", "rows": rows}
-    with project.store.building("ablation_report", fingerprint(content)) as build:
-        if build.artifact is None:
-            (build.folder / "report.json").write_text(json.dumps(content))
-            build.finish({"summary": {}, "inputs": {}, "key": "demo"})
-    assert build.artifact is not None
-    project.tracking.record_report("demo", build.artifact)
+def compare(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["compare", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
 
 
 def test_every_cell_and_yardstick_has_a_row(project: Project) -> None:
-    rows = comparison_table(project, project.sweeps()["demo"].cells)
-    figures = [row["bits_per_byte"] for row in rows if row["bits_per_byte"] is not None]
+    rows = compare_tracked(project, project.sweeps()["demo"].cells).rows
+    figures = [row.bits_per_byte for row in rows if row.bits_per_byte is not None]
     assert figures == sorted(figures)
-    assert [row["kind"] for row in rows].count("yardstick") == 2, "equal for both cells, so told once each"
-    assert [row["state"] for row in rows[-2:]] == ["failed", "missing"]
+    assert [row.kind for row in rows].count("yardstick") == 2, "equal for both cells, so told once each"
+    assert [row.state for row in rows[-2:]] == ["failed", "missing"]
     by_name = rows_of(project)
     done = by_name["demo.s0"]
-    own = project.store.find("evaluation", str(done["fingerprint"]))
+    own = project.store.find("evaluation", str(done.fingerprint))
     assert own is not None
-    assert (done["state"], done["exact"], done["seed"]) == ("done", False, 0)
-    assert done["bits_per_byte"] == own.summary["bits_per_byte"]
-    assert done["stderr"] == 0.01
-    assert (done["parameters"], done["train_tokens"], done["flops"], done["seconds"]) == (1000, 4096, 6e6, 1.0)
-    assert (done["process"], done["objective"], done["schedule"]) == ("uniform", "nelbo", "linear")
-    assert by_name["xz"]["bits_per_byte"] == 3.0
-    assert by_name["demo.s2"]["why"] == "TrainingDiverged: the loss is NaN at step 3"
-    assert by_name["demo.s3"]["why"] == "never computed"
-    assert by_name["demo.s3"]["mlflow_run_id"] is None
+    assert (done.state, done.exact, done.seed) == ("done", False, 0)
+    assert done.bits_per_byte == own.summary["bits_per_byte"]
+    assert done.stderr == 0.01
+    assert (done.parameters, done.train_tokens, done.flops, done.seconds) == (1000, 4096, 6e6, 1.0)
+    assert (done.process, done.objective, done.schedule) == ("uniform", "nelbo", "linear")
+    assert by_name["xz"].bits_per_byte == 3.0
+    assert by_name["demo.s3"].mlflow_run_id is None
 
 
-def test_differences_are_those_of_the_report_while_it_is_of_these_figures(project: Project) -> None:
-    now = {key: rows_of(project)[key]["bits_per_byte"] for key in ("demo.s0", "demo.s1")}
-    rows: list[dict[str, object]] = [
-        {"kind": "cell", "name": "demo.s0", "bits_per_byte": now["demo.s0"], "difference": None},
-        {
-            "kind": "cell",
-            "name": "demo.s1",
-            "bits_per_byte": now["demo.s1"],
-            "difference": 0.5,
-            "difference_stderr": 0.1,
-        },
-    ]
-    report(project, rows)
-    compared = rows_of(project)["demo.s1"]
-    assert (compared["reference"], compared["difference"], compared["difference_stderr"]) == ("demo.s0", 0.5, 0.1)
-    assert shown_row(compared)["to reference"] == "+0.500 ± 0.100"
-    assert shown_row(rows_of(project)["demo.s0"])["to reference"] == "reference"
-    report(project, [rows[0], {**rows[1], "bits_per_byte": 9.9}])
-    assert rows_of(project)["demo.s1"]["difference"] is None, "the report is of other figures"
+def test_it_says_what_list_says_of_every_state(project: Project) -> None:
+    for overrides in ([], ["training.steps=5"]):
+        plans = plan(project.sweeps(overrides)["demo"].cells, project.store)
+        rows = rows_of(project, *overrides)
+        assert {p.cell.key: p.state for p in plans} == {p.cell.key: rows[p.cell.key].state for p in plans}
+        assert all(rows[p.cell.key].why == p.why for p in plans if p.state != "done")
+    assert rows["demo.s0"].state == "stale"
+    with project.store.building("evaluation", str(rows_of(project)["demo.s2"].fingerprint)):
+        assert rows_of(project)["demo.s2"].state == "running"
+    assert rows_of(project)["demo.s2"].state == "failed"
 
 
-def test_figures_of_another_recipe_are_not_shown(project: Project) -> None:
-    sweeps = project.sweeps(["training.steps=5"])
-    rows = [row for row in comparison_table(project, sweeps["demo"].cells) if row["kind"] == "cell"]
-    assert {row["name"]: row["state"] for row in rows} == {
-        "demo.s0": "stale",
-        "demo.s1": "stale",
-        "demo.s2": "stale",
-        "demo.s3": "missing",
+def test_figures_outlive_the_store_and_say_so(project: Project, tmp_path: Path) -> None:
+    """Somebody else's store, or one that was cleaned: MLflow still has the figures, and the cell is not done here."""
+    folder = project.store.folder("evaluation", str(rows_of(project)["demo.s1"].fingerprint))
+    before = rows_of(project)["demo.s1"]
+    shutil.move(folder, tmp_path / "away")
+    try:
+        row = rows_of(project)["demo.s1"]
+        assert (row.state, row.bits_per_byte) == ("missing", before.bits_per_byte)
+        assert row.difference is None
+        assert "demo.s1 is missing: evaluation: never computed" in compare("demo")
+    finally:
+        shutil.move(tmp_path / "away", folder)
+
+
+def test_figures_that_mlflow_lacks_are_told(project: Project) -> None:
+    experiment = cell_of(project, "demo.s0", ["evaluation.samples=3"]).experiment
+    Computation(project.store, log=lambda _: None).ensure_all(experiment, "demo.s0")
+    row = rows_of(project, "evaluation.samples=3")["demo.s0"]
+    assert (row.state, row.bits_per_byte) == ("done", None)
+    assert row.why == "its figures are not in MLflow; `sumi run demo.s0 evaluation.samples=3` records them"
+
+
+def test_differences_are_those_of_the_report(project: Project) -> None:
+    """The same rows from MLflow as from the store, and the p-value that the definition gives."""
+    sweep = project.sweeps()["demo"]
+    tracked = compare_tracked(project, sweep.cells)
+    reported = compare_cells("demo", "", report_cells(project.store, sweep))
+    assert tracked.reference == reported.reference
+    assert tracked.to_dict()["standing"] == reported.to_dict()["standing"]
+    for name, row in {row.name: row for row in reported.rows}.items():
+        own = rows_of(project)[name]
+        own.mlflow_run_id = None
+        if row.bits_per_byte is not None:
+            assert own == row
+    artifacts = {key: rows_of(project)[key].fingerprint for key in ("demo.s0", "demo.s1")}
+    likelihoods = {
+        key: CellLikelihood.load(project.store.folder("evaluation", str(own)) / "likelihood.parquet")
+        for key, own in artifacts.items()
     }
-    assert all(row["bits_per_byte"] is None for row in rows)
+    [pair] = all_differences(likelihoods)
+    [worse] = [row for row in tracked.cell_rows if row.difference is not None]
+    assert worse.difference == pytest.approx(abs(pair.value))
+    assert worse.difference is not None
+    assert worse.difference > 0
+    assert (worse.difference_stderr, worse.p_adjusted) == (pair.stderr, pair.p_adjusted)
+    told = "the fewest bits per byte, and every difference to it is significant (at 5%, p-values Holm-corrected over"
+    assert told in " ".join(compare("demo").split())
+
+
+def test_cells_made_with_overrides_are_compared_under_their_names(project: Project) -> None:
+    for key in ("demo.s0", "demo.s1"):
+        record(project, compute(project, key, overrides=["training.learning_rate=0.5"]))
+    output = compare("demo.s0", "demo.s1", "training.learning_rate=0.5")
+    assert output.startswith("Changed on the command line: training.learning_rate=0.5\n")
+    assert "≤ 2." in output
+    assert "Holm-corrected over the one pair of cells" in " ".join(output.split())
+    assert "Changed on the command line" not in compare("demo")
 
 
 def test_the_command_prints_and_writes_the_table(project: Project, tmp_path: Path) -> None:
-    files = ["--csv", str(tmp_path / "table.csv"), "--json", str(tmp_path / "table.json")]
-    result = CliRunner().invoke(app, ["compare", "demo", *files], catch_exceptions=False)
-    assert result.exit_code == 0
-    assert "≤ 2." in result.output
-    assert "± 0.010" in result.output
-    assert "[unigram]" in result.output
-    assert "failed: TrainingDiverged: the loss is NaN" in result.output
-    rows = json.loads((tmp_path / "table.json").read_text())
-    assert [row["name"] for row in rows] == [row["name"] for row in csv.DictReader((tmp_path / "table.csv").open())]
+    output = compare("demo", "--csv", str(tmp_path / "table.csv"), "--json", str(tmp_path / "table.json"))
+    assert "≤ 2." in output
+    assert "± 0.010" in output
+    assert "[unigram]" in output
+    assert f"demo.s2 is failed: pretrained_denoiser: {REASON}" in " ".join(output.split()), "the whole reason"
+    assert max(map(len, output.splitlines())) <= 100
+    written = json.loads((tmp_path / "table.json").read_text())
     with (tmp_path / "table.csv").open() as file:
-        first = next(row for row in csv.DictReader(file) if row["name"] == "demo.s0")
-    assert first["axis.seed"] == "s0"
-    assert float(first["bits_per_byte"]) == rows_of(project)["demo.s0"]["bits_per_byte"]
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in written["rows"]] == [row["name"] for row in rows]
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["demo.s0"]["axis.seed"] == "s0"
+    assert float(by_name["demo.s0"]["bits_per_byte"]) == rows_of(project)["demo.s0"].bits_per_byte
+    [worse] = [row for row in written["rows"] if row["difference"] is not None]
+    assert float(by_name[worse["name"]]["p_adjusted"]) == worse["p_adjusted"] < 0.05
+    assert written["standing"] in " ".join(output.split())
+    assert written["differences"][0]["significant"] is True
 
 
 def test_a_table_that_cannot_be_written_is_told(project: Project, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["compare", "demo", "--csv", str(tmp_path / "no" / "table.csv")])
     assert "--csv: cannot write" in str(result.exception)
+    assert "name a file in a folder that exists" in str(result.exception)
 
 
 def test_a_look_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = fake_project(tmp_path / "fresh", monkeypatch)
-    assert {row["state"] for row in comparison_table(project, project.sweeps()["demo"].cells)} == {"missing"}
+    assert {row.state for row in rows_of(project).values()} == {"missing"}
     assert not project.home.exists()
 
 
@@ -138,5 +181,5 @@ def test_yardsticks_that_differ_name_their_cells(project: Project, monkeypatch: 
     refresh_source_identities()
     DRIFT.clear()
     record(project, compute(project, "demo.s3"))
-    names = {name for name, row in rows_of(project).items() if row["kind"] == "yardstick"}
+    names = {name for name, row in rows_of(project).items() if row.kind == "yardstick"}
     assert names == {"unigram", "xz (demo.s0, demo.s1)", "xz (demo.s3)"}

@@ -89,7 +89,7 @@ def test_asking_again_computes_nothing(asked_twice_at_once: tuple[Project, list[
     before = {a.folder: (a.folder / "manifest.json").stat().st_mtime_ns for a in project.store.artifacts()}
     result = CliRunner().invoke(app, ["run", "tiny"], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "2 of 2 cells are done already" in result.stdout
+    assert "2 cells: done already" in result.stdout
     after = {a.folder: (a.folder / "manifest.json").stat().st_mtime_ns for a in project.store.artifacts()}
     assert after == before
 
