@@ -12,6 +12,7 @@ from dagster._core.storage.runs import SqliteRunStorage
 
 from pipelines.instance import PROCESS_TAG, is_dead, open_instance
 from sumi_core.lineage.checkup import Finding, check_sqlite
+from sumi_core.lineage.store import is_writable
 from sumi_core.project import Project
 
 # Not QUEUED: the daemon starts those whenever it runs.
@@ -29,21 +30,26 @@ def check_dagster(project: Project) -> Iterator[Finding]:
         return
     databases, damaged = _databases(project)
     yield from damaged
-    instance = open_if_intact(project)
-    if instance is None:
+    if any(finding.level == "bad" for finding in damaged):
         return
     yield Finding("ok", "dagster", f"{len(databases)} databases in {home} are intact")
+    instance = open_if_intact(project)
+    if instance is None:
+        yield Finding("info", "dagster", f"runs were not looked at: Dagster needs to write to {home}")
+        return
     with instance:
         yield from check_runs_of(instance)
         yield from check_slots(instance)
 
 
 def open_if_intact(project: Project) -> DagsterInstance | None:
-    """The instance, or None where there is none or a database is damaged: opening that could make it worse."""
+    """The instance, or None where there is none, it cannot be written, or a database is damaged: opening that could
+    make it worse."""
     exists = (project.dagster_home / "dagster.yaml").is_file()
-    if not exists or any(finding.level == "bad" for finding in _databases(project)[1]):
+    if not (exists and is_writable(project.dagster_home) and is_writable(project.home)):
         return None
-    return open_instance(project)
+    damaged = any(finding.level == "bad" for finding in _databases(project)[1])
+    return None if damaged else open_instance(project)
 
 
 def _databases(project: Project) -> tuple[list[Path], list[Finding]]:

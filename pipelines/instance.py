@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
 import psutil
 from dagster import DagsterInstance
 
-from sumi_core.lineage.store import locked, write_atomically
+from sumi_core.lineage.store import locked, made_folder, write_atomically
 from sumi_core.project import Project
 
 PROCESS_TAG = "sumi/process"  # host, pid and start time of the process that executes a run itself
@@ -29,7 +28,7 @@ def open_instance(project: Project) -> DagsterInstance:
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     home = project.dagster_home
     with locked(project.home / "locks" / "dagster.lock"):
-        home.mkdir(parents=True, exist_ok=True)
+        made_folder(home)
         if not (home / "dagster.yaml").exists():
             write_atomically(home / "dagster.yaml", _DAGSTER_YAML)
         os.environ["DAGSTER_HOME"] = str(home)
@@ -58,6 +57,6 @@ def is_dead(tag: str) -> bool:
 def initialise(project: Project) -> None:
     """Everything below ``.sumi/``: Dagster's instance, MLflow's database, the artifact store."""
     for folder in (project.home, project.store.root, project.home / "locks"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        made_folder(folder)
     project.tracking.initialise()
     open_instance(project)

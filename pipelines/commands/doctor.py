@@ -10,8 +10,17 @@ from typing import Annotated
 
 import typer
 
+from sumi_core.errors import SumiError
 from sumi_core.lineage.artifact_checks import check_runs, check_store
-from sumi_core.lineage.checkup import Finding, check_disk, check_experiments, check_sqlite, check_versions
+from sumi_core.lineage.checkup import (
+    Finding,
+    check_disk,
+    check_experiments,
+    check_sqlite,
+    check_versions,
+    check_writable,
+)
+from sumi_core.lineage.store import is_writable
 from sumi_core.lineage.targets import mlflow_exists
 from sumi_core.project import Project
 
@@ -26,29 +35,48 @@ def doctor_command(
     remaining = 0
     for finding in findings(Project.find(), deep=deep):
         _print(finding.level, finding.area, "; ".join(filter(None, (finding.message, finding.remedy))))
-        if fix and finding.fix is not None:
-            _print("ok", "fixed", finding.fix())
-        elif finding.level == "bad":
-            remaining += 1
+        mended = fix and finding.fix is not None and _mend(finding.fix)
+        remaining += finding.level == "bad" and not mended
     if remaining:
         print(f"{remaining} bad", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _mend(fix: Callable[[], str]) -> bool:
+    """Repair, and say what was done; or why it could not be, and go on with the rest."""
+    try:
+        _print("ok", "fixed", fix())
+    except (SumiError, OSError) as error:
+        _print("bad", "not fixed", str(error))
+        return False
+    return True
 
 
 def findings(project: Project, *, deep: bool = False) -> Iterator[Finding]:
     """Everything that is looked at, in order. Repairs may run while this is iterated."""
     from pipelines.health import check_dagster, check_environment_file
 
-    yield from check_versions(project.root)
-    yield from check_experiments(project.experiments)
-    yield from check_disk(project.home)
-    yield from check_environment_file(project)
-    yield from check_dagster(project)
+    yield from _guarded("versions", check_versions(project.root))
+    yield from _guarded("experiments", check_experiments(project.experiments))
+    yield from _guarded("disk", check_disk(project.home))
+    yield from _guarded("disk", check_writable(project.home))
+    yield from _guarded("dagster", check_environment_file(project))
+    yield from _guarded("dagster", check_dagster(project))
     if project.store.root.is_dir():
-        yield from check_store(project.store, deep=deep)
+        yield from _guarded("artifacts", check_store(project.store, deep=deep))
     else:
         yield Finding("info", "artifacts", f"there is no store in {project.store.root} yet", "`sumi run` creates it")
-    yield from _check_mlflow(project)
+    yield from _guarded("mlflow", _check_mlflow(project))
+
+
+def _guarded(area: str, looked_at: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings of one area; what keeps it from being looked at is one too, and hides no other area."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield from looked_at
+    except (SumiError, OSError, SQLAlchemyError) as error:
+        yield Finding("bad", area, str(error).splitlines()[0], "mend that, and look again for the rest")
 
 
 def _check_mlflow(project: Project) -> Iterator[Finding]:
@@ -65,6 +93,9 @@ def _check_mlflow(project: Project) -> Iterator[Finding]:
         yield from damage or [Finding("ok", "mlflow", f"{uri} is intact")]
         if any(finding.level == "bad" for finding in damage):
             return
+    if uri.startswith("sqlite:///") and not is_writable(project.home):
+        yield Finding("info", "mlflow", f"runs were not looked at: MLflow needs to write to {project.home}")
+        return
     os.environ.setdefault(
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"
     )  # a server that is down is a finding, no reason to wait

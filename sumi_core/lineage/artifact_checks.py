@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,16 +15,17 @@ from sumi_core.stages import STAGES
 
 
 def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:
-    """Every folder of the store: whole, in work, resumable, debris or damaged. ``deep`` reads every file."""
+    """Every folder of the store: whole, in work, resumable, debris or damaged; and what failed. ``deep`` reads every
+    file."""
     whole = 0
     for folder in sorted(path for path in store.root.glob("*/*") if path.is_dir() and path.name != ".locks"):
         stage = folder.parent.name
         fingerprint = folder.name.split(".")[0]
-        if folder.suffix == ".partial":
+        if folder == store.partial(stage, fingerprint):
             yield _partial(store, stage, fingerprint, folder)
         elif folder.suffix:
             yield Finding("info", "artifacts", f"{folder} was set aside", "delete it when you no longer need it")
-        elif not (folder / MANIFEST).is_file():
+        elif not (folder / MANIFEST).exists():
             remedy = "`sumi doctor --fix` removes it"
             fix = _remover(store, stage, fingerprint, folder)
             yield Finding("warn", "artifacts", f"{folder} has no manifest: what a killed removal left", remedy, fix)
@@ -35,20 +35,27 @@ def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:
             for problem in problems[:3]:
                 remedy = "`sumi doctor --fix` sets the output aside, so that `sumi run` computes it again"
                 yield Finding("bad", "artifacts", problem, remedy, _aside(store, stage, fingerprint, folder))
+    for stage, fingerprint, failure in store.failures():
+        found = store.condition(stage, fingerprint)
+        if found.state == "failed":  # not being tried again just now
+            told = " ".join(f"{stage} {fingerprint} of {failure['key']} failed: {found.why}".split())
+            yield Finding("info", "artifacts", told, f"`sumi run {failure['key']}` tries again")
     how = "files read" if deep else "sizes looked at; --deep reads every file"
     yield Finding("ok", "artifacts", f"{whole} whole outputs in {store.root} ({how})")
 
 
 def _partial(store: Store, stage: str, fingerprint: str, folder: Path) -> Finding:
+    name, fix = f"{stage} {fingerprint}", _remover(store, stage, fingerprint, folder)
     if store.is_busy(stage, fingerprint):
-        return Finding("info", "artifacts", f"{stage} {fingerprint} is being computed now")
-    if stage in STAGES and STAGES[stage].resumable:
-        return Finding(
-            "info", "artifacts", f"{stage} {fingerprint} was interrupted", "`sumi run` continues where it was"
-        )
+        return Finding("info", "artifacts", f"{name} is being computed now")
+    if stage not in STAGES:  # a report is named by what it compares: the next one has another name
+        remedy = "`sumi doctor --fix` removes it"
+        return Finding("warn", "artifacts", f"{folder} is what an interrupted {stage} left", remedy, fix)
+    ended = "failed" if store.failure(stage, fingerprint) else "was interrupted"
+    if STAGES[stage].resumable:
+        return Finding("info", "artifacts", f"{name} {ended}", "`sumi run` continues where it was")
     remedy = "`sumi run` starts it again; `sumi doctor --fix` removes what it left"
-    fix = _remover(store, stage, fingerprint, folder)
-    return Finding("info", "artifacts", f"{stage} {fingerprint} was interrupted", remedy, fix)
+    return Finding("info", "artifacts", f"{name} {ended}", remedy, fix)
 
 
 def _damage(store: Store, stage: str, fingerprint: str, deep: bool) -> list[str]:
@@ -59,6 +66,8 @@ def _damage(store: Store, stage: str, fingerprint: str, deep: bool) -> list[str]
     if artifact is None:
         return []  # removed meanwhile
     manifest = artifact.manifest
+    if not all(isinstance(file, dict) and file.keys() >= {"bytes", "sha256"} for file in manifest["files"].values()):
+        return [f"{artifact.folder / MANIFEST} is damaged: its list of files lacks sizes or digests"]
     if manifest.get("fingerprint") != fingerprint:
         return [f"{artifact.folder} holds the output {manifest.get('fingerprint')}, not its own"]
     if deep:
@@ -74,23 +83,9 @@ def _size(artifact: Artifact, name: str, recorded: dict[str, Any]) -> str | None
     return None if size == recorded["bytes"] else f"{path} has {size} bytes instead of {recorded['bytes']}"
 
 
-@contextlib.contextmanager
-def _lock_if_free(store: Store, stage: str, fingerprint: str) -> Iterator[bool]:
-    """Hold an output's lock for the body unless somebody works on it, which is told."""
-    path = store.root / stage / ".locks" / f"{fingerprint}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
 def _remover(store: Store, stage: str, fingerprint: str, folder: Path) -> Callable[[], str]:
     def remove() -> str:
-        with _lock_if_free(store, stage, fingerprint) as free:
+        with store.lock_if_free(stage, fingerprint) as free:
             if not free or not folder.exists() or (not folder.suffix and (folder / MANIFEST).exists()):
                 return f"{folder} was seen to already"
             shutil.rmtree(folder)
@@ -101,7 +96,7 @@ def _remover(store: Store, stage: str, fingerprint: str, folder: Path) -> Callab
 
 def _aside(store: Store, stage: str, fingerprint: str, folder: Path) -> Callable[[], str]:
     def set_aside() -> str:
-        with _lock_if_free(store, stage, fingerprint) as free:
+        with store.lock_if_free(stage, fingerprint) as free:
             if not free or not folder.exists():
                 return f"{folder} was seen to already"
             number = 1

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from sumi_core.config import ConfigError
+from sumi_core.lineage.store import is_writable
 from sumi_core.sweeps import load_sweeps
 
 Level = Literal["ok", "info", "warn", "bad"]
@@ -121,10 +122,18 @@ def check_disk(home: Path) -> Iterator[Finding]:
         yield Finding("ok", "disk", message)
 
 
+def check_writable(home: Path) -> Iterator[Finding]:
+    """Whether anything can be computed here at all."""
+    if not is_writable(home):
+        message = f"{home} cannot be written: nothing can be computed or repaired"
+        yield Finding("warn", "disk", message, "mend its permissions, or mount it writable; looking at results works")
+
+
 def check_sqlite(path: Path, area: str) -> Iterator[Finding]:
     """A database's integrity, and that it names exactly one schema revision, as a clean creation leaves it."""
     remedy = f"move {path} away and run `sumi init` for an empty one, or restore a backup; no artifact is in it"
-    address = f"{path.resolve().as_uri()}?mode=ro"
+    # SQLite keeps files beside a database even to read it; where it cannot, nobody else writes either.
+    address = f"{path.resolve().as_uri()}?mode=ro{'' if is_writable(path.parent) else '&immutable=1'}"
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=20)) as database:
             problem = str(database.execute("PRAGMA integrity_check").fetchone()[0])

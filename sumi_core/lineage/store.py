@@ -87,7 +87,7 @@ class Store:
             manifest = None
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}; mend its permissions or its disk") from None
-        if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), dict) for k in ("summary", "files")):
+        if not _is_manifest(manifest):
             raise StoreError(f"{path} is damaged; `sumi doctor --fix` sets its folder aside, then run again")
         return Artifact(stage, fingerprint, folder, manifest)
 
@@ -225,6 +225,16 @@ class Store:
         return self.root / stage / ".locks" / f"{fingerprint}.lock"
 
 
+def _is_manifest(data: Any) -> bool:
+    """Whether parsed JSON has what every reader of a manifest relies on."""
+    if not isinstance(data, dict) or not isinstance(data.get("summary"), dict):
+        return False
+    files = data.get("files")
+    return isinstance(files, dict) and all(
+        isinstance(file, dict) and file.keys() >= {"sha256", "bytes"} for file in files.values()
+    )
+
+
 @dataclass
 class Build:
     """A stage's right to write one output. ``artifact`` is set when it is already whole."""
@@ -258,6 +268,21 @@ class Build:
         self.store._failure_path(self.stage, self.fingerprint).unlink(missing_ok=True)
         self.artifact = Artifact(self.stage, self.fingerprint, target, json.loads(text))  # as it will be found
         return self.artifact
+
+
+def made_folder(path: Path) -> Path:
+    """The folder, made if missing. Raises StoreError when it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    return path
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or the folder itself; nothing is tried, so a full disk counts as yes."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -323,8 +348,7 @@ def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[N
 def _opened(path: Path) -> IO[str]:
     """The lock file, made if missing."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+")
+        return (made_folder(path.parent) / path.name).open("a+")
     except OSError as error:
         raise _cannot_write(path.parent, error) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -12,12 +13,13 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
 from sumi_core.lineage import store as store_module
 from sumi_core.lineage.fingerprint import file_sha256
-from sumi_core.lineage.store import Artifact, Store, StoreError, locked, write_atomically
+from sumi_core.lineage.store import Artifact, Store, StoreError, is_writable, locked, write_atomically
 
 STAGE, NAME = "corpus", "0123456789abcdef"
 Start = Callable[[str], "subprocess.Popen[str]"]
@@ -273,7 +275,10 @@ def test_a_torn_manifest_of_an_earlier_attempt_is_no_part_of_the_output(store: S
     assert sorted(p.name for p in made.folder.iterdir()) == ["a.txt", "manifest.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"stage": "cor', b"[]", b'{"files": {}}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"stage": "cor', b"[]", b'{"files": {}}', b'{"summary": {}, "files": {"a": 1}}', b"\xff\xfe", b"null"],
+)
 def test_a_damaged_manifest_is_named_and_never_taken_for_an_output(store: Store, content: bytes) -> None:
     folder = make(store).folder
     (folder / "manifest.json").write_bytes(content)
@@ -402,6 +407,81 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         f"cannot write to {tmp_path}/store/{STAGE}/.locks: Not a directory; free space or mend its permissions, "
         "and try again"
     )
+
+
+def read_only(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Refuse what Path would write below ``root``, as a read-only mount does; permissions do not stop a root user."""
+    opened, made, allowed = Path.open, Path.mkdir, os.access
+
+    def refuse(path: Path) -> None:
+        if path.is_relative_to(root):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def open_path(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> IO[Any]:
+        if set(mode) & set("wax+"):
+            refuse(path)
+        return opened(path, mode, *arguments, **options)
+
+    def make(path: Path, *arguments: Any, **options: Any) -> None:
+        if not path.is_dir():
+            refuse(path)
+        made(path, *arguments, **options)
+
+    def access(path: Path, mode: int, **options: Any) -> bool:
+        return allowed(path, mode, **options) and not (mode & os.W_OK and Path(path).is_relative_to(root))
+
+    monkeypatch.setattr(Path, "open", open_path)
+    monkeypatch.setattr(Path, "mkdir", make)
+    monkeypatch.setattr(os, "access", access)
+
+
+def test_a_read_only_store_is_read_and_refuses_work_in_a_sentence(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(store, a="a")
+    store.record_failure(STAGE, "f" * 16, "demo", "no such verse")
+    with locked(store.root / "other.lock"):
+        pass
+    assert is_writable(store.root)
+    acts: list[tuple[Callable[[], contextlib.AbstractContextManager[object]], Path]] = [
+        (lambda: store.building(STAGE, "e" * 16), store.root / STAGE / ".locks"),
+        (lambda: store.lock_if_free(STAGE, "e" * 16), store.root / STAGE / ".locks"),
+        (lambda: locked(store.root / "other.lock"), store.root),
+        (lambda: locked(store.root / "new" / "a.lock"), store.root / "new"),
+    ]
+    with monkeypatch.context() as patch:
+        read_only(patch, store.root)
+        assert not is_writable(store.root)
+        assert not is_writable(store.root / "not" / "there" / "yet")
+        assert store.condition(STAGE, NAME).artifact == made
+        assert store.condition(STAGE, "f" * 16).why == "no such verse (attempt 1)"
+        assert store.condition(STAGE, "e" * 16).state == "absent"
+        assert [artifact.fingerprint for artifact in store.artifacts()] == [NAME]
+        for act, folder in acts:
+            with pytest.raises(StoreError) as caught, act():
+                pytest.fail("nothing may begin")
+            assert str(caught.value) == (
+                f"cannot write to {folder}: Read-only file system; free space or mend its permissions, and try again"
+            )
+
+
+def test_an_error_of_the_locked_work_is_not_taken_for_one_of_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), locked(tmp_path / "a.lock"):
+        raise PermissionError(errno.EACCES, "Permission denied", "elsewhere")
+
+
+def test_a_file_system_without_locks_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(store_module.fcntl, "flock", no_locks)
+    path = store.root / STAGE / ".locks" / f"{NAME}.lock"
+    with pytest.raises(StoreError) as caught, store.building(STAGE, NAME):
+        pytest.fail("the build must not begin")
+    assert str(caught.value) == (
+        f"{path} cannot be locked: No locks available; keep .sumi and SUMI_STORE on a file system with locks"
+    )
+    assert not store.is_busy(STAGE, NAME)
 
 
 def test_write_atomically_keeps_the_old_text_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -23,8 +25,10 @@ from pipelines.health import check_runs_of, check_slots, is_run_alive
 from pipelines.instance import PROCESS_TAG, open_instance, process_tag
 from sumi_core.lineage.artifact_checks import check_runs, check_store
 from sumi_core.lineage.checkup import Finding, check_disk, check_experiments, check_sqlite, check_versions
-from sumi_core.lineage.store import Store
+from sumi_core.lineage.store import Store, StoreError
 from sumi_core.project import Project
+from sumi_core.stages import STAGES
+from tests.lineage.test_store import read_only
 from tests.pipelines.homes import ADDRESSES, furnish
 
 FINGERPRINT = "0123456789abcdef"
@@ -190,6 +194,81 @@ def test_debris_is_removed_unless_somebody_works_on_it(project: Project) -> None
     assert repair(check_store(project.store)) == [f"removed {partial}"]
     assert not partial.exists()
     assert not bare.exists()
+
+
+def test_what_an_interrupted_report_left_is_debris(project: Project) -> None:
+    """The next report has another fingerprint, so that nothing would ever take the folder over."""
+    partial = project.store.partial("ablation_report", FINGERPRINT)
+    partial.mkdir(parents=True)
+    assert levels(check_store(project.store))["warn"] == [f"{partial} is what an interrupted ablation_report left"]
+    with project.store.building("ablation_report", FINGERPRINT, resumable=True):
+        assert repair(check_store(project.store)) == []
+    assert repair(check_store(project.store)) == [f"removed {partial}"]
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("stage", ["corpus", "pretrained_denoiser"])
+def test_doctor_and_store_agree_on_a_failed_stage(project: Project, stage: str) -> None:
+    store, resumable = project.store, STAGES[stage].resumable
+    with contextlib.suppress(ZeroDivisionError), store.building(stage, FINGERPRINT, resumable=resumable):
+        store.record_failure(stage, FINGERPRINT, "demo.one", "the loss\nis nan")
+        raise ZeroDivisionError
+    assert store.condition(stage, FINGERPRINT).state == "failed"
+    assert levels(check_store(store))["info"] == [
+        *([f"{stage} {FINGERPRINT} failed"] if resumable else []),
+        f"{stage} {FINGERPRINT} of demo.one failed: the loss is nan (attempt 1)",
+    ]
+    with store.building(stage, FINGERPRINT, resumable=resumable) as build:
+        assert levels(check_store(store))["info"] == [f"{stage} {FINGERPRINT} is being computed now"]
+        build.finish({"summary": {}})
+    assert "info" not in levels(check_store(store))
+
+
+def test_a_repair_that_fails_is_told_and_hides_no_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = whole(project.store)
+    (folder / "manifest.json").write_text("{")
+    debris = project.store.root / "corpus" / "fedcba9876543210"
+    debris.mkdir()
+
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        status, output = doctor("--fix")
+    assert status == 1
+    assert f"[Errno {errno.EROFS}] Read-only file system: '{folder}'" in output
+    assert not debris.exists()
+    assert doctor("--fix")[0] == 0
+
+
+def test_a_read_only_project_is_looked_over(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = whole(project.store)
+    (project.experiments / "one.yaml").write_text("description: one\n")
+    (folder / "manifest.json").write_text("{")
+    with monkeypatch.context() as patch:
+        read_only(patch, project.root)
+        status, output = doctor("--fix")
+    assert status == 1, "the damaged output"
+    told = "\n".join(line for line in output.splitlines() if not line.startswith("ok"))
+    assert f"{project.home} cannot be written: nothing can be computed or repaired" in told
+    assert f"runs were not looked at: Dagster needs to write to {project.dagster_home}" in told
+    assert f"runs were not looked at: MLflow needs to write to {project.home}" in told
+    assert "databases in" in output, "they were read"
+    assert "1 files with 1 cells are valid" in output
+    assert folder.is_dir()
+
+
+def test_an_area_that_cannot_be_looked_at_hides_no_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> Iterator[Finding]:
+        raise StoreError("no locks here")
+        yield
+
+    monkeypatch.setattr("pipelines.health.check_dagster", broken)
+    status, output = doctor()
+    assert status == 1
+    assert "bad   dagster      no locks here; mend that, and look again for the rest" in output.splitlines()
+    assert any(line.startswith("ok    mlflow") for line in output.splitlines())
 
 
 def test_a_repair_looks_again_before_it_removes(project: Project) -> None:
