@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import warnings
 from typing import NoReturn
@@ -10,9 +11,22 @@ from typing import NoReturn
 import typer
 
 from sumi_core.errors import SumiError
+from sumi_core.evaluation.rendering import PLAIN
 
-# In the order a newcomer meets them.
-COMMANDS = ("init", "list", "plan", "run", "compare", "sample", "lineage", "reproduce", "dev", "doctor")
+# In the order a newcomer meets them; a line of `sumi --help` each, which 80 columns must hold.
+SUMMARIES = {
+    "init": "Create .sumi/, where everything computed is kept.",
+    "list": "List experiments and their cells: done, failed, stale …",
+    "plan": "Show what `sumi run` would do, and why.",
+    "run": "Compute experiments or whole sweeps, and compare them.",
+    "compare": "Print the comparison of cells, from what MLflow has of them.",
+    "sample": "Write texts with a trained model.",
+    "lineage": "Walk back from a model or a number to what made it.",
+    "reproduce": "Compute something again from its record, and compare.",
+    "dev": "Open the Dagster and MLflow web interfaces, until Ctrl-C.",
+    "doctor": "Look over versions, databases, artifacts, runs and locks.",
+}
+COMMANDS = tuple(SUMMARIES)
 
 app = typer.Typer(
     name="sumi",
@@ -23,15 +37,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for _name in COMMANDS:
+for _name, _summary in SUMMARIES.items():
     _function = getattr(importlib.import_module(f"pipelines.commands.{_name}"), f"{_name}_command")
-    app.command(_name)(_function)
+    app.command(_name, short_help=_summary)(_function)
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     # Dagster marks half of its interface as beta or preview, on every import.
     warnings.filterwarnings("ignore", module=r"dagster(\.|$)")
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show ≤ gets <=, and no traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
     try:
         app()
     except SumiError as error:

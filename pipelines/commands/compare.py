@@ -21,9 +21,11 @@ def compare_command(
         list[str],
         typer.Argument(metavar="NAME… [key=value …]", help="Experiments, cells or globs; then changes to them."),
     ],
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows to this file as well.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write the rows to this file as well; -: to stdout, and no table.")
+    ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write rows, differences and the standing to this file as well.")
+        Path | None, typer.Option("--json", help="Likewise rows, differences and the standing, as JSON.")
     ] = None,
 ) -> None:
     """Print the comparison of cells, from what MLflow has of them.
@@ -31,12 +33,13 @@ def compare_command(
     Bits per byte (≤ an upper bound, = exact) ± standard error, paired differences to the best cell with p-values that
     are corrected for all of them, and what each model cost."""
     from sumi_core.evaluation.comparison_pages import comparison_text
-    from sumi_core.evaluation.rendering import print_text, text_width
+    from sumi_core.evaluation.rendering import text_width
 
     names, overrides = split_arguments(arguments)
     project = Project.find()
     comparison = compare_tracked(project, select_cells(project.sweeps(overrides), names))
-    print_text(comparison_text(comparison, text_width(sys.stdout)).rstrip("\n"), sys.stdout)
+    if _STDOUT not in (csv_file, json_file):
+        print(comparison_text(comparison, text_width(sys.stdout)), end="")
     if csv_file is not None:
         _write(csv_file, "--csv", comparison.to_csv())
     if json_file is not None:
@@ -45,7 +48,17 @@ def compare_command(
 
 def _write(path: Path, option: str, text: str) -> None:
     try:
-        write_atomically(path, text)
+        if path == _STDOUT:
+            print(text, end="")
+        elif path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe or device is not to be replaced
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_atomically(path, text)
+    except BrokenPipeError:  # whoever read it has seen enough
+        raise
     except OSError as error:
         problem = f"cannot write {path}: {error.strerror}; name a file in a folder that exists and can be written"
         raise ConfigError("command line", option, problem) from None
+
+
+_STDOUT = Path("-")

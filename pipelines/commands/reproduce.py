@@ -29,9 +29,10 @@ def reproduce_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The comparison as JSON.")] = False,
 ) -> None:
-    """Compute something again from its record, in a clean store, and compare every figure: old, new, difference.
+    """Compute something again from its record, and compare.
 
-    Exit status 0 when all figures and weights are equal, 1 otherwise. Interrupted, it goes on when asked again."""
+    In a clean store; every figure old, new and their difference. Exit status 0 when all figures and weights are equal,
+    1 otherwise. Interrupted, it goes on when asked again."""
     from sumi_core.training.launcher import SubprocessLauncher
 
     project = Project.find()
@@ -48,7 +49,11 @@ def reproduce_command(
             print(f"{erase}{text}", end="", file=sys.stderr, flush=True)
 
     folder, launcher = project.home / "reproduce" / name, SubprocessLauncher(log, progress)
-    result = reproduce(traced, folder, launcher, clean=clean, log=log, progress=progress)
+    try:
+        result = reproduce(traced, folder, launcher, clean=clean, log=log, progress=progress)
+    except KeyboardInterrupt:
+        log("sumi: interrupted; the same command continues where it was")
+        raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
     else:

@@ -31,7 +31,7 @@ def run_command(
     from pipelines.instance import initialise, open_instance
     from sumi_core.evaluation.comparison_pages import report_text
     from sumi_core.evaluation.comparison_table import compare_cells
-    from sumi_core.evaluation.rendering import counted, print_text, text_width
+    from sumi_core.evaluation.rendering import counted, text_width
     from sumi_core.reporting import build_sweep_report, report_cells
 
     initialise(project)
@@ -59,9 +59,9 @@ def run_command(
         asked = sweeps[sweep]
         build_sweep_report(project.store, asked)
         compared = compare_cells(sweep, asked.description, report_cells(project.store, asked))
-        print_text(report_text(compared, text_width(sys.stdout)), sys.stdout)
+        print(report_text(compared, text_width(sys.stdout)))
     if finished:
-        print_text(_where(project, finished[0]), sys.stdout)
+        print(_where(project, finished[0]))
     if outcome is not None and outcome.failed:
         raise typer.Exit(1)
 

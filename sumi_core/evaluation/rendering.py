@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 import shutil
@@ -13,8 +14,9 @@ from typing import TextIO
 # surrogates, private use, unassigned, line and paragraph separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 WIDTH = 100  # characters of a line where no narrower terminal says otherwise
+PLAIN = "plain"  # the name of the codec error handler below
 _GAP = "  "  # between the columns of a plain table
-_PLAIN = {"≤": "<=", "±": "+/-", "−": "-", "…": "...", "–": "-", "×": "x", "·": "."}
+_PLAIN = {"≤": "<=", "±": "+/-", "−": "-", "…": "...", "–": "-", "×": "x", "·": ".", "→": "->", "└": "`", "─": "-"}
 
 
 def visible(text: str) -> str:
@@ -134,7 +136,7 @@ def _one_line(text: str) -> str:
 
 
 def print_table(rows: Sequence[Mapping[str, str]], file: TextIO, title: str = "") -> None:
-    """Print a table: framed by rich on a terminal, plain elsewhere, in ASCII where the output cannot show more."""
+    """Print a table: framed by rich on a terminal, plain elsewhere."""
     if file.isatty() and _shows_everything(file):
         from rich.console import Console
         from rich.table import Table
@@ -147,16 +149,18 @@ def print_table(rows: Sequence[Mapping[str, str]], file: TextIO, title: str = ""
             table.add_row(*(Text(visible(row.get(name, ""))) for name in _columns(rows)))
         Console(file=file).print(table)
         return
-    print_text("\n".join(filter(None, [title, render_text_table(rows)])), file)
+    print("\n".join(filter(None, [title, render_text_table(rows)])), file=file)
 
 
-def print_text(text: str, file: TextIO) -> None:
-    """Print a text, in ASCII where the output cannot show more."""
-    if not _shows_everything(file):
-        for symbol, plain in _PLAIN.items():
-            text = text.replace(symbol, plain)
-        text = text.encode("ascii", "backslashreplace").decode("ascii")
-    print(text, file=file)
+def plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """The codec error handler ``plain``: what an output's encoding cannot show is written in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character) or _escaped(character) for character in lost), error.end
+
+
+codecs.register_error(PLAIN, plain_characters)
 
 
 def text_width(file: TextIO) -> int:

@@ -94,13 +94,13 @@ def test_a_wide_table_goes_on_below_itself():
     assert len(render_text_table(rows, 5).split("\n\n")) == 3, "one column at least, however narrow"
 
 
-def test_plain_output_where_unicode_cannot_be_shown():
-    file = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
-    print_table(ROWS, file, "title … 日")
+def test_what_an_output_cannot_show_is_written_in_ascii():
+    file = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", errors="plain")
+    print_table(ROWS, file, "title … 日 ± \ud800 └─")
     file.seek(0)
     shown = file.read()
-    assert "<= 2.0 +/- 0.1" in shown
-    assert shown.startswith("title ... \\u65e5\n")
+    assert "<= 2.0 ± 0.1" in shown
+    assert shown.startswith("title ... \\u65e5 ± \\ud800 `-\n")
 
 
 def test_a_terminal_gets_a_frame():
