@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sumi_core.lineage.store import Store
 from sumi_core.lineage.tracking import Tracking
+from sumi_core.paths import project_root
 from sumi_core.sweeps import Sweeps, load_sweeps
 
 
@@ -29,13 +30,7 @@ class Project:
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
         """The project around ``start``: SUMI_PROJECT, else the nearest folder upwards that holds ``experiments/``."""
-        if start is None and (named := os.environ.get("SUMI_PROJECT")):
-            return cls(Path(named).resolve())
-        here = (start or Path.cwd()).resolve()
-        for folder in (here, *here.parents):
-            if (folder / "experiments").is_dir():
-                return cls(folder)
-        return cls(here)
+        return cls(project_root(start))
 
     @property
     def home(self) -> Path:

@@ -22,6 +22,7 @@ from sumi_core.sweeps import load_sweeps
 
 Level = Literal["ok", "info", "warn", "bad"]
 _LOW_DISK, _NO_DISK = 5 << 30, 1 << 30  # bytes
+_NO_SQLITE = 1 << 20  # bytes: SQLite shares memory in a file beside a database, even to read it
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ def check_sqlite(path: Path, area: str) -> Iterator[Finding]:
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
             yield Finding("info", area, f"{path} is busy and was not looked at", "ask again later")
+        elif shutil.disk_usage(path.parent).free < _NO_SQLITE:  # it is whole, perhaps: nothing may be moved away
+            yield Finding("bad", area, f"{path} cannot be read while the disk is full", "free some, and look again")
         else:
             yield Finding("bad", area, f"{path} cannot be read: {error}", remedy)
         return

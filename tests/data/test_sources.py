@@ -234,3 +234,13 @@ def test_sources_read_the_same_wherever_the_project_lies(project: Path, monkeypa
     shutil.move(project, moved)
     monkeypatch.setenv("SUMI_PROJECT", str(moved))
     assert source("text", paths=["a.txt"]).identity() == here
+
+
+def test_a_project_folder_with_brackets_is_no_part_of_a_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "draft [2]*"
+    (root / "texts").mkdir(parents=True)
+    (root / "texts" / "a.txt").write_text("alpha")
+    (tmp_path / "beside.txt").write_text("beta")
+    monkeypatch.setenv("SUMI_PROJECT", str(root))
+    assert documents("text", paths=["texts/**/*.txt"]) == [Document("texts/a.txt", "alpha")]
+    assert documents("text", paths=["../*.txt"]) == [Document("beside.txt", "beta")]

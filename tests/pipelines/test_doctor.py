@@ -135,6 +135,12 @@ def test_damaged_databases_are_told(project: Project, tmp_path: Path) -> None:
     nonsense = tmp_path / "nonsense.db"
     nonsense.write_bytes(b"this is no database " * 1000)
     assert "cannot be read" in levels(check_sqlite(nonsense, "mlflow"))["bad"][0]
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: full)
+        [finding] = check_sqlite(nonsense, "mlflow")
+    assert finding.message.endswith("nonsense.db cannot be read while the disk is full")
+    assert "move" not in finding.remedy
     two = tmp_path / "two.db"
     shutil.copy(database, two)
     with sqlite3.connect(two) as connection:

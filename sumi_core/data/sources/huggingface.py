@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sumi_core.data.sources import Document, Source, SourceError, digests, local_files, project_path
+from sumi_core.data.sources.local import digests, local_files
+from sumi_core.data.sources.source import Document, Source, SourceError
+from sumi_core.paths import project_path
 from sumi_core.registry import nearest
 
 

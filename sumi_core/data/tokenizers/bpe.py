@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sumi_core.data.tokenizers import EOS, Tokenizer, byte_alphabet
+from sumi_core.data.tokenizers.alphabet import byte_alphabet
+from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer
 
 
 class ByteLevelBpe(Tokenizer):

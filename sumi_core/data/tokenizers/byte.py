@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sumi_core.data.tokenizers import EOS, Tokenizer, byte_alphabet
+from sumi_core.data.tokenizers.alphabet import byte_alphabet
+from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer
 
 
 class Byte(Tokenizer):

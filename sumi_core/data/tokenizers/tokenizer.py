@@ -1,0 +1,160 @@
+"""Text to token ids and back, byte for byte. Every tokenizer is a ``tokenizers`` pipeline in ``tokenizer.json``."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
+from sumi_core.errors import SumiError
+
+EOS = "<|endoftext|>"
+_ABOUT = "sumi_tokenizer.json"
+
+Ids = NDArray[np.integer[Any]]
+Lengths = NDArray[np.uint32]
+
+
+class TokenizerError(SumiError, ValueError):
+    """A tokenizer that cannot be used. One sentence with the text or file at fault."""
+
+
+class Tokenizer(ABC):
+    """A vocabulary of ``vocab_size`` tokens, of which ``eos_id`` ends every document and stands for no text.
+
+    ``byte_level``: every token is a fixed string of bytes, so that lengths and bytes need no text beside the ids, and
+    bytes are exact wherever a text is cut. ``ids_are_bytes``: moreover the ids are the bytes themselves.
+    """
+
+    @dataclass
+    class Options:
+        """No options."""
+
+    byte_level: bool = True
+    ids_are_bytes: bool = False
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+        self.eos_id = -1
+        self.backend: Any = None  # tokenizers.Tokenizer
+
+    @abstractmethod
+    def train(self, texts: Iterator[str]) -> None:
+        """Fit to the train split, or load what needs no fitting."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides it beside its options and the train split, as plain data: digests, never paths or times."""
+        return {}
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the end-of-text token included."""
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of each text, without end-of-text; a text that spells a special token out is text."""
+        return [ids for ids, _ in self.encode_with_lengths(texts)]
+
+    def encode_with_lengths(self, texts: Sequence[str]) -> list[tuple[Ids, Lengths]]:
+        """Token ids, and the UTF-8 bytes that each token covers; the lengths of a text add up to its bytes exactly."""
+        if self.ids_are_bytes:
+            contents = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+            return [(ids.astype(np.int64), np.ones(len(ids), dtype=np.uint32)) for ids in contents]
+        if self.byte_level:
+            encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            rows = [np.asarray(found.ids, dtype=np.int64) for found in encoded]
+            return [(ids, self._lengths[ids]) for ids in rows]
+        encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            (np.asarray(found.ids, dtype=np.int64), _lengths_from_offsets(text, found.offsets))
+            for text, found in zip(texts, encoded, strict=True)
+        ]
+
+    def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
+        """The bytes of some tokens; end-of-text and ids outside of the vocabulary have none."""
+        if self.byte_level:
+            table = self._bytes
+            return b"".join(table[int(i)] for i in ids if 0 <= int(i) < len(table))
+        kept = [int(i) for i in ids if int(i) != self.eos_id and 0 <= int(i) < self.vocab_size]
+        return str(self.backend.decode(kept, skip_special_tokens=False)).encode()
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """The text of some tokens; bytes that are no UTF-8 (a character cut in two) show as U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Write what stock libraries open (``tokenizer.json``, ``tokenizer_config.json``), and what this project needs
+        to know beside it. Equal tokenizers give equal bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / "tokenizer.json"))
+        eos = self.backend.id_to_token(self.eos_id)
+        stock = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": eos,
+            "eos_token": eos,
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(stock, indent=1) + "\n", encoding="utf-8")
+        about = {
+            "vocab_size": self.vocab_size,
+            "eos_id": self.eos_id,
+            "byte_level": self.byte_level,
+            "ids_are_bytes": self.ids_are_bytes,
+        }
+        (folder / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def _ready(self) -> None:
+        """Prepare a backend that has just been made or loaded."""
+        self.backend.encode_special_tokens = True  # a document may contain the characters "<|endoftext|>"
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        if self.byte_level:
+            self._bytes = bytes_of_tokens(self.backend, self.eos_id)
+            self._lengths = np.array([len(token) for token in self._bytes], dtype=np.uint32)
+
+
+class SavedTokenizer(Tokenizer):
+    """Whatever ``save`` wrote."""
+
+    def train(self, texts: Iterator[str]) -> None:
+        """Nothing to fit."""
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Open what ``Tokenizer.save`` wrote. Raises TokenizerError naming the file that is missing or damaged."""
+    import tokenizers
+
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        loaded = SavedTokenizer(Tokenizer.Options())
+        loaded.byte_level, loaded.ids_are_bytes = bool(about["byte_level"]), bool(about.get("ids_are_bytes"))
+        loaded.eos_id = int(about["eos_id"])
+    except (OSError, ValueError, KeyError):
+        raise TokenizerError(f"{folder / _ABOUT} is missing or damaged; compute the tokenizer again") from None
+    try:
+        loaded.backend = tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises a bare Exception for every kind of damage
+        raise TokenizerError(f"{folder / 'tokenizer.json'} is missing or damaged ({error}); compute it again") from None
+    loaded._ready()
+    return loaded
+
+
+def _lengths_from_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> Lengths:
+    """Bytes up to each token's end, less those before: what no offset covers goes to the token that follows it, what
+    follows the last token to the last."""
+    if not offsets:
+        return np.zeros(0, dtype=np.uint32)
+    ends = np.maximum.accumulate(np.array([end for _, end in offsets], dtype=np.int64))
+    ends[-1] = len(text)
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    widths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    upto = np.concatenate([[0], np.cumsum(widths)])
+    return np.diff(upto[ends], prepend=0).astype(np.uint32)
