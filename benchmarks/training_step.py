@@ -55,8 +55,8 @@ def ours(folder: Path, experiment: Experiment, inputs: dict[str, Path]) -> float
     """Seconds per update of a training."""
     from sumi_core.training.run import train
 
-    shards, tokenizer = str(inputs["token_shards"]), str(inputs["tokenizer"])
-    summary = train(Request("benchmark", experiment.to_dict(), shards, tokenizer, str(folder)))
+    folders = {name: str(own) for name, own in inputs.items()}
+    summary = train(Request("benchmark", experiment.to_dict(), folders, str(folder)))
     tokens = experiment.training.batch_size * experiment.shards.sequence_length
     return tokens / float(summary["tokens_per_second"])
 
@@ -69,6 +69,7 @@ def plain(experiment: Experiment, inputs: dict[str, Path]) -> float:
     from sumi_core.data.loader import StepBatches
     from sumi_core.data.shards import TokenShards
     from sumi_core.data.tokenizers import load_tokenizer
+    from sumi_core.data.vocabulary import Vocabulary
     from sumi_core.models.denoiser import build_denoiser
     from sumi_core.parts import build_parts
     from sumi_core.training.optimization import build_lr_schedule, build_optimizer
@@ -76,7 +77,7 @@ def plain(experiment: Experiment, inputs: dict[str, Path]) -> float:
 
     training = experiment.training
     tokenizer = load_tokenizer(inputs["tokenizer"])
-    parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
+    parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id))
     denoiser = build_denoiser(experiment.model, parts.num_states, seed=experiment.seed)
     optimizer = build_optimizer(denoiser, training)
     schedule = build_lr_schedule(optimizer, training)

@@ -21,14 +21,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sumi_core.corruption import PROCESSES, SCHEDULES
+from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.data import SOURCES, TOKENIZERS
 from sumi_core.evaluation import METRICS
-from sumi_core.models import ATTENTION_PATTERNS, PRESETS
+from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS, PRESETS
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.registry import nearest
 from sumi_core.sampling import SAMPLERS
-from sumi_core.typed import ConfigError, as_component, choice, component, number, part, typed
+from sumi_core.training import STRATEGIES
+from sumi_core.typed import ConfigError, as_component, choice, component, number, part, parts, typed
 from sumi_core.typed import check_keys as check_schema_keys
 
 MAX_SEED = 2**32 - 1  # what every random generator in use accepts
@@ -65,9 +66,10 @@ class ModelConfig:
     norm_epsilon: float = number(1e-5, above=0.0)
     tie_embeddings: bool = False
     qk_norm: bool = False
-    attention: str = "bidirectional"  # an attention pattern's name
+    attention: Any = part(ATTENTION_PATTERNS, "bidirectional")
     time_conditioning: str = choice("none", "none", "adaln")
     init_std: float = number(0.02, above=0.0)
+    initialiser: Any = part(INITIALISERS, "random")  # where the weights start
 
 
 @dataclass
@@ -100,7 +102,7 @@ class EvaluationConfig:
     sequences: int = number(512, low=2)  # validation sequences, spread over the split
     times_per_sequence: int = number(8, low=1)  # stratified noise levels drawn for each sequence
     time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # the bound integrates t over [eps, 1 - eps]
-    metrics: list[str] = field(default_factory=lambda: ["unigram_entropy", "distinct", "repetition", "copy_rate"])
+    metrics: Any = parts(METRICS, "unigram_entropy", "distinct", "repetition", "copy_rate")
     sampler: Any = part(SAMPLERS, None, optional=True)  # null: the objective's own
     sampling_steps: list[int] = field(default_factory=lambda: [8, 32, 128])
     samples: int = number(16, low=1)  # texts drawn at each number of steps
@@ -113,6 +115,7 @@ class RuntimeConfig:
 
     device: str = choice("auto", "auto", "cpu", "cuda")
     devices: int = number(1, low=1)
+    strategy: Any = part(STRATEGIES, "ddp")  # how more than one device share a training
     threads: int = number(2, low=1)
     data_workers: int = number(2, low=1)  # processes that tokenize
     evaluation_batch: int = number(64, low=1)
@@ -131,6 +134,7 @@ class Experiment:
     model: ModelConfig = field(default_factory=ModelConfig)
     process: Any = part(PROCESSES, "uniform", optional=True)
     schedule: Any = part(SCHEDULES, "linear", optional=True)  # null where there is no process
+    clock: Any = part(CLOCKS, "shared", optional=True)  # null where there is no process
     objective: Any = part(OBJECTIVES, "nelbo")
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -188,14 +192,15 @@ def resolve(data: Mapping[str, Any], where: str) -> Experiment:
             raise ConfigError(where, "model.preset", f"no preset is called {preset!r}; {nearest(str(preset), PRESETS)}")
         plain["model"] = {**PRESETS[preset], **model}
     experiment: Experiment = typed(Experiment, plain, where)
-    if experiment.process is None:
-        experiment.schedule = None  # means nothing without a process, so it must not change a fingerprint
-    elif experiment.schedule is None:
-        raise ConfigError(
-            where,
-            "schedule",
-            f"process '{experiment.process['name']}' needs a noise schedule; one of {', '.join(SCHEDULES.names())}",
-        )
+    for section, registry in (("schedule", SCHEDULES), ("clock", CLOCKS)):
+        if experiment.process is None:
+            setattr(experiment, section, None)  # means nothing without a process, so it must not change a fingerprint
+        elif getattr(experiment, section) is None:
+            raise ConfigError(
+                where,
+                section,
+                f"process '{experiment.process['name']}' needs a {registry.kind}; one of {', '.join(registry.names())}",
+            )
     if experiment.evaluation.sampler is None:  # written out with its options, so that they enter the fingerprint
         default = OBJECTIVES.get(experiment.objective["name"]).default_sampler
         experiment.evaluation.sampler = component(SAMPLERS, default, where, "evaluation.sampler")
@@ -243,19 +248,19 @@ def _check(experiment: Experiment, where: str) -> None:
             "model.num_kv_heads",
             f"{model.num_kv_heads} key-value heads do not divide num_heads {model.num_heads}; choose a divisor",
         )
-    if model.attention not in ATTENTION_PATTERNS:
-        known = nearest(model.attention, ATTENTION_PATTERNS.names())
-        refuse("model.attention", f"no attention pattern is called '{model.attention}'; {known}")
-
     name = experiment.objective["name"]
     objective: Any = OBJECTIVES.get(name)
     if objective.needs_process and experiment.process is None:
         refuse("process", f"objective '{name}' needs a corruption process; one of {', '.join(PROCESSES.names())}")
     if not objective.needs_process and experiment.process is not None:
         refuse("process", f"objective '{name}' corrupts nothing; write process: null")
-    if model.attention not in objective.attention_patterns:
-        fitting = ", ".join(objective.attention_patterns)
-        refuse("model.attention", f"objective '{name}' needs one of {fitting}, not '{model.attention}'")
+    causal = ATTENTION_PATTERNS.get(model.attention["name"]).causal
+    if objective.causal not in (None, causal):
+        fitting = [p for p in ATTENTION_PATTERNS.names() if ATTENTION_PATTERNS.get(p).causal == objective.causal]
+        refuse(
+            "model.attention",
+            f"objective '{name}' cannot train {model.attention['name']} attention; choose {' or '.join(fitting)}",
+        )
     if model.time_conditioning != "none" and experiment.process is None:
         refuse("model.time_conditioning", f"objective '{name}' has no noise level to condition on; write none")
 
@@ -272,11 +277,14 @@ def _check(experiment: Experiment, where: str) -> None:
             f"{training.batch_size} sequences cannot be split over {training.accumulation} micro-batches × "
             f"{experiment.runtime.devices} devices; choose a multiple of {share}",
         )
-    sampler = experiment.evaluation.sampler
-    if sampler is not None and experiment.process is None and SAMPLERS.get(sampler["name"]).needs_process:
-        refuse("evaluation.sampler", f"sampler '{sampler['name']}' needs a corruption process; leave it out")
-    for metric in experiment.evaluation.metrics:
-        if metric not in METRICS:
-            refuse("evaluation.metrics", f"no sample metric is called '{metric}'; {nearest(metric, METRICS.names())}")
+    sampler_name = experiment.evaluation.sampler["name"]
+    sampler: Any = SAMPLERS.get(sampler_name)
+    if sampler.needs_process and experiment.process is None:
+        refuse("evaluation.sampler", f"sampler '{sampler_name}' needs a corruption process; leave it out")
+    if sampler.causal not in (None, causal):
+        refuse(
+            "evaluation.sampler",
+            f"sampler '{sampler_name}' cannot write with {model.attention['name']} attention; leave it out",
+        )
     if not experiment.evaluation.sampling_steps or min(experiment.evaluation.sampling_steps) < 1:
         refuse("evaluation.sampling_steps", "expected at least one number of steps, each 1 or more")

@@ -1,17 +1,15 @@
-"""Build the scientific parts of an experiment from its config: schedule, process, objective, sampler."""
+"""Build the scientific parts of an experiment from its config: schedule, clock, process, objective, sampler."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sumi_core.config import Experiment
-from sumi_core.corruption import PROCESSES, SCHEDULES
+from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.objectives.objective import Objective
-from sumi_core.registry import Registry
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.sampler import Sampler
 
@@ -20,26 +18,42 @@ from sumi_core.sampling.sampler import Sampler
 class Parts:
     """What turns token ids into a loss, a likelihood and samples."""
 
+    vocabulary: Vocabulary
     process: ForwardProcess | None
     objective: Objective
     sampler: Sampler
-    num_tokens: int  # V: tokens a text can contain
-    num_states: int  # S: the denoiser's vocabulary, V or V + 1 with a mask
+
+    @property
+    def num_tokens(self) -> int:
+        """V: tokens a text can contain."""
+        return self.vocabulary.size
+
+    @property
+    def num_states(self) -> int:
+        """S: the denoiser's vocabulary, V or V + 1 with a mask."""
+        return self.process.num_states if self.process else self.vocabulary.size
+
+    @property
+    def mask_id(self) -> int | None:
+        """The mask's state, where the process has one."""
+        return self.process.mask_id if self.process else None
 
 
-def build(registry: Registry[Any], component: Mapping[str, Any], **context: Any) -> Any:
-    """Build a resolved component ``{name, **options}``."""
-    options = {key: value for key, value in component.items() if key != "name"}
-    return registry.build(component["name"], options, **context)
-
-
-def build_parts(experiment: Experiment, num_tokens: int, eos_id: int) -> Parts:
-    """The parts of an experiment over a vocabulary of ``num_tokens``, one of which ends texts (``eos_id``)."""
+def build_parts(experiment: Experiment, vocabulary: Vocabulary) -> Parts:
+    """The parts of an experiment over its tokens, which must come with the tables of ``needed_tables``."""
     process: ForwardProcess | None = None
     if experiment.process is not None:
-        schedule = build(SCHEDULES, experiment.schedule)
-        process = build(PROCESSES, experiment.process, num_tokens=num_tokens, schedule=schedule)
-    context = {"process": process, "num_tokens": num_tokens, "eos_id": eos_id}
-    objective = build(OBJECTIVES, experiment.objective, **context)
-    sampler = build(SAMPLERS, experiment.evaluation.sampler, **context)
-    return Parts(process, objective, sampler, num_tokens, process.num_states if process else num_tokens)
+        process = PROCESSES.from_config(
+            experiment.process,
+            vocabulary=vocabulary,
+            schedule=SCHEDULES.from_config(experiment.schedule),
+            clock=CLOCKS.from_config(experiment.clock),
+        )
+    objective = OBJECTIVES.from_config(experiment.objective, process=process, vocabulary=vocabulary)
+    sampler = SAMPLERS.from_config(experiment.evaluation.sampler, process=process, vocabulary=vocabulary)
+    return Parts(vocabulary, process, objective, sampler)
+
+
+def needed_tables(experiment: Experiment) -> tuple[str, ...]:
+    """The token tables that the experiment's parts are made from, keys of ``TOKEN_TABLES``."""
+    return PROCESSES.get(experiment.process["name"]).tables if experiment.process else ()

@@ -5,6 +5,8 @@ costs nothing to import and adding a part is one new file and one line in its re
 
 A registered class carries a dataclass ``Options``: the keys its users may write beside ``name``. It is built as
 ``Class(options, **context)``, where the context (the token space, the schedule, …) is fixed by the registry's owner.
+A part that is made from more than its options (files, a package's version) says so by a method ``identity()``, which
+enters the fingerprints of the stages that read it; such a part is built without context.
 """
 
 from __future__ import annotations
@@ -69,3 +71,7 @@ class Registry(Generic[T]):
         """Construct the part: ``Class(Options(**options), **context)``."""
         part: Any = self.get(name)
         return cast(T, part(self.options(name)(**options), **context))
+
+    def from_config(self, component: Mapping[str, Any], **context: Any) -> T:
+        """Construct the part that a resolved component ``{name, **options}`` describes."""
+        return self.build(component["name"], {k: v for k, v in component.items() if k != "name"}, **context)

@@ -6,17 +6,18 @@ so it is known before anything is computed, and equal for every cell that shares
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import json
 import time
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sumi_core.config import Experiment
-from sumi_core.data import SOURCES, TOKENIZERS
 from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import canonical_json, fingerprint
 from sumi_core.lineage.provenance import provenance
@@ -46,7 +47,7 @@ STAGES: dict[str, Stage] = {
         Stage("tokenizer", "1", ("tokenizer",), ("corpus",), "sumi_core.data.tokenization:build_tokenizer"),
         Stage(
             "token_shards",
-            "1",
+            "2",
             ("shards",),
             ("corpus", "tokenizer"),
             "sumi_core.data.shards:build_token_shards",
@@ -54,22 +55,22 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "pretrained_denoiser",
-            "1",
-            ("model", "process", "schedule", "objective", "training", "seed"),
+            "2",
+            ("model", "process", "schedule", "clock", "objective", "training", "seed"),
             ("tokenizer", "token_shards"),
             "sumi_core.training.stage:build_pretrained_denoiser",
             resumable=True,
         ),
         Stage(
             "exported_model",
-            "1",
+            "2",
             (),
-            ("tokenizer", "pretrained_denoiser"),
+            ("corpus", "tokenizer", "token_shards", "pretrained_denoiser"),
             "sumi_core.export.stage:build_exported_model",
         ),
         Stage(
             "evaluation",
-            "1",
+            "2",
             ("evaluation",),
             ("corpus", "tokenizer", "token_shards", "exported_model"),
             "sumi_core.evaluation.stage:build_evaluation",
@@ -100,6 +101,11 @@ class StageContext:
     log: Callable[[str], None] = print
     progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None
 
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folders of the inputs, by stage."""
+        return {name: artifact.folder for name, artifact in self.inputs.items()}
+
 
 class MissingInput(SumiError, RuntimeError):
     """A stage was asked for before one of its inputs is whole."""
@@ -114,11 +120,14 @@ def stage_identity(experiment: Experiment, name: str) -> dict[str, Any]:
         "config": {section: config[section] for section in stage.reads},
         "inputs": {upstream: stage_fingerprint(experiment, upstream) for upstream in stage.inputs},
     }
-    part = {"corpus": "source", "tokenizer": "tokenizer"}.get(name)
-    if part is not None:
-        component = config["corpus"]["source"] if part == "source" else config["tokenizer"]
-        if made_from := _part_identity(part, canonical_json(component)):
-            identity["source"] = made_from
+    made_from = {
+        key: own
+        for section in stage.reads
+        for key, registry, component in _parts_in(Experiment, config, section)
+        if (own := _part_identity(registry, canonical_json(component)))
+    }
+    if made_from:
+        identity["source"] = made_from
     return identity
 
 
@@ -132,12 +141,28 @@ def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
     return {name: stage_fingerprint(experiment, name) for name in STAGES}
 
 
-@functools.lru_cache(maxsize=64)
-def _part_identity(kind: str, component_json: str) -> dict[str, Any]:
-    """What a source or tokenizer is made from beside its config (file digests, versions), read once per process."""
+def _parts_in(
+    schema: type[Any], data: Mapping[str, Any], name: str, prefix: str = ""
+) -> Iterator[tuple[str, Registry[Any], dict[str, Any]]]:
+    """Every part below the field ``name`` of a resolved config: its key, its registry, ``{name, **options}``."""
+    declared = next(f for f in dataclasses.fields(schema) if f.name == name)
+    value, key = data[name], f"{prefix}{name}"
+    if "registry" in declared.metadata:
+        for component in value if isinstance(value, list) else [value]:
+            if component is not None:
+                yield key, declared.metadata["registry"], component
+    elif dataclasses.is_dataclass(hint := typing.get_type_hints(schema)[name]):
+        for inner in value:
+            yield from _parts_in(typing.cast(type[Any], hint), value, inner, f"{key}.")
+
+
+@functools.lru_cache(maxsize=256)
+def _part_identity(registry: Registry[Any], component_json: str) -> dict[str, Any]:
+    """What a part is made from beside its options (file digests, versions), read once per process."""
     component = json.loads(component_json)
-    registry: Registry[Any] = SOURCES if kind == "source" else TOKENIZERS
-    identity: dict[str, Any] = registry.build(component.pop("name"), component).identity()
+    if not hasattr(registry.get(component["name"]), "identity"):
+        return {}
+    identity: dict[str, Any] = registry.from_config(component).identity()
     return identity
 
 

@@ -60,6 +60,13 @@ def part(registry: Registry[Any], default: str | None, *, optional: bool = False
     )
 
 
+def parts(registry: Registry[Any], *names: str) -> Any:
+    """A field that lists registered parts, each at most once: resolved, a list of dicts ``{name, **options}``."""
+    return field(
+        default_factory=lambda: [{"name": name} for name in names], metadata={"registry": registry, "many": True}
+    )
+
+
 # --- reading plain data ---------------------------------------------------------------------------------------------
 
 
@@ -133,10 +140,26 @@ def as_component(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _typed_part(declared: dataclasses.Field[Any], value: Any, where: str, key: str) -> dict[str, Any] | None:
+def _typed_part(declared: dataclasses.Field[Any], value: Any, where: str, key: str) -> Any:
+    registry = declared.metadata["registry"]
+    if declared.metadata.get("many"):
+        return _typed_parts(registry, value, where, key)
     if value is None and declared.metadata["optional"]:
         return None
-    return component(declared.metadata["registry"], value, where, key)
+    return component(registry, value, where, key)
+
+
+def _typed_parts(registry: Registry[Any], value: Any, where: str, key: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise ConfigError(
+            where, key, f"expected a list of {registry.kind}s ({', '.join(registry.names())}), got {value!r}"
+        )
+    found = [component(registry, item, where, f"{key}[{number}]") for number, item in enumerate(value)]
+    names = [item["name"] for item in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(where, key, f"names {registry.kind} '{name}' twice; keep one")
+    return found
 
 
 def typed_value(hint: Any, value: Any, where: str, key: str) -> Any:

@@ -16,6 +16,7 @@ from sumi_core.config import resolve
 from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.data import SOURCES, TOKENIZERS
 from sumi_core.data.batch import Batch
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation import METRICS
 from sumi_core.evaluation.metrics import Reference, SampleSet
 from sumi_core.models import ATTENTION_PATTERNS
@@ -75,7 +76,7 @@ def _added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def parts_of(num_tokens: int = 6, **experiment: Any) -> Parts:
-    return build_parts(resolve(experiment, "tests"), num_tokens, eos_id=num_tokens - 1)
+    return build_parts(resolve(experiment, "tests"), Vocabulary(num_tokens, num_tokens - 1))
 
 
 def flat_denoiser(tokens: torch.Tensor, t: torch.Tensor | None) -> torch.Tensor:
@@ -128,7 +129,7 @@ def test_the_metric_counts_letters() -> None:
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])
 def test_the_objective_trains_and_reports_the_tight_bound(process: str) -> None:
     experiment = resolve({"process": process, "objective": "changed_tokens", "model": {"preset": "nano"}}, "tests")
-    parts = build_parts(experiment, 6, eos_id=5)
+    parts = build_parts(experiment, Vocabulary(6, 5))
     denoiser = build_denoiser(experiment.model, parts.num_states)
     batch = Batch(torch.arange(24).reshape(4, 6) % 6, torch.arange(4), torch.arange(4), 4, step=0, seed=0)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=3e-3)
@@ -140,7 +141,7 @@ def test_the_objective_trains_and_reports_the_tight_bound(process: str) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
-    plain = Nelbo(Nelbo.Options(), process=parts.process, num_tokens=6, eos_id=5)
+    plain = Nelbo(Nelbo.Options(), process=parts.process, vocabulary=parts.vocabulary)
     torch.testing.assert_close(
         parts.objective.nats(denoiser, batch, 1e-3).total, plain.nats(denoiser, batch, 1e-3).total
     )
@@ -156,16 +157,16 @@ def test_the_sampler_draws_what_is_predicted_in_one_call() -> None:
     assert alone.tokens.equal(drawn.tokens[:2])
 
 
-def test_the_attention_pattern_sees_its_neighbourhood_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Nelbo, "attention_patterns", ("bidirectional", "window"))
-    model = resolve({"model": {"attention": "window", "num_layers": 1}}, "tests").model
+def test_the_attention_pattern_sees_its_neighbourhood_only() -> None:
+    attention = {"name": "window", "reach": 16}
+    model = resolve({"model": {"attention": attention, "num_layers": 1}}, "tests").model
     denoiser = build_denoiser(model, 6)
     tokens = torch.zeros(1, 80, dtype=torch.int64)
     changed = tokens.clone()
     changed[0, 40] = 1
     moved = (denoiser(tokens) != denoiser(changed)).any(-1)[0]
-    assert moved.nonzero().flatten().tolist() == list(range(8, 73))
-    pattern = ATTENTION_PATTERNS.build("window", {})
+    assert moved.nonzero().flatten().tolist() == list(range(24, 57))
+    pattern = ATTENTION_PATTERNS.from_config(attention)
     mask = pattern.sdpa_arguments(80, torch.device("cpu"))["attn_mask"]
     assert pattern.attended(80) == pytest.approx(float(mask.sum()) / 80)
     assert pattern.attended(5) == 5.0

@@ -1,10 +1,11 @@
-"""Forward processes and noise schedules: how clean tokens become noise, and the exact bound that follows."""
+"""Forward processes, noise schedules and clocks: how clean tokens become noise, and the bound that follows."""
 
 from typing import TYPE_CHECKING
 
 from sumi_core.registry import Registry
 
 if TYPE_CHECKING:
+    from sumi_core.corruption.clocks import Clock
     from sumi_core.corruption.process import ForwardProcess
     from sumi_core.corruption.schedules import NoiseSchedule
 
@@ -21,5 +22,13 @@ SCHEDULES: "Registry[NoiseSchedule]" = Registry(
     {
         "cosine": "sumi_core.corruption.schedules:Cosine",
         "linear": "sumi_core.corruption.schedules:Linear",
+    },
+)
+
+CLOCKS: "Registry[Clock]" = Registry(
+    "noise clock",
+    {
+        "shared": "sumi_core.corruption.clocks:Shared",
+        "spans": "sumi_core.corruption.clocks:Spans",
     },
 )

@@ -6,12 +6,13 @@ masked positions, and the reverse process fills each mask once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.corruption.process import ForwardProcess
-from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
 from sumi_core.rowwise import cross_entropy
 
@@ -21,9 +22,9 @@ class Absorbing(Interpolating):
 
     mask_id: int
 
-    def __init__(self, options: ForwardProcess.Options, *, num_tokens: int, schedule: NoiseSchedule) -> None:
-        super().__init__(options, num_tokens=num_tokens, schedule=schedule)
-        self.mask_id = num_tokens
+    def __init__(self, options: ForwardProcess.Options, **context: Any) -> None:
+        super().__init__(options, **context)
+        self.mask_id = self.num_tokens
 
     @property
     def num_states(self) -> int:
@@ -40,8 +41,7 @@ class Absorbing(Interpolating):
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """−α′/(1−α) · 1[z = mask] · (−log x_θ(x)), what the general bound comes to (MDLM, Eq. 10)."""
-        t = t.double()
-        weight = -self.schedule.dalpha(t) / (1 - self.alpha(t))
+        weight = -self.dalpha(t) / (1 - self.alpha(t))
         nats = cross_entropy(logits, x, self.num_tokens, where=z == self.mask_id)
         return weight.to(nats.dtype) * nats
 

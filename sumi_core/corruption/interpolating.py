@@ -19,10 +19,6 @@ from sumi_core.rowwise import pick, put_add
 class Interpolating(ForwardProcess):
     """Everything for any α and π. Subclasses give ``stationary`` and, where cheaper, closed forms."""
 
-    def alpha(self, t: Tensor) -> Tensor:
-        """α(t) in float64: the one value that both the corruption and the bound use."""
-        return self.schedule.alpha(t.double())
-
     def mass(self, state: Tensor) -> Tensor:
         """π(state): ``[...]`` float64."""
         return self.stationary().to(state.device)[state]
@@ -44,7 +40,7 @@ class Interpolating(ForwardProcess):
         return table
 
     def jump_rates(self, z: Tensor, t: Tensor) -> Tensor:
-        rate = self.schedule.rate(t.double()) * self.mass(z)
+        rate = self.rate(t) * self.mass(z)
         return rate.unsqueeze(-1).expand(*z.shape, self.num_states)
 
     def likelihood(self, z: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -55,7 +51,7 @@ class Interpolating(ForwardProcess):
 
     def weight(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """r π(z) / q_t(z|x), what multiplies the divergences of ``bound_integrand``: ``[B, L]`` float64."""
-        return self.schedule.rate(t.double()) * self.mass(z) / self.likelihood(z, x, t)
+        return self.rate(t) * self.mass(z) / self.likelihood(z, x, t)
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """weight · [KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1],  ρ = q_t(z|x) / q_θ(z)  (GIDD, Thm. 1; design: math.md 1)."""

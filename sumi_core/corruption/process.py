@@ -14,37 +14,42 @@ The denoiser's softmax x_θ is read as the *leave-one-out* posterior p(x_i | z_{
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.corruption.clocks import Clock, Shared
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.rowwise import pick, precision_of
-
-# (tokens [B, L] int64, noise levels t [B] or [B, L], or None where there are none) → logits [B, L, S]
-DenoiserFunction = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class ForwardProcess(ABC):
     """A corruption process over ``num_tokens`` tokens and ``num_states`` ≥ ``num_tokens`` states.
 
     States from ``num_tokens`` on (a mask) are noise only: texts never hold them, and no denoiser may predict them.
+    The chain runs on single positions; ``clock`` says at which level each of them stands.
     """
 
     @dataclass
     class Options:
         """No options."""
 
+    #: Names of the token tables that the process is made from, keys of ``sumi_core.data.vocabulary.TOKEN_TABLES``.
+    tables: ClassVar[tuple[str, ...]] = ()
     mask_id: int | None = None
 
-    def __init__(self, options: Options, *, num_tokens: int, schedule: NoiseSchedule) -> None:
-        self.num_tokens = num_tokens
+    def __init__(
+        self, options: Options, *, vocabulary: Vocabulary, schedule: NoiseSchedule, clock: Clock | None = None
+    ) -> None:
+        self.num_tokens = vocabulary.size
         self.schedule = schedule
+        self.clock = clock or Shared(Shared.Options())
 
     # --- what defines a process -------------------------------------------------------------------------------------
 
@@ -68,6 +73,28 @@ class ForwardProcess(ABC):
     @abstractmethod
     def jump_rates(self, z: Tensor, t: Tensor) -> Tensor:
         """R_t(y → z), jumps per unit t into z from every y: ``[B, L, S]`` float64. The entry y = z is not used."""
+
+    # --- the noise level --------------------------------------------------------------------------------------------
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """α(t) in float64, the share of tokens that noise has not yet hit: what corruption and bound both use."""
+        return self.schedule.alpha(t.double())
+
+    def dalpha(self, t: Tensor) -> Tensor:
+        """dα/dt ≤ 0, float64."""
+        return self.schedule.dalpha(t.double())
+
+    def rate(self, t: Tensor) -> Tensor:
+        """Hits per unit t, −α′/α, float64."""
+        return self.schedule.rate(t.double())
+
+    def log_snr_rate(self, t: Tensor) -> Tensor:
+        """dλ/dt = α′/(α (1 − α)) < 0, λ = log(α/(1 − α)), float64."""
+        return self.schedule.log_snr_rate(t.double())
+
+    def time_of_alpha(self, alpha: Tensor) -> Tensor:
+        """The level t with α(t) = alpha, float64."""
+        return self.schedule.time_of_alpha(alpha.double())
 
     # --- forward ----------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["INDEX", "PackedSequences", "ShardError", "TokenShards", "build_token_shards"]
 
 INDEX = "index.json"
+TOKEN_COUNTS = "token_counts.npy"  # how often each token occurs in the train split, int64 [V]
 _INLINE_BYTES = 16 << 20  # below this, starting worker processes costs more than it saves
 _OPEN_ARRAYS = 256  # memory maps held at a time: each takes a file descriptor
 
@@ -59,6 +60,7 @@ def build_token_shards(context: StageContext) -> dict[str, Any]:
         done += record["bytes"]
         context.progress(done, total, "bytes", name)
     opened = load_tokenizer(tokenizer)
+    np.save(folder / TOKEN_COUNTS, _token_counts(folder, names["train"], opened.vocab_size))
     index: dict[str, Any] = {
         "vocab_size": opened.vocab_size,
         "eos_id": opened.eos_id,
@@ -81,6 +83,14 @@ def _names(corpus: Path, split: str, documents: int) -> list[str]:
 
     rows = pq.read_metadata(corpus / f"{split}.parquet").num_rows
     return [f"{split}-{number:05d}" for number in range(-(-rows // documents))]
+
+
+def _token_counts(folder: Path, shards: list[str], vocab_size: int) -> NDArray[np.int64]:
+    """How often each token occurs in some shards, ``[V]``."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for name in shards:
+        counts += np.bincount(np.load(folder / f"{name}.tokens.npy", mmap_mode="r"), minlength=vocab_size)
+    return counts
 
 
 def _tasks(

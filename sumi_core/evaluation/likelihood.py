@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sumi_core.config import EvaluationConfig
-    from sumi_core.corruption.process import DenoiserFunction
+    from sumi_core.models.function import DenoiserFunction
     from sumi_core.objectives.objective import Objective
 
 Floats = NDArray[np.float64]

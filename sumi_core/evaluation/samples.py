@@ -14,8 +14,8 @@ from sumi_core.evaluation.yardsticks import END_OF_TEXT
 
 if TYPE_CHECKING:
     from sumi_core.config import EvaluationConfig
-    from sumi_core.corruption.process import DenoiserFunction
     from sumi_core.data.tokenizers import Tokenizer
+    from sumi_core.models.function import DenoiserFunction
     from sumi_core.sampling.sampler import Sampler
 
 END_MARK = "⟨end of text⟩"  # how people see an end-of-text token
@@ -39,10 +39,10 @@ def draw_samples(
 ) -> list[Drawn]:
     """Texts at each number of ``config.sampling_steps``, rising.
 
-    A sampler without a process writes token by token, so that steps mean nothing to it: it draws once.
+    A sampler that takes the network calls it needs draws once.
     """
     drawn: list[Drawn] = []
-    steps_list = sorted(set(config.sampling_steps)) if sampler.needs_process else [length]
+    steps_list = sorted(set(config.sampling_steps)) if sampler.uses_steps else [length]
     for done, steps in enumerate(steps_list):
         progress(done, len(steps_list), "sampling runs", f"sampling, {steps} steps")
         samples = sampler.sample(denoiser, num=config.samples, length=length, steps=steps, seed=config.seed)

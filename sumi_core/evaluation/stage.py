@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,24 +37,23 @@ from sumi_core.evaluation.yardsticks import END_OF_TEXT, compute_yardsticks, tra
 if TYPE_CHECKING:
     from sumi_core.stages import StageContext
 
-MAX_TRAIN_TOKENS = 32 << 20  # tokens that token frequencies are counted on
-
 
 def build_evaluation(context: StageContext) -> dict[str, Any]:
     """Measure an exported model; see the module for what is written. Returns the summary."""
     from sumi_core.data.corpus import read_texts
     from sumi_core.data.shards import TokenShards
+    from sumi_core.data.vocabulary import read_tables
     from sumi_core.export import load_exported
     from sumi_core.parts import build_parts
 
     experiment, config = context.experiment, context.experiment.evaluation
     device = _device(experiment.runtime.device)
     shards = TokenShards(context.inputs["token_shards"].folder)
-    train, validation = shards.split("train"), shards.split("validation")
+    validation = shards.split("validation")
     with _threads(experiment.runtime.threads):
         exported = load_exported(context.inputs["exported_model"].folder)
         tokenizer = exported.tokenizer
-        parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
+        parts = build_parts(experiment, exported.parts.vocabulary)  # this cell's own sampler, not the exporting one's
         denoiser = exported.denoiser.to(device).eval()
         measured = evaluate_likelihood(
             parts.objective,
@@ -85,12 +83,12 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
         b"".join(texts),
         coded,
         {
-            "train": token_counts((train[i] for i in range(len(train))), tokenizer.vocab_size, MAX_TRAIN_TOKENS),
+            "train": read_tables(("token_counts",), context.folders, tokenizer.vocab_size)["token_counts"].numpy(),
             "validation": token_counts(tokens, tokenizer.vocab_size),
         },
     )
     context.progress(0, 1, "metrics", "describing the samples")
-    metrics = [METRICS.build(name, {}) for name in config.metrics]
+    metrics = [METRICS.from_config(metric) for metric in config.metrics]
     sets = {f"steps_{d.steps}": sample_set(list(d.tokens), tokenizer) for d in drawn}
     sets["validation"] = sample_set(evenly(tokens, config.samples), tokenizer)
     described = describe(metrics, sets, Reference(train_texts))
@@ -98,7 +96,7 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
         labels={
             "objective": experiment.objective["name"],
             "process": experiment.process["name"] if experiment.process else None,
-            "schedule": experiment.schedule["name"] if experiment.process else None,
+            "schedule": experiment.schedule["name"] if experiment.schedule else None,
             "sampler": experiment.evaluation.sampler["name"],
         },
         summary=summarize(measured),
@@ -124,17 +122,11 @@ def describe(
     return described
 
 
-def token_counts(
-    sequences: Iterable[NDArray[np.integer[Any]]], vocab_size: int, limit: float = math.inf
-) -> NDArray[np.int64]:
-    """How often each token occurs in some sequences, the first ``limit`` tokens of them, ``[V]``."""
+def token_counts(sequences: Iterable[NDArray[np.integer[Any]]], vocab_size: int) -> NDArray[np.int64]:
+    """How often each token occurs in some sequences, ``[V]``."""
     counts = np.zeros(vocab_size, dtype=np.int64)
-    seen = 0
     for ids in sequences:
-        if seen >= limit:
-            break
         counts += np.bincount(np.asarray(ids, dtype=np.int64), minlength=vocab_size)
-        seen += len(ids)
     return counts
 
 

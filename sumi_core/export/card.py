@@ -55,7 +55,7 @@ def _front_matter(record: dict[str, Any], summary: dict[str, Any]) -> dict[str, 
 def _what(record: dict[str, Any], summary: dict[str, Any]) -> str:
     model, vocabulary = record["experiment"]["model"], record["vocabulary"]
     shape = (
-        f"A LLaMA-style transformer with {model['attention']} attention: {summary['parameters']:,} parameters, "
+        f"A LLaMA-style transformer with {model['attention']['name']} attention: {summary['parameters']:,} parameters, "
         f"{model['num_layers']} layers, width {model['hidden_size']}, {model['num_heads']} query and "
         f"{model['num_kv_heads']} key-value heads, SwiGLU {model['intermediate_size']}, "
         f"{vocabulary['tokens']:,} tokens{' and a mask' if vocabulary['mask_id'] is not None else ''}, "

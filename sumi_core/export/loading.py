@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.config import ConfigError, Experiment, resolve
 from sumi_core.export.errors import ExportError
-from sumi_core.export.record import RECORD, SCHEMA_VERSION, TOKENIZER, WEIGHTS
+from sumi_core.export.record import RECORD, SCHEMA_VERSION, TABLES, TOKENIZER, WEIGHTS
 from sumi_core.export.weights import read_weights
 from sumi_core.lineage.fingerprint import file_sha256
 from sumi_core.models.denoiser import Denoiser
@@ -37,6 +37,7 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
     missing, damaged or does not fit the others.
     """
     from sumi_core.data.tokenizers import TokenizerError, load_tokenizer
+    from sumi_core.data.vocabulary import Vocabulary, VocabularyError, read_token_tables
     from sumi_core.parts import build_parts
 
     folder = Path(folder)
@@ -48,7 +49,11 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
         tokenizer = load_tokenizer(folder / TOKENIZER)
     except TokenizerError as error:
         raise ExportError(str(error)) from None
-    parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
+    try:
+        tables = read_token_tables(folder / TABLES)
+        parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
+    except VocabularyError as error:
+        raise ExportError(str(error)) from None
     recorded = sumi["vocabulary"]
     if (parts.num_tokens, parts.num_states) != (recorded["tokens"], recorded["states"]):
         raise ExportError(
@@ -59,7 +64,7 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
     path = folder / WEIGHTS
     read_weights(path, denoiser)
     if verify and file_sha256(path) != sumi["weights_sha256"]:
-        raise ExportError(f"{path} differs from the SHA-256 in {RECORD}; copy it again, or load with verify=False")
+        raise ExportError(f"{path} differs from the SHA-256 in {RECORD}; copy the folder again, or export again")
     return ExportedModel(denoiser.eval(), parts, tokenizer, experiment, sumi)
 
 

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 RECORD, WEIGHTS, CARD = "sumi.json", "model.safetensors", "README.md"
+TABLES = "sumi_tables.safetensors"  # what the process knows of each token, where it is made from such knowledge
 TOKENIZER = "sumi_tokenizer"  # the tokenizer as it was trained; the stock form beside it has the mask as a token
 
 
-def build_record(
-    context: StageContext, parts: Parts, eos_id: int, *, stock: dict[str, Any], weights_sha256: str
-) -> dict[str, Any]:
+def build_record(context: StageContext, parts: Parts, *, stock: dict[str, Any], weights_sha256: str) -> dict[str, Any]:
     """Everything needed to use the model and to walk back to what made it.
 
     ``fingerprints``: the model's stages by name, its own included; ``inputs`` are those of its direct inputs.
@@ -34,14 +33,15 @@ def build_record(
         "schema_version": SCHEMA_VERSION,
         "key": context.key,
         "process": experiment.process,
-        "schedule": experiment.schedule if experiment.process else None,
+        "schedule": experiment.schedule,
+        "clock": experiment.clock,
         "objective": experiment.objective,
         "sampler": experiment.evaluation.sampler,
         "vocabulary": {
             "tokens": parts.num_tokens,
             "states": parts.num_states,
-            "eos_id": eos_id,
-            "mask_id": parts.process.mask_id if parts.process else None,
+            "eos_id": parts.vocabulary.eos_id,
+            "mask_id": parts.mask_id,
         },
         "stock": stock,
         "weights_sha256": weights_sha256,

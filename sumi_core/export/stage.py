@@ -4,6 +4,7 @@ model.safetensors     the weights, under the names of stock transformers
 config.json           for stock transformers; absent where no stock class has the architecture
 tokenizer.json …      for AutoTokenizer, the mask included
 sumi_tokenizer/       the tokenizer as it was trained
+sumi_tables.safetensors  what the process knows of each token, where it is made from such knowledge
 sumi.json             process, objective, vocabulary, lineage, the resolved experiment
 README.md             the model card
 """
@@ -13,15 +14,15 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from sumi_core.data import SOURCES
+from sumi_core.data.vocabulary import Vocabulary, read_tables, write_token_tables
 from sumi_core.export.card import model_card
-from sumi_core.export.record import CARD, TOKENIZER, WEIGHTS, build_record, write_record
+from sumi_core.export.record import CARD, TABLES, TOKENIZER, WEIGHTS, build_record, write_record
 from sumi_core.export.stock import max_logit_difference, stock_class, why_not_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, write_stock_tokenizer
 from sumi_core.export.weights import memory_bytes, read_weights, write_weights
 from sumi_core.lineage.fingerprint import file_sha256
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.parts import build, build_parts
+from sumi_core.parts import build_parts, needed_tables
 
 if TYPE_CHECKING:
     from sumi_core.stages import StageContext
@@ -40,12 +41,15 @@ def build_exported_model(context: StageContext) -> dict[str, Any]:
 
     experiment, folder, inputs = context.experiment, context.folder, context.inputs
     tokenizer = load_tokenizer(inputs["tokenizer"].folder)
-    parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
-    mask_id = parts.process.mask_id if parts.process else None
+    tables = read_tables(needed_tables(experiment), context.folders, tokenizer.vocab_size)
+    parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
+    mask_id = parts.mask_id
     denoiser = Denoiser(experiment.model, parts.num_states, seed=None).eval()
     read_weights(inputs["pretrained_denoiser"].folder / "weights.safetensors", denoiser)
 
     write_weights(denoiser, folder / WEIGHTS)
+    if tables:
+        write_token_tables(tables, folder / TABLES)
     shutil.copytree(inputs["tokenizer"].folder, folder / TOKENIZER, ignore=_leave_out, dirs_exist_ok=True)
     length = experiment.shards.sequence_length
     write_stock_tokenizer(
@@ -77,9 +81,9 @@ def build_exported_model(context: StageContext) -> dict[str, Any]:
         "max_logit_difference": difference,
     }
     sha256 = file_sha256(folder / WEIGHTS)
-    record = build_record(context, parts, tokenizer.eos_id, stock=stock, weights_sha256=sha256)
+    record = build_record(context, parts, stock=stock, weights_sha256=sha256)
     write_record(record, folder)
-    licence = build(SOURCES, experiment.corpus.source).licence
+    licence = str(inputs["corpus"].summary["licence"])
     parameters = denoiser.num_parameters()
     summary = {
         **stock,

@@ -27,13 +27,13 @@ STOCK_CLASSES = {
 
 def stock_class(model: ModelConfig) -> str | None:
     """The class of stock transformers that has this denoiser's architecture, None where there is none."""
-    return None if why_not_stock(model) else ATTENTION_PATTERNS.get(model.attention).stock_class
+    return None if why_not_stock(model) else ATTENTION_PATTERNS.get(model.attention["name"]).stock_class
 
 
 def why_not_stock(model: ModelConfig) -> str | None:
     """Why no stock class has this architecture, None where one does."""
-    if ATTENTION_PATTERNS.get(model.attention).stock_class is None:
-        return f"no class of stock transformers has {model.attention} attention"
+    if ATTENTION_PATTERNS.get(model.attention["name"]).stock_class is None:
+        return f"no class of stock transformers has {model.attention['name']} attention"
     if model.qk_norm:
         return "model.qk_norm is on, and stock EuroBert and Llama blocks do not normalise queries and keys"
     if model.time_conditioning != "none":

@@ -6,12 +6,22 @@ from sumi_core.registry import Registry
 
 if TYPE_CHECKING:
     from sumi_core.models.attention import AttentionPattern
+    from sumi_core.models.initialisers import Initialiser
 
 ATTENTION_PATTERNS: "Registry[AttentionPattern]" = Registry(
     "attention pattern",
     {
         "bidirectional": "sumi_core.models.attention:Bidirectional",
         "causal": "sumi_core.models.attention:Causal",
+    },
+)
+
+INITIALISERS: "Registry[Initialiser]" = Registry(
+    "initialiser",
+    {
+        "exported": "sumi_core.models.initialisers:Exported",
+        "local_heads": "sumi_core.models.initialisers:LocalHeads",
+        "random": "sumi_core.models.initialisers:Random",
     },
 )
 

@@ -21,6 +21,7 @@ class AttentionPattern(ABC):
     class Options:
         """No options."""
 
+    causal: ClassVar[bool] = False  # a position sees only itself and what stands before it
     #: The class of stock transformers with this pattern over the same block, None where there is none.
     stock_class: ClassVar[str | None] = None
 
@@ -52,6 +53,7 @@ class Bidirectional(AttentionPattern):
 class Causal(AttentionPattern):
     """A position sees itself and the positions before it: an autoregressive model."""
 
+    causal = True
     stock_class = "LlamaForCausalLM"
 
     def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:

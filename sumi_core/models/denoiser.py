@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS
 from sumi_core.models.layers import (
     Block,
     Embedding,
@@ -23,6 +23,7 @@ from sumi_core.models.layers import (
 
 if TYPE_CHECKING:
     from sumi_core.config import ModelConfig
+    from sumi_core.models.attention import AttentionPattern
 
 
 class Transformer(nn.Module):
@@ -38,9 +39,14 @@ class Transformer(nn.Module):
         self.time_embedding = TimeEmbedding() if adaptive else None
         self.modulation = Modulation(config.hidden_size, 2) if adaptive else None
 
+    def blocks(self) -> list[Block]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, Block)]
+
 
 class Denoiser(nn.Module):
-    """A LLaMA-style transformer over ``num_states`` states, its attention pattern fixed by the configuration.
+    """A LLaMA-style transformer over ``num_states`` states. Its attention pattern is the configured one, unless a call
+    names another.
 
     Without QK-norm and time conditioning its parameters are, name by name, those of stock transformers'
     EuroBertForMaskedLM (bidirectional) or LlamaForCausalLM (causal).
@@ -58,7 +64,7 @@ class Denoiser(nn.Module):
     def __init__(self, config: ModelConfig, num_states: int, *, seed: int | None = 0) -> None:
         super().__init__()
         self.config, self.num_states = config, num_states
-        self.pattern = ATTENTION_PATTERNS.build(config.attention, {})
+        self.pattern = ATTENTION_PATTERNS.from_config(config.attention)
         self.model = Transformer(config, num_states)
         self.lm_head = Linear(config.hidden_size, num_states)
         if config.tie_embeddings:
@@ -68,24 +74,25 @@ class Denoiser(nn.Module):
 
     # --- tokens to logits -------------------------------------------------------------------------------------------
 
-    def forward(self, tokens: Tensor, t: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, t: Tensor | None = None, *, pattern: AttentionPattern | None = None) -> Tensor:
         """Logits ``[B, L, S]`` for tokens ``[B, L]`` int64 at noise level t (``[B]``, ``[B, 1]`` or ``[B, L]``).
 
-        A denoiser without time conditioning ignores t; one with it raises ValueError where t is None.
+        A denoiser without time conditioning ignores t; one with it raises ValueError where t is None. pattern: who
+        sees whom in this call, for objectives and samplers that use one model in several modes.
         """
-        logits: Tensor = self.lm_head(self.features(tokens, t))
+        logits: Tensor = self.lm_head(self.features(tokens, t, pattern=pattern))
         return logits
 
-    def features(self, tokens: Tensor, t: Tensor | None = None) -> Tensor:
+    def features(self, tokens: Tensor, t: Tensor | None = None, *, pattern: AttentionPattern | None = None) -> Tensor:
         """What the head reads, ``[B, L, D]``: for losses that never hold all the logits."""
-        return self.encode(self.embed(tokens), t)
+        return self.encode(self.embed(tokens), t, pattern=pattern)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Input embeddings ``[B, L, D]``: the one place where tokens become vectors."""
         embedded: Tensor = self.model.embed_tokens(tokens)
         return embedded
 
-    def encode(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, t: Tensor | None = None, *, pattern: AttentionPattern | None = None) -> Tensor:
         """Features ``[B, L, D]`` of input embeddings x ``[B, L, D]``, whatever made them."""
         model, time = self.model, None
         if model.time_embedding is not None:
@@ -93,7 +100,7 @@ class Denoiser(nn.Module):
                 raise ValueError("this denoiser is conditioned on time (adaln): give the noise level t")
             time = model.time_embedding(t)
         rotary = model.rotary(x.shape[1], x.device)
-        sdpa = self.pattern.sdpa_arguments(x.shape[1], x.device)
+        sdpa = (pattern or self.pattern).sdpa_arguments(x.shape[1], x.device)
         for block in model.layers:
             x = block(x, rotary, sdpa, time)
         x = model.norm(x)
@@ -152,5 +159,7 @@ class Denoiser(nn.Module):
 
 
 def build_denoiser(model: ModelConfig, num_states: int, seed: int = 0) -> Denoiser:
-    """The denoiser of an experiment, initialised from ``seed``."""
-    return Denoiser(model, num_states, seed=seed)
+    """The denoiser of an experiment, its weights where the experiment lets them start."""
+    denoiser = Denoiser(model, num_states, seed=None)
+    INITIALISERS.from_config(model.initialiser).fill(denoiser, seed)
+    return denoiser

@@ -72,10 +72,14 @@ class Rotary(nn.Module):
                 tables = self._tables = self._make(room, device)
         return tables[0][:length], tables[1][:length]
 
-    def _make(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def frequencies(self, device: torch.device) -> Tensor:
+        """Radians per position of every channel pair, ``[head_width / 2]`` float32, falling from 1."""
         exponents = torch.arange(0, self.head_width, 2, dtype=torch.float32, device=device) / self.head_width
+        return 1.0 / self.theta**exponents
+
+    def _make(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         positions = torch.arange(length, dtype=torch.float32, device=device)
-        angles = positions[:, None] * (1.0 / self.theta**exponents)
+        angles = positions[:, None] * self.frequencies(device)
         cosines, sines = angles.cos(), angles.sin()
         return torch.cat((cosines, cosines), -1)[:, None], torch.cat((-sines, sines), -1)[:, None]
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sumi_core.corruption.process import DenoiserFunction
 from sumi_core.data.batch import Batch
+from sumi_core.models.function import DenoiserFunction
 from sumi_core.objectives.objective import Likelihood, Loss, Objective, per_sequence
 from sumi_core.rowwise import cross_entropy
 
@@ -21,7 +21,7 @@ class Autoregressive(Objective):
     """Cross-entropy of a causal model, mean over tokens."""
 
     needs_process: ClassVar[bool] = False
-    attention_patterns: ClassVar[tuple[str, ...]] = ("causal",)
+    causal: ClassVar[bool | None] = True
     exact: ClassVar[bool] = True
     default_sampler: ClassVar[dict[str, Any]] = {"name": "left_to_right"}
 

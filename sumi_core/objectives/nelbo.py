@@ -4,20 +4,37 @@
                 + E_{z~q_ε(·|x)}[−log p_θ(x|z)]                              reconstruction, the clean end
                 + KL(q_{1−ε}(·|x) ‖ p_{1−ε})                                  prior, the noisy end
 
-per position, summed over positions (design: math.md 1 and 2). The process supplies every term.
+per position, summed over positions (design: math.md 1 and 2). The process supplies every term. Where positions have
+clocks of their own, t is the level of each and the integral runs along the clocks: ∫ E[integrand · dlevel/dt] dt
+(design: math.md 5).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
+from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
+from sumi_core.models.function import DenoiserFunction
 from sumi_core.objectives.objective import Likelihood, Loss, Objective, per_sequence
 from sumi_core.typed import choice, number
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A batch in noise. x, z: ``[B, L]`` int64. level: t of every position, in [ε, 1 − ε]; speed: of its clock, so
+    that (1 − 2ε) E[speed · f(level)] = ∫_ε^{1−ε} f dt; both float64, ``[B, 1]`` or ``[B, L]``. told: the level that
+    the denoiser is given, ``[B]`` or ``[B, L]``."""
+
+    x: Tensor
+    z: Tensor
+    level: Tensor
+    speed: Tensor
+    told: Tensor
 
 
 class Nelbo(Objective):
@@ -36,47 +53,56 @@ class Nelbo(Objective):
         time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # train on t in [ε, 1 − ε]
         weighting: str = choice("elbo", "elbo", "snr")
 
-    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
-        super().__init__(options, process=process, num_tokens=num_tokens, eos_id=eos_id)
-        assert process is not None
-        self.process = process
+    process: ForwardProcess
+    options: Options
+
+    def __init__(self, options: Options, **context: Any) -> None:
+        super().__init__(options, **context)
         self.options = options
 
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         epsilon = self.options.time_epsilon
-        t = batch.times(epsilon, 1 - epsilon)
-        z, integrand = self._diffusion(denoiser, batch, t)
-        bound = (1 - 2 * epsilon) * integrand.detach().mean()
+        noisy = self.corrupt(batch, epsilon)
+        density = self._density(denoiser, noisy)
+        bound = (1 - 2 * epsilon) * density.mean()
+        value = bound
         if self.options.weighting == "snr":
-            per_log_snr = -1 / self.process.schedule.log_snr_rate(t)
-            value = (integrand * per_log_snr.unsqueeze(-1).to(integrand.dtype)).mean()
-        else:
-            value = (1 - 2 * epsilon) * integrand.mean()
-        changed = (z != batch.tokens).to(torch.float32).mean()
-        return Loss(value, {"elbo": bound, "changed_tokens": changed})
+            per_log_snr = -1 / self.process.log_snr_rate(noisy.level)
+            value = (density * per_log_snr.to(density.dtype)).mean()
+        changed = (noisy.z != noisy.x).to(torch.float32).mean()
+        return Loss(value, {"elbo": bound.detach(), "changed_tokens": changed})
 
     @torch.no_grad()
     def nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
-        x, schedule = batch.tokens, self.process.schedule
-        t = batch.times(epsilon, 1 - epsilon)
-        _, integrand = self._diffusion(denoiser, batch, t)
-        density = per_sequence(integrand)
+        x, process = batch.tokens, self.process
+        noisy = self.corrupt(batch, epsilon)
+        density = per_sequence(self._density(denoiser, noisy))
 
-        clean_end = torch.full_like(t, epsilon)
-        z = self.process.corrupt(x, clean_end.unsqueeze(-1), batch.noise("reconstruction"))
-        reconstruction = self.process.reconstruction(denoiser(z, clean_end), x, z, clean_end.unsqueeze(-1))
-        prior = self.process.prior(x, (1 - clean_end).unsqueeze(-1))
+        clean_end = torch.full((len(x),), epsilon, dtype=torch.float64, device=x.device)
+        z = process.corrupt(x, clean_end.unsqueeze(-1), batch.noise("reconstruction"))
+        reconstruction = process.reconstruction(denoiser(z, clean_end), x, z, clean_end.unsqueeze(-1))
+        prior = process.prior(x, (1 - clean_end).unsqueeze(-1))
+        # α falls by this much per token and unit of drawn time, whatever the schedule and the clocks.
+        fall = -(noisy.speed * process.dalpha(noisy.level)).expand(x.shape).sum(-1)
         return Likelihood(
             diffusion=(1 - 2 * epsilon) * density,
             reconstruction=per_sequence(reconstruction),
             prior=per_sequence(prior),
-            level=t,
-            alpha=schedule.alpha(t),
-            nats_per_alpha=density / (-schedule.dalpha(t) * x.shape[-1]),
+            level=noisy.level.mean(-1),
+            alpha=process.alpha(noisy.level).mean(-1),
+            nats_per_alpha=density / fall,
         )
 
-    def _diffusion(self, denoiser: DenoiserFunction, batch: Batch, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Corrupt to levels ``t [B]`` and look: the noisy tokens and the bound's integrand, both ``[B, L]``."""
-        x, levels = batch.tokens, t.unsqueeze(-1)
-        z = self.process.corrupt(x, levels, batch.noise("corrupt"))
-        return z, self.process.bound_integrand(denoiser(z, t), x, z, levels)
+    def corrupt(self, batch: Batch, epsilon: float) -> Corrupted:
+        """Draw noise levels and noise: a stratified time for each sequence, by its clocks a level for each position."""
+        x = batch.tokens
+        clocks = self.process.clock.draw(batch.noise("clock"), x.shape[-1])
+        reading = clocks.at(batch.times(0.0, 1.0))
+        level, told = (epsilon + (1 - 2 * epsilon) * part for part in (reading.level, reading.told))
+        z = self.process.corrupt(x, level, batch.noise("corrupt"))
+        return Corrupted(x, z, level, reading.speed, told)
+
+    def _density(self, denoiser: DenoiserFunction, noisy: Corrupted) -> Tensor:
+        """The bound's integrand per unit of clock time at every position, ``[B, L]``."""
+        integrand = self.process.bound_integrand(denoiser(noisy.z, noisy.told), noisy.x, noisy.z, noisy.level)
+        return noisy.speed.to(integrand.dtype) * integrand

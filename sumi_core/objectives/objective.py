@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
+from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
+from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.function import DenoiserFunction
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Likelihood:
 
     The last three say how the loss depends on the noise: at noise level ``level`` (t), where a share ``alpha`` of the
     tokens survives, a token costs ``nats_per_alpha`` nats per unit of α. Plotted against 1 − α its area is the bound's
-    diffusion term per token, whatever the schedule. An exact likelihood has level 0, alpha 1, nats_per_alpha 0.
+    diffusion term per token, whatever the schedule. Where positions have levels of their own, level and alpha are their
+    means, and nats_per_alpha is that of the positions whose clock runs (NaN when none does). An exact likelihood has
+    level 0, alpha 1, nats_per_alpha 0.
     """
 
     diffusion: Tensor
@@ -57,15 +61,20 @@ class Objective(ABC):
         """No options."""
 
     needs_process: ClassVar[bool] = True
-    attention_patterns: ClassVar[tuple[str, ...]] = ("bidirectional",)
+    #: Whether a position of the model may see only what stands before it; None: either will do.
+    causal: ClassVar[bool | None] = False
     exact: ClassVar[bool] = False  # is nats() the likelihood itself, or an upper bound on −log p
     default_sampler: ClassVar[dict[str, Any]] = {"name": "ancestral"}
 
-    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
-        if self.needs_process and process is None:
-            raise ValueError(f"objective {type(self).__name__} needs a corruption process; name one under 'process'")
-        self.num_tokens = num_tokens
-        self.eos_id = eos_id
+    def __init__(self, options: Options, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+        if self.needs_process:
+            if process is None:
+                raise ValueError(
+                    f"objective {type(self).__name__} needs a corruption process; name one under 'process'"
+                )
+            self.process = process
+        self.num_tokens = vocabulary.size
+        self.eos_id = vocabulary.eos_id
 
     @abstractmethod
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:

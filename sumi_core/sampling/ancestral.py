@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sumi_core.corruption.categorical import draw_categorical
-from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
+from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
+from sumi_core.models.function import DenoiserFunction
 from sumi_core.sampling.sampler import Sampler
 from sumi_core.typed import choice
 
@@ -17,26 +19,28 @@ _LOG_SNR_END = 9.0  # α from 1.2e-4 to 1 − 1.2e-4, Sumi's range
 
 
 class Ancestral(Sampler):
-    """``steps`` network calls at falling levels t; the last one draws clean tokens from the posterior.
+    """``steps`` network calls at falling times t; the last one draws clean tokens from the posterior.
 
-    spacing ``time``: levels 1, 1 − 1/steps, …, 1/steps. spacing ``log_snr``: levels evenly spaced in log-SNR (Sumi,
-    2606.19005), dense at both ends. The first level is pure noise, t = 1, in either.
+    spacing ``time``: times 1, 1 − 1/steps, …, 1/steps. spacing ``log_snr``: times evenly spaced in the log-SNR of a
+    position whose clock shows t itself (Sumi, 2606.19005), dense at both ends. The first is pure noise, t = 1, in
+    either. Positions step from and to the levels that their clocks show; one whose clock stands keeps its state.
     """
 
     @dataclass
     class Options(Sampler.Options):
         spacing: str = choice("time", "time", "log_snr")
 
-    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
-        super().__init__(options, process=process, num_tokens=num_tokens, eos_id=eos_id)
+    process: ForwardProcess
+
+    def __init__(self, options: Options, **context: Any) -> None:
+        super().__init__(options, **context)
         self.options = options
 
     def levels(self, steps: int) -> Tensor:
-        """The levels the network is asked at and, last, 0: ``[steps + 1]`` float64, falling from 1."""
-        assert self.process is not None
+        """The times the network is asked at and, last, 0: ``[steps + 1]`` float64, falling from 1."""
         if self.options.spacing == "log_snr":
             log_snr = torch.linspace(-_LOG_SNR_END, _LOG_SNR_END, steps, dtype=torch.float64)
-            levels = self.process.schedule.time_of_alpha(torch.sigmoid(log_snr))
+            levels = self.process.time_of_alpha(torch.sigmoid(log_snr))
             levels[0] = 1.0
             return torch.cat([levels, levels.new_zeros(1)])
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
@@ -45,16 +49,18 @@ class Ancestral(Sampler):
         self, denoiser: DenoiserFunction, rows: range, fixed: Tensor, frozen: Tensor, steps: int, seed: int
     ) -> tuple[Tensor, int]:
         process, length = self.process, len(fixed)
-        assert process is not None
 
         def noise(step: int) -> Noise:
             return Noise(seed, "sample", step, rows, fixed.device)
 
+        clocks = process.clock.draw(Noise(seed, "sample_clock", 0, rows, fixed.device), length)
         z = torch.where(frozen, fixed, process.sample_prior(noise(0), length))
-        levels = self.levels(steps).to(fixed.device)
+        times = self.levels(steps).to(fixed.device)
         for step in range(steps):
-            t, s = levels[step].expand(len(rows)), levels[step + 1].expand(len(rows))
-            probs = process.reverse(denoiser(z, t), z, t.unsqueeze(-1), s.unsqueeze(-1))
+            now, then = (clocks.at(time.expand(len(rows))) for time in (times[step], times[step + 1]))
+            stands = now.level == then.level
+            aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
+            probs = process.reverse(denoiser(z, now.told), z, now.level, aim)
             drawn = draw_categorical(probs, noise(step + 1).uniform(length, dtype=torch.float64))
-            z = torch.where(frozen, fixed, drawn)
+            z = torch.where(frozen, fixed, torch.where(stands, z, drawn))
         return z, steps

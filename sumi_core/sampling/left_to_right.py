@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sumi_core.corruption.categorical import draw_categorical
-from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
 from sumi_core.data.noise import Noise
+from sumi_core.models.function import DenoiserFunction
 from sumi_core.sampling.sampler import Sampler
 from sumi_core.typed import number
 
@@ -20,14 +21,16 @@ class LeftToRight(Sampler):
     temperature: logits are divided by it; 0 takes the most probable token.
     """
 
-    needs_process = False
+    needs_process: ClassVar[bool] = False
+    causal: ClassVar[bool | None] = True
+    uses_steps: ClassVar[bool] = False
 
     @dataclass
     class Options(Sampler.Options):
         temperature: float = number(1.0, low=0.0)
 
-    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
-        super().__init__(options, process=process, num_tokens=num_tokens, eos_id=eos_id)
+    def __init__(self, options: Options, **context: Any) -> None:
+        super().__init__(options, **context)
         self.options = options
 
     def _draw(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sumi_core.corruption.process import DenoiserFunction, ForwardProcess
+from sumi_core.corruption.process import ForwardProcess
+from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.function import DenoiserFunction
 
 # Rows are drawn in blocks whose float64 probabilities [rows, L, S] have at most this many entries.
 _BLOCK_ENTRIES = 2**24
@@ -29,14 +32,19 @@ class Sampler(ABC):
     class Options:
         """No options."""
 
-    needs_process: bool = True
+    needs_process: ClassVar[bool] = True
+    #: Whether a position of the model may see only what stands before it; None: either will do.
+    causal: ClassVar[bool | None] = False
+    uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
 
-    def __init__(self, options: Options, *, process: ForwardProcess | None, num_tokens: int, eos_id: int) -> None:
-        if self.needs_process and process is None:
-            raise ValueError(f"sampler {type(self).__name__} needs a corruption process; choose another sampler")
-        self.process = process
-        self.num_tokens = num_tokens
-        self.eos_id = eos_id
+    def __init__(self, options: Options, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+        if self.needs_process:
+            if process is None:
+                raise ValueError(f"sampler {type(self).__name__} needs a corruption process; choose another sampler")
+            self.process = process
+        self.num_states = process.num_states if process else vocabulary.size
+        self.num_tokens = vocabulary.size
+        self.eos_id = vocabulary.eos_id
 
     @torch.no_grad()
     def sample(
@@ -67,8 +75,7 @@ class Sampler(ABC):
         fixed = torch.zeros(length, dtype=torch.int64, device=device)
         fixed[: len(prompt)] = prompt.to(device)
 
-        states = self.process.num_states if self.process else self.num_tokens
-        block = max(1, _BLOCK_ENTRIES // (length * states))
+        block = max(1, _BLOCK_ENTRIES // (length * self.num_states))
         drawn = [
             self._draw(denoiser, range(start, min(start + block, num)), fixed, frozen, steps, seed)
             for start in range(0, num, block)

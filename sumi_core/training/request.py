@@ -27,12 +27,11 @@ class TrackingAddress:
 
 @dataclass(frozen=True)
 class Request:
-    """One training: a resolved experiment, its inputs' folders, and the folder to write (and resume) in."""
+    """One training: a resolved experiment, its inputs' folders by stage, and the folder to write (and resume) in."""
 
     key: str
     experiment: dict[str, Any]
-    token_shards: str
-    tokenizer: str
+    inputs: dict[str, str]
     folder: str
     tracking: TrackingAddress | None = None
 

@@ -9,21 +9,23 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 
 from sumi_core.config import Experiment
 from sumi_core.data.shards import TokenShards
 from sumi_core.data.tokenizers import load_tokenizer
+from sumi_core.data.vocabulary import Vocabulary, read_tables
 from sumi_core.lineage.fingerprint import fingerprint
+from sumi_core.lineage.metric_log import MlflowSink, Publisher
 from sumi_core.models.denoiser import build_denoiser
-from sumi_core.parts import build_parts
+from sumi_core.parts import build_parts, needed_tables
 from sumi_core.stages import STAGES
+from sumi_core.training import STRATEGIES
 from sumi_core.training.callbacks import Checkpointing, Ema, Figures, Validation
 from sumi_core.training.checkpoints import AtomicCheckpointIO, Checkpoint, checkpoints
 from sumi_core.training.data import StepDataModule
 from sumi_core.training.divergence import DivergenceGuard
 from sumi_core.training.errors import TrainingError, TrainingInterrupted
-from sumi_core.training.history import HistoryFile, MlflowSink, Point, Publisher, last_value, write_history
+from sumi_core.training.history import HistoryFile, Point, last_value, write_history
 from sumi_core.training.module import DenoiserTraining
 from sumi_core.training.outputs import CHECKPOINTS, HISTORY, JOURNAL, SESSIONS, write_summary, write_weights
 from sumi_core.training.process import Rank, StopSignal
@@ -49,11 +51,13 @@ class Session:
         self._report, self._device = report, device
         training, runtime, length = experiment.training, experiment.runtime, experiment.shards.sequence_length
 
-        tokenizer = load_tokenizer(Path(request.tokenizer))
-        shards = TokenShards(Path(request.token_shards))
+        inputs = {name: Path(folder) for name, folder in request.inputs.items()}
+        tokenizer = load_tokenizer(inputs["tokenizer"])
+        shards = TokenShards(inputs["token_shards"])
         if rank.is_zero:
             shards.verify()  # before anything is learned from a damaged file
-        parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
+        tables = read_tables(needed_tables(experiment), inputs, tokenizer.vocab_size)
+        parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
         self._denoiser = build_denoiser(experiment.model, parts.num_states, seed=experiment.seed)
         if runtime.compile:
             self._denoiser.compile()
@@ -180,7 +184,7 @@ class Session:
             accelerator="gpu" if self._device.type == "cuda" else "cpu",
             devices=local if world > 1 else ([self._device.index] if self._device.type == "cuda" else 1),
             num_nodes=world // local,
-            strategy=DDPStrategy() if world > 1 else "auto",
+            strategy=STRATEGIES.from_config(self._experiment.runtime.strategy).build() if world > 1 else "auto",
             precision="bf16-mixed" if training.precision == "bf16" else "32-true",
             max_steps=training.steps,
             max_epochs=-1,

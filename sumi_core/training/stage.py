@@ -24,8 +24,7 @@ def build_pretrained_denoiser(context: StageContext) -> dict[str, Any]:
     Request(
         key=context.key,
         experiment=context.experiment.to_dict(),
-        token_shards=str(context.inputs["token_shards"].folder.resolve()),
-        tokenizer=str(context.inputs["tokenizer"].folder.resolve()),
+        inputs={name: str(folder.resolve()) for name, folder in context.folders.items()},
         folder=str(context.folder.resolve()),
         tracking=_tracking(context),
     ).write(request)

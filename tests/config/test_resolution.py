@@ -156,7 +156,7 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
         ),
         (
             {"process": None, "objective": "autoregressive"},
-            "a.yaml: model.attention: objective 'autoregressive' needs one of causal, not 'bidirectional'",
+            "a.yaml: model.attention: objective 'autoregressive' cannot train bidirectional attention; choose causal",
         ),
         (
             {**AUTOREGRESSIVE, "model": {"attention": "causal", "time_conditioning": "adaln"}},
@@ -178,7 +178,7 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
         ),
         (
             {"evaluation": {"metrics": ["distict"]}},
-            "a.yaml: evaluation.metrics: no sample metric is called 'distict'; did you mean 'distinct'?",
+            "a.yaml: evaluation.metrics[0]: no sample metric is called 'distict'; did you mean 'distinct'?",
         ),
         (
             {"evaluation": {"sampling_steps": []}},

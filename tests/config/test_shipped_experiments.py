@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sumi_core.config import Experiment, ModelConfig
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.lineage.store import Store
 from sumi_core.models.denoiser import build_denoiser
 from sumi_core.parts import build_parts
@@ -49,7 +50,7 @@ def parameters(model: ModelConfig, num_states: int) -> int:
 @each_cell
 def test_the_model_has_the_size_it_should(cell: Cell) -> None:
     model, num_tokens = cell.experiment.model, cell.experiment.tokenizer.get("vocab_size", 257)
-    parts = build_parts(cell.experiment, num_tokens, eos_id=num_tokens - 1)
+    parts = build_parts(cell.experiment, Vocabulary(num_tokens, num_tokens - 1))
     with torch.device("meta"):
         denoiser = build_denoiser(model, parts.num_states)
     expected = parameters(model, parts.num_states)
@@ -61,7 +62,7 @@ def test_the_model_has_the_size_it_should(cell: Cell) -> None:
 
 @each_cell
 def test_the_parts_fit_together_over_a_small_vocabulary(cell: Cell) -> None:
-    parts = build_parts(cell.experiment, 7, eos_id=6)
+    parts = build_parts(cell.experiment, Vocabulary(7, 6))
     assert parts.num_tokens == 7
     assert (parts.process is None) == (not parts.objective.needs_process)
     assert parts.num_states == (parts.process.num_states if parts.process else 7)

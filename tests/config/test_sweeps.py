@@ -181,7 +181,7 @@ def test_cells_are_the_product_of_the_axes_in_the_order_written(write: Write) ->
     assert (made.process, made.schedule, made.seed) == ({"name": "absorbing"}, {"name": "cosine"}, 0)
     assert made.training.steps == 30
     left = next(cell for cell in sweep.cells if cell.key == "grid.left.cosine.s1").experiment
-    assert (left.process, left.schedule, left.model.attention) == (None, None, "causal")
+    assert (left.process, left.schedule, left.model.attention) == (None, None, {"name": "causal"})
 
 
 def test_numbers_are_labelled_with_their_key(write: Write) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.corruption.interpolating import Interpolating
+from sumi_core.data.vocabulary import Vocabulary
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -22,7 +23,7 @@ CASES = [(process, schedule) for process in ("uniform", "absorbing") for schedul
 
 
 def build_process(process: str, schedule: str = "linear", num_tokens: int = 4) -> Interpolating:
-    return PROCESSES.build(process, {}, num_tokens=num_tokens, schedule=SCHEDULES.build(schedule, {}))
+    return PROCESSES.build(process, {}, vocabulary=Vocabulary(num_tokens, 0), schedule=SCHEDULES.build(schedule, {}))
 
 
 def pi_of(process: str, num_tokens: int) -> Tensor:

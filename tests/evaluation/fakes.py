@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from sumi_core.corruption import PROCESSES, SCHEDULES
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.likelihood import SequenceLikelihoods
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.objectives.objective import Objective
@@ -48,8 +49,9 @@ class UniformDenoiser(nn.Module):
 
 def objective(name: str, vocab: int, process: str | None = None, schedule: str = "linear") -> Objective:
     """A registered objective over a small vocabulary."""
-    built = process and PROCESSES.build(process, {}, num_tokens=vocab, schedule=SCHEDULES.build(schedule, {}))
-    return OBJECTIVES.build(name, {}, process=built, num_tokens=vocab, eos_id=EOS)
+    vocabulary = Vocabulary(vocab, EOS)
+    built = process and PROCESSES.build(process, {}, vocabulary=vocabulary, schedule=SCHEDULES.build(schedule, {}))
+    return OBJECTIVES.build(name, {}, process=built, vocabulary=vocabulary)
 
 
 def likelihoods(diffusion, level=None, bytes_=None, tokens=16, epsilon=0.001, exact=False) -> SequenceLikelihoods:

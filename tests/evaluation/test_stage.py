@@ -12,6 +12,7 @@ from sumi_core.config import resolve
 from sumi_core.data.corpus import build_corpus, read_texts
 from sumi_core.data.shards import TokenShards, build_token_shards
 from sumi_core.data.tokenization import build_tokenizer
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.comparison import CellLikelihood
 from sumi_core.evaluation.likelihood import evaluated_indices
 from sumi_core.evaluation.stage import build_evaluation
@@ -91,7 +92,7 @@ class Laboratory:
         from sumi_core.data.tokenizers import load_tokenizer
 
         tokenizer = load_tokenizer(context.inputs["tokenizer"].folder)
-        states = build_parts(context.experiment, tokenizer.vocab_size, tokenizer.eos_id).num_states
+        states = build_parts(context.experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id)).num_states
         write_weights(build_denoiser(context.experiment.model, states), context.folder / "weights.safetensors")
         return {}
 

@@ -11,6 +11,7 @@ import pytest
 
 from sumi_core.config import Experiment, resolve
 from sumi_core.data import TOKENIZERS
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.export.weights import write_weights
 from sumi_core.lineage.store import Artifact
 from sumi_core.models.denoiser import Denoiser, build_denoiser
@@ -74,12 +75,14 @@ def trained(tmp_path: Path) -> Callable[..., tuple[StageContext, Denoiser]]:
         built.train(iter([TEXT]))
         built.save(tokens)
         (tokens / "manifest.json").write_text("{}")
-        parts = build_parts(config, built.vocab_size, built.eos_id)
+        parts = build_parts(config, Vocabulary(built.vocab_size, built.eos_id))
         denoiser = lively(build_denoiser(config.model, parts.num_states))
         weights = tmp_path / "pretrained_denoiser"
         weights.mkdir()
         write_weights(denoiser, weights / "weights.safetensors")
         inputs = {
+            "corpus": Artifact("corpus", "c" * 16, tmp_path, {"summary": {"licence": "CC0-1.0"}}),
+            "token_shards": Artifact("token_shards", "s" * 16, tmp_path, {"summary": {}}),
             "tokenizer": Artifact("tokenizer", "t" * 16, tokens, {"summary": {}}),
             "pretrained_denoiser": Artifact("pretrained_denoiser", "p" * 16, weights, {"summary": TRAINING}),
         }

@@ -154,7 +154,12 @@ def test_the_record_walks_back_to_what_made_the_model(trained: Trained) -> None:
     record = json.loads((context.folder / "sumi.json").read_text())
     upstream = [name for name in STAGES if name != "evaluation"]
     assert record["fingerprints"] == {name: stage_fingerprint(context.experiment, name) for name in upstream}
-    assert record["inputs"] == {"tokenizer": "t" * 16, "pretrained_denoiser": "p" * 16}
+    assert record["inputs"] == {
+        "corpus": "c" * 16,
+        "token_shards": "s" * 16,
+        "tokenizer": "t" * 16,
+        "pretrained_denoiser": "p" * 16,
+    }
     assert record["experiment"] == context.experiment.to_dict()
     assert record["process"] == {"name": "absorbing"}
     assert record["schedule"]["name"] == "cosine"

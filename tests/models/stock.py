@@ -12,6 +12,8 @@ STATES = 37
 
 def small(**changes: Any) -> ModelConfig:
     """Two layers of width 32, two query heads to a key-value head."""
+    if "attention" in changes:
+        changes["attention"] = {"name": changes["attention"]}
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
     return ModelConfig(**{**shape, **changes})
 
@@ -20,8 +22,8 @@ def stock_model(config: ModelConfig) -> Any:
     """The stock model of the same shape, its weights its own."""
     import transformers
 
-    name = {"bidirectional": "EuroBert", "causal": "Llama"}[config.attention]
-    head = {"bidirectional": "EuroBertForMaskedLM", "causal": "LlamaForCausalLM"}[config.attention]
+    name = {"bidirectional": "EuroBert", "causal": "Llama"}[config.attention["name"]]
+    head = {"bidirectional": "EuroBertForMaskedLM", "causal": "LlamaForCausalLM"}[config.attention["name"]]
     special = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
     stock_config = getattr(transformers, f"{name}Config")(
         vocab_size=STATES,

@@ -61,7 +61,7 @@ def test_flops_per_token_are_those_of_palm(preset: str, attention: str, keys: in
     p = PRESETS[preset]
     weights = p["num_layers"] * block_weights(p) + 1000 * p["hidden_size"]
     attended = 12 * p["num_layers"] * p["hidden_size"] * keys
-    assert on_meta(1000, **p, attention=attention).flops_per_token(512) == 6 * weights + attended
+    assert on_meta(1000, **p, attention={"name": attention}).flops_per_token(512) == 6 * weights + attended
 
 
 def test_flops_count_a_tied_head_and_no_conditioning() -> None:

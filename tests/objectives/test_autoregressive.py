@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sumi_core.data.batch import Batch
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.objectives import OBJECTIVES
 from tests.corruption.enumerable import all_sequences
 
@@ -27,7 +28,7 @@ class TinyCausal(nn.Module):
 
 
 def build():
-    return OBJECTIVES.build("autoregressive", {}, process=None, num_tokens=V, eos_id=EOS)
+    return OBJECTIVES.build("autoregressive", {}, process=None, vocabulary=Vocabulary(V, EOS))
 
 
 def batch_of(tokens):
@@ -80,8 +81,8 @@ def test_knowing_nothing_costs_log_v():
 
 def test_says_what_it_is():
     kind = OBJECTIVES.get("autoregressive")
-    assert (kind.needs_process, kind.exact, kind.attention_patterns) == (False, True, ("causal",))
+    assert (kind.needs_process, kind.exact, kind.causal) == (False, True, True)
     assert kind.default_sampler == {"name": "left_to_right"}
     bound = OBJECTIVES.get("nelbo")
-    assert (bound.needs_process, bound.exact, bound.attention_patterns) == (True, False, ("bidirectional",))
+    assert (bound.needs_process, bound.exact, bound.causal) == (True, False, False)
     assert bound.default_sampler == {"name": "ancestral"}

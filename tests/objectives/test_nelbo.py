@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sumi_core.data.batch import Batch
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.typed import ConfigError, typed
 from tests.corruption.enumerable import CASES, World, build_process, expected_bound
@@ -14,7 +15,7 @@ EPSILON = 1e-3
 
 
 def build(process, **options):
-    return OBJECTIVES.build("nelbo", options, process=process, num_tokens=process.num_tokens, eos_id=0)
+    return OBJECTIVES.build("nelbo", options, process=process, vocabulary=Vocabulary(process.num_tokens, 0))
 
 
 def batch_of(tokens, step=0, seed=3, rows=None):
@@ -249,7 +250,7 @@ def test_low_discrepancy_levels():
 
 def test_a_process_is_needed():
     with pytest.raises(ValueError, match="needs a corruption process"):
-        OBJECTIVES.build("nelbo", {}, process=None, num_tokens=4, eos_id=0)
+        OBJECTIVES.build("nelbo", {}, process=None, vocabulary=Vocabulary(4, 0))
 
 
 def test_bad_options_are_refused_by_name():

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import sumi_core.sampling.sampler as sampler_module
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.sampling import SAMPLERS
 from tests.corruption.enumerable import CASES, World, build_process, chi_square
 
 
 def build(process, **options):
-    return SAMPLERS.build("ancestral", options, process=process, num_tokens=process.num_tokens, eos_id=0)
+    return SAMPLERS.build("ancestral", options, process=process, vocabulary=Vocabulary(process.num_tokens, 0))
 
 
 def chain_distribution(world, steps, spacing="time"):
@@ -171,4 +172,4 @@ def test_nan_logits_are_reported():
 
 def test_a_process_is_needed():
     with pytest.raises(ValueError, match="needs a corruption process"):
-        SAMPLERS.build("ancestral", {}, process=None, num_tokens=4, eos_id=0)
+        SAMPLERS.build("ancestral", {}, process=None, vocabulary=Vocabulary(4, 0))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import sumi_core.sampling.sampler as sampler_module
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.sampling import SAMPLERS
 from sumi_core.typed import ConfigError, typed
 from tests.corruption.enumerable import World, chi_square
@@ -10,7 +11,7 @@ V, EOS = 4, 1
 
 
 def build(**options):
-    return SAMPLERS.build("left_to_right", options, process=None, num_tokens=V, eos_id=EOS)
+    return SAMPLERS.build("left_to_right", options, process=None, vocabulary=Vocabulary(V, EOS))
 
 
 def exact_model(world, calls=None):

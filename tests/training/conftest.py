@@ -60,8 +60,8 @@ def write_request(
         section, _, field = key.partition("__")
         experiment[section] = {**experiment[section], field: value} if field else value
     folder.mkdir()
-    shards, tokenizer = str(inputs["token_shards"].folder), str(inputs["tokenizer"].folder)
-    Request(folder.name, experiment, shards, tokenizer, str(folder), tracking).write(folder / "request.json")
+    folders = {name: str(artifact.folder) for name, artifact in inputs.items()}
+    Request(folder.name, experiment, folders, str(folder), tracking).write(folder / "request.json")
     return folder / "request.json"
 
 

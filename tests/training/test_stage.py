@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sumi_core.config import resolve
+from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.lineage.store import Artifact
 from sumi_core.stages import StageContext
 from sumi_core.training.errors import TrainingFailed
@@ -96,7 +97,7 @@ def test_final_weights_are_those_that_were_validated(
     assert trainer.wait() == 0, trainer.texts()
     experiment = resolve(json.loads(request.read_text())["experiment"], "tests")
     tokenizer = load_tokenizer(inputs["tokenizer"].folder)
-    parts = build_parts(experiment, tokenizer.vocab_size, tokenizer.eos_id)
+    parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id))
     denoiser = Denoiser(experiment.model, parts.num_states, seed=None)
     weights = load_file(request.parent / "weights.safetensors")
     assert set(weights) == set(denoiser.weights())

@@ -64,10 +64,10 @@ def test_number_that_is_none_stops_with_step_batch_and_checkpoint(make_request: 
 def test_damaged_shard_is_named_before_training(make_request: MakeRequest, tmp_path: Path) -> None:
     request = make_request("damaged")
     asked = json.loads(request.read_text())
-    shutil.copytree(asked["token_shards"], tmp_path / "shards")
+    shutil.copytree(asked["inputs"]["token_shards"], tmp_path / "shards")
     (shard,) = (tmp_path / "shards").glob("train-*.tokens.npy")
     shard.write_bytes(shard.read_bytes()[:-2])
-    request.write_text(json.dumps({**asked, "token_shards": str(tmp_path / "shards")}))
+    request.write_text(json.dumps({**asked, "inputs": {**asked["inputs"], "token_shards": str(tmp_path / "shards")}}))
     trainer = TrainerProcess(request)
     assert trainer.wait() == 1
     assert shard.name in trainer.texts()[-1]

@@ -1,0 +1,102 @@
+"""Noise clocks: how the noise level runs along a sequence while time t goes from 0 (clean) to 1 (noise).
+
+A clock gives every position a level that never falls as t rises; given the clocks, positions are corrupted
+independently. Clocks are drawn independently of the data, so the bound, averaged over them, is a bound on the
+likelihood whether or not the denoiser is told where they stand (design: math.md 5).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sumi_core.data.noise import Noise
+from sumi_core.typed import number
+
+
+@dataclass(frozen=True)
+class ClockReading:
+    """Where clocks stand at a time. All float64, broadcastable to ``[B, L]``.
+
+    level: in [0, 1]. speed: dlevel/dt ≥ 0. told: what the denoiser is given, ``[B]`` or ``[B, L]``.
+    """
+
+    level: Tensor
+    speed: Tensor
+    told: Tensor
+
+
+class Clocks(ABC):
+    """The clocks of B sequences, drawn once and read at any time."""
+
+    @abstractmethod
+    def at(self, t: Tensor) -> ClockReading:
+        """Their reading at times t ``[B]`` float64 in [0, 1]."""
+
+
+class Clock(ABC):
+    """How clocks are drawn."""
+
+    @dataclass
+    class Options:
+        """No options."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    @abstractmethod
+    def draw(self, noise: Noise, length: int) -> Clocks:
+        """Clocks for sequences of ``length``, one row per row of ``noise``."""
+
+
+class _Shared(Clocks):
+    def at(self, t: Tensor) -> ClockReading:
+        return ClockReading(t.unsqueeze(-1), torch.ones_like(t).unsqueeze(-1), t)
+
+
+class Shared(Clock):
+    """One clock for all positions: the level is t itself, as in every published likelihood of a diffusion model."""
+
+    def draw(self, noise: Noise, length: int) -> Clocks:
+        return _Shared()
+
+
+@dataclass(frozen=True)
+class _Spans(Clocks):
+    start: Tensor  # u of each position's span, [B, L]
+    window: float
+    told: bool
+
+    def at(self, t: Tensor) -> ClockReading:
+        ran = (t.unsqueeze(-1) - self.start) / self.window
+        moving = (ran >= 0) & (ran <= 1)
+        level = ran.clamp(0, 1)
+        return ClockReading(level, moving.to(level) / self.window, level if self.told else t)
+
+
+class Spans(Clock):
+    """A clock per span: τ(t) = clip((t − u)/w, 0, 1) with u ~ U(0, 1 − w) (design: math.md 5).
+
+    mean_length: spans are cut at each position with probability 1 / mean_length, so lengths are geometric. window: w;
+    1 gives every span the ordinary clock, a small one corrupts one stretch after another and leaves whole stretches
+    readable. told: a denoiser with time conditioning is given every position's own level, else only t.
+    """
+
+    @dataclass
+    class Options(Clock.Options):
+        mean_length: float = number(8.0, low=1.0)
+        window: float = number(0.5, above=0.0, high=1.0)
+        told: bool = True
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.mean_length, self.window, self.told = options.mean_length, options.window, options.told
+
+    def draw(self, noise: Noise, length: int) -> Clocks:
+        cut = noise.uniform(length, dtype=torch.float64) < 1 / self.mean_length
+        cut[:, 0] = False  # the first position starts the first span anyway
+        starts = (1 - self.window) * noise.uniform(length, dtype=torch.float64)  # as many as there can be spans
+        return _Spans(starts.gather(1, cut.cumsum(1)), self.window, self.told)

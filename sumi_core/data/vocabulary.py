@@ -1,0 +1,70 @@
+"""What noise and losses know of tokens: how many there are, which one ends a text, and what was measured of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sumi_core.errors import SumiError
+
+
+class VocabularyError(SumiError, ValueError):
+    """A table of tokens that is missing, damaged, or does not fit the vocabulary."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """``size`` tokens, of which ``eos_id`` ends texts. tables: by name, a number per token, ``[size]``."""
+
+    size: int
+    eos_id: int
+    tables: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def table(self, name: str) -> Tensor:
+        """A number per token, ``[size]``. Raises VocabularyError when it was not given."""
+        if name not in self.tables:
+            raise VocabularyError(f"no table '{name}' was given for these tokens; compute their token_shards again")
+        return self.tables[name]
+
+
+#: A number per token that a part may ask for (its ``tables``) → the stage that measures it, in ``<name>.npy``.
+TOKEN_TABLES: dict[str, str] = {"token_counts": "token_shards"}
+
+
+def read_tables(names: tuple[str, ...], folders: Mapping[str, Path], size: int) -> dict[str, Tensor]:
+    """Tables from the outputs of their stages. Raises VocabularyError for one that is damaged or of another size."""
+    found: dict[str, Tensor] = {}
+    for name in names:
+        path = folders[TOKEN_TABLES[name]] / f"{name}.npy"
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (OSError, ValueError):
+            raise VocabularyError(
+                f"{path} is missing or damaged; delete {path.parent} and compute {TOKEN_TABLES[name]} again"
+            ) from None
+        if values.shape != (size,):
+            raise VocabularyError(f"{path} describes {len(values)} tokens where the tokenizer has {size}")
+        found[name] = torch.from_numpy(values)
+    return found
+
+
+def write_token_tables(tables: Mapping[str, Tensor], path: Path) -> None:
+    """Keep tables with a model that leaves the store, as safetensors."""
+    save_file({name: values.contiguous() for name, values in tables.items()}, path)
+
+
+def read_token_tables(path: Path) -> dict[str, Tensor]:
+    """The tables of a model; none where the file does not exist. Raises VocabularyError when it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise VocabularyError(f"{path} is damaged ({error}); copy it again") from None

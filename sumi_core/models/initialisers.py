@@ -1,0 +1,161 @@
+"""Where a denoiser's weights start: at random, or at those of a model that was trained before."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sumi_core.errors import SumiError
+from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.typed import number
+
+if TYPE_CHECKING:
+    from sumi_core.models.denoiser import Denoiser
+
+_SLOWEST = 0.15  # radians per position of the slowest rotary channel that LocalHeads uses
+_FILE = "model.safetensors"
+_PER_STATE = ("model.embed_tokens.weight", "lm_head.weight")  # a row per state
+_ADDED = ("modulation", "time_embedding", "q_norm", "k_norm")  # modules that a model may lack and its successor have
+
+
+class InitialiserError(SumiError, ValueError):
+    """Weights that cannot be started from. One sentence that names the file or key and what to do."""
+
+
+class Initialiser(ABC):
+    """Gives every weight of a new denoiser its first value."""
+
+    @dataclass
+    class Options:
+        """No options."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def fill(self, denoiser: Denoiser, seed: int) -> None:
+        """Fill all weights, a function of (options, seed) alone. Raises InitialiserError."""
+
+
+class Random(Initialiser):
+    """Normal weights of deviation ``model.init_std``; see ``Denoiser.initialize``."""
+
+    def fill(self, denoiser: Denoiser, seed: int) -> None:
+        denoiser.initialize(seed)
+
+
+class LocalHeads(Random):
+    """Random weights, and first layers whose heads look at neighbouring positions from the first step on.
+
+    A denoiser must fetch what it knows of a position from around it, but at random weights attention is blind to
+    distance: its scores depend on a common direction of all embeddings, of which there is none, and small models stay
+    at token frequencies for long until one has grown. Here every embedding gets such a direction, and the queries and
+    keys of the first ``layers`` layers an outer product that reads it, so that a head's score peaks ``offset``
+    positions away. All other weights are those of ``random``, and the architecture is untouched. (Mimetic
+    initialisation, Trockman & Kolter 2305.09828, gives attention a useful shape at the start too, by content.)
+
+    offsets: given to query heads in turn; a causal pattern leaves out those ahead. sharpness: the score at the
+    peak, before softmax. share: of an embedding's length that is the common direction.
+    """
+
+    @dataclass
+    class Options(Random.Options):
+        offsets: list[int] = field(default_factory=lambda: [-1, 1, -2, 2])
+        layers: int = number(1, low=1)
+        sharpness: float = number(8.0, above=0.0)
+        share: float = number(0.5, above=0.0, below=1.0)
+
+        def check(self) -> None:
+            """Raises ValueError without an offset that every pattern sees."""
+            if not any(offset <= 0 for offset in self.offsets):
+                raise ValueError("offsets needs one that is not ahead, such as -1, for patterns that see none ahead")
+
+    @torch.no_grad()
+    def fill(self, denoiser: Denoiser, seed: int) -> None:
+        super().fill(denoiser, seed)
+        options, config = self.options, denoiser.config
+        generator = torch.Generator().manual_seed(seed)
+        common = torch.nn.functional.normalize(torch.randn(config.hidden_size, generator=generator), dim=0)
+        table = denoiser.model.embed_tokens.weight
+        table += common * table.norm(dim=-1).mean() * options.share / math.sqrt(1 - options.share**2)
+        # What RMSNorm leaves of the common direction has this length in every position.
+        length = options.share * math.sqrt(config.hidden_size)
+
+        width, group = config.hidden_size // config.num_heads, config.num_heads // config.num_kv_heads
+        turns = denoiser.model.rotary.frequencies(table.device)
+        channels = (turns > _SLOWEST).to(turns)  # slower ones cannot tell neighbours apart
+        amplitude = channels * (options.sharpness * math.sqrt(width) / channels.sum()) ** 0.5
+        offsets = [offset for offset in options.offsets if offset <= 0 or not denoiser.pattern.causal]
+        heads = 0
+        for block in denoiser.model.blocks()[: options.layers]:
+            queries = block.self_attn.q_proj.weight.view(config.num_heads, width, -1)
+            keys = block.self_attn.k_proj.weight.view(config.num_kv_heads, width, -1)
+            for shared in range(config.num_kv_heads):
+                phase = 2 * math.pi * torch.rand(width // 2, generator=generator)
+                keys[shared] += _turned(amplitude, phase)[:, None] * common / length
+                for head in range(shared * group, (shared + 1) * group):
+                    ahead = offsets[heads % len(offsets)]
+                    queries[head] += _turned(amplitude, phase + ahead * turns)[:, None] * common / length
+                    heads += 1
+
+
+def _turned(amplitude: Tensor, angle: Tensor) -> Tensor:
+    """A head's vector with this amplitude and angle in each rotary channel pair, ``[width / 2]`` → ``[width]``."""
+    return torch.cat((amplitude * angle.cos(), amplitude * angle.sin()))
+
+
+class Exported(Initialiser):
+    """The weights of an exported model of the same dimensions, whatever its attention pattern and objective were: how
+    an autoregressive model becomes a denoiser.
+
+    folder: an exported folder, or one of stock transformers with the same names. States that it lacks (a mask), and
+    time conditioning or QK-norm that it has not, start at random.
+    """
+
+    @dataclass
+    class Options(Initialiser.Options):
+        folder: str
+
+    def identity(self) -> dict[str, Any]:
+        """The digest of the weights."""
+        return {"weights": file_sha256(self._file())}
+
+    @torch.no_grad()
+    def fill(self, denoiser: Denoiser, seed: int) -> None:
+        path = self._file()
+        denoiser.initialize(seed)
+        try:
+            with safe_open(path, framework="pt") as file:
+                present = set(file.keys())
+                for name, parameter in denoiser.named_parameters():
+                    if name not in present:
+                        if not any(module in name for module in _ADDED):
+                            raise InitialiserError(f"{path} has no '{name}'; give model the dimensions of that one")
+                        continue
+                    values = file.get_tensor(name)
+                    rows = len(values) if name in _PER_STATE else len(parameter)
+                    if values.shape != parameter[:rows].shape:
+                        raise InitialiserError(
+                            f"{path}: '{name}' is {list(values.shape)}, here it would be {list(parameter.shape)}; give "
+                            "model the dimensions, and the experiment the tokenizer, of that one"
+                        )
+                    parameter[:rows] = values.to(parameter)
+        except SafetensorError as error:
+            raise InitialiserError(f"{path} is damaged ({error}); copy it again") from None
+
+    def _file(self) -> Path:
+        from sumi_core.data.sources import project_path
+
+        path = project_path(self.options.folder) / _FILE
+        if not path.is_file():
+            raise InitialiserError(
+                f"model.initialiser.folder: there is no {path}; name the folder of an exported model"
+            )
+        return path

@@ -1,0 +1,139 @@
+"""Where weights start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sumi_core.config import resolve
+from sumi_core.export.weights import write_weights
+from sumi_core.models import INITIALISERS
+from sumi_core.models.denoiser import Denoiser, build_denoiser
+from sumi_core.models.initialisers import InitialiserError
+from sumi_core.models.layers import SelfAttention, rotate
+from sumi_core.stages import refresh_source_identities, stage_fingerprint
+from sumi_core.typed import ConfigError
+from tests.models.stock import STATES, lively, small
+
+
+def starting(initialiser: dict[str, Any], seed: int = 3, states: int = STATES, **changes: Any) -> Denoiser:
+    return build_denoiser(small(**changes, initialiser=initialiser), states, seed)
+
+
+def attention_of(denoiser: Denoiser, layer: int, tokens: torch.Tensor) -> torch.Tensor:
+    """Mean attention weights over texts, ``[heads, L, L]``, of the first layers only."""
+    x = denoiser.embed(tokens)
+    rotary = denoiser.model.rotary(tokens.shape[1], tokens.device)
+    for number, block in enumerate(denoiser.model.blocks()):
+        attention: SelfAttention = block.self_attn
+        if number == layer:
+            seen = block.input_layernorm(x)
+            heads = (*x.shape[:2], -1, attention.head_width)
+            q, k = (rotate(p(seen).view(heads), rotary).transpose(1, 2) for p in (attention.q_proj, attention.k_proj))
+            k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+            return (q @ k.transpose(-1, -2) / attention.head_width**0.5).softmax(-1).mean(0)
+        x = block(x, rotary, {})
+    raise AssertionError(layer)
+
+
+def test_random_is_the_denoisers_own_start() -> None:
+    wanted = Denoiser(small(), STATES, seed=3).state_dict()
+    torch.testing.assert_close(starting({"name": "random"}).state_dict(), wanted, rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("theta", [100.0, 10_000.0])
+def test_local_heads_look_where_they_are_told(theta: float) -> None:
+    resolved = resolve(
+        {"model": {"initialiser": {"name": "local_heads", "layers": 2}, "num_layers": 2}}, "t.yaml"
+    ).model
+    resolved.rope_theta = theta
+    denoiser = build_denoiser(resolved, STATES, seed=0)
+    tokens = torch.randint(STATES, (64, 40), generator=torch.Generator().manual_seed(0))
+    plain = build_denoiser(resolve({"model": {"num_layers": 2}}, "t.yaml").model, STATES, seed=0)
+    place = torch.arange(10, 30)
+    for layer in (0, 1):
+        weights = attention_of(denoiser, layer, tokens)
+        for head, offset in enumerate([-1, 1, -2, 2]):
+            assert (weights[head, place].argmax(-1) == place + offset).all()
+            assert float(weights[head, place, place + offset].mean()) > 0.15
+            assert float(attention_of(plain, layer, tokens)[head, place, place + offset].mean()) < 0.04
+    same = {name for name, value in denoiser.state_dict().items() if value.equal(plain.state_dict()[name])}
+    changed = {name for name in denoiser.state_dict() if name not in same}
+    assert {name.split(".")[-2] for name in changed} == {"embed_tokens", "q_proj", "k_proj"}
+
+
+def test_local_heads_of_a_causal_model_look_back() -> None:
+    options = {"name": "local_heads", "offsets": [2, -3], "layers": 1, "sharpness": 8.0, "share": 0.5}
+    denoiser = starting(options, attention="causal", hidden_size=128, intermediate_size=128)
+    tokens = torch.randint(STATES, (64, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        weights = attention_of(denoiser, 0, tokens)
+    place = torch.arange(10, 20)
+    assert (weights[:, place].argmax(-1) == place - 3).all()
+
+
+def test_local_heads_need_an_offset_that_is_not_ahead() -> None:
+    with pytest.raises(ConfigError, match=r"^t.yaml: model.initialiser: offsets needs one that is not ahead"):
+        resolve({"model": {"initialiser": {"name": "local_heads", "offsets": [1]}}}, "t.yaml")
+
+
+def exported(folder: Path, states: int = STATES, **changes: Any) -> Denoiser:
+    folder.mkdir()
+    trained = lively(Denoiser(small(**changes), states))
+    write_weights(trained, folder / "model.safetensors")
+    return trained
+
+
+def test_an_autoregressive_model_becomes_a_denoiser_with_a_mask(tmp_path: Path) -> None:
+    trained = exported(tmp_path / "causal", attention="causal")
+    start = starting(
+        {"name": "exported", "folder": str(tmp_path / "causal")}, states=STATES + 1, time_conditioning="adaln"
+    )
+    fresh = Denoiser(small(time_conditioning="adaln"), STATES + 1, seed=3).state_dict()
+    for name, value in start.state_dict().items():
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            assert value[:STATES].equal(trained.state_dict()[name])
+            assert value[STATES].equal(fresh[name][STATES])
+        elif name in trained.state_dict():
+            assert value.equal(trained.state_dict()[name])
+        else:
+            assert value.equal(fresh[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "states", "message"),
+    [
+        ({"intermediate_size": 40}, STATES, r"gate_proj.weight' is \[48, 32\], here it would be \[40, 32\]"),
+        ({"num_layers": 3}, STATES, "has no 'model.layers.2"),
+        ({}, STATES - 1, r"embed_tokens.weight' is \[37, 32\], here it would be \[36, 32\]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(changes: dict[str, Any], states: int, message: str, tmp_path: Path) -> None:
+    exported(tmp_path / "other")
+    with pytest.raises(InitialiserError, match=message):
+        starting({"name": "exported", "folder": str(tmp_path / "other")}, states=states, **changes)
+
+
+def test_missing_and_damaged_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InitialiserError, match=r"model.initialiser.folder: there is no .*model.safetensors"):
+        starting({"name": "exported", "folder": str(tmp_path)})
+    exported(tmp_path / "cut")
+    file = tmp_path / "cut" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InitialiserError, match=r"model.safetensors is damaged"):
+        starting({"name": "exported", "folder": str(tmp_path / "cut")})
+
+
+def test_other_weights_are_another_training(tmp_path: Path) -> None:
+    exported(tmp_path / "start")
+    experiment = resolve({"model": {"initialiser": {"name": "exported", "folder": str(tmp_path / "start")}}}, "t.yaml")
+    before = {stage: stage_fingerprint(experiment, stage) for stage in ("token_shards", "pretrained_denoiser")}
+    write_weights(lively(Denoiser(small(), STATES), seed=9), tmp_path / "start" / "model.safetensors")
+    refresh_source_identities()
+    assert stage_fingerprint(experiment, "token_shards") == before["token_shards"]
+    assert stage_fingerprint(experiment, "pretrained_denoiser") != before["pretrained_denoiser"]
+    assert INITIALISERS.names() == ["exported", "local_heads", "random"]
