@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sumi_core.lineage.metric_log import sync_history
+from sumi_core.lineage.quiet import quiet_mlflow
 from sumi_core.lineage.store import Artifact, locked
 from sumi_core.stages import experiment_fingerprints
 from sumi_core.sweeps import Cell
@@ -151,8 +151,6 @@ class Tracking:
         if artifact.stage in ("corpus", "token_shards"):
             self._log_dataset(run_id, artifact)
         if artifact.stage == "pretrained_denoiser":
-            from sumi_core.training.history import sync_history
-
             sync_history(artifact.folder / "history.parquet", self.uri, run_id)
         model_id = self._log_model(run, artifact) if artifact.stage == "exported_model" else None
         if artifact.stage == "evaluation":
@@ -262,17 +260,6 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from flatten(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
-
-
-def quiet_mlflow() -> None:
-    """No telemetry, no migration chatter. Set before the first import, since MLflow reads them then."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # A server that does not answer is told in seconds, not after minutes of retries.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.db"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager
