@@ -4,7 +4,22 @@ from typing import Annotated
 
 import typer
 
+from sumi_core.config import ConfigError
+
+
+def check_changes(items: list[str] | None) -> list[str] | None:
+    """What follows a name, if all of it is ``key=value``. Raises ConfigError for a second name, or a name that comes
+    last."""
+    for item in items or ():
+        if "=" not in item:
+            raise ConfigError("command line", item, "expected key=value; write one name, and after it what to change")
+    return items
+
+
 # After the name of one cell: what differs from its file.
 Changes = Annotated[
-    list[str] | None, typer.Argument(metavar="key=value", help="Changes to the cell, as `sumi run` was given them.")
+    list[str] | None,
+    typer.Argument(
+        metavar="key=value", help="Changes to the cell, as `sumi run` was given them.", callback=check_changes
+    ),
 ]

@@ -64,14 +64,15 @@ def reproduce_command(
 
 def print_reproduction(result: Reproduction) -> None:
     """The comparison as a table, then what it comes to."""
-    from sumi_core.evaluation.rendering import print_table
+    from sumi_core.evaluation.rendering import filled, print_table, text_width
 
     print_table([_row(figure) for figure in result.figures if figure.compared], sys.stdout, "figures")
     print()
     print_table([_file_row(figure) for figure in result.files], sys.stdout, "SHA-256 of texts, tokens and weights")
     clocks = [f"{f.stage}/{f.name} {_text(f.old)} / {_text(f.new)}" for f in result.figures if not f.compared]
     if clocks:
-        print(f"\nnot compared, since they tell the clock (old / new): {'; '.join(clocks)}")
+        told = f"not compared, since they tell the clock (old / new): {'; '.join(clocks)}"
+        print(f"\n{filled(told, text_width(sys.stdout), further='  ')}")
     for title, lines in (
         ("the recipe gives another fingerprint now", result.recipe),
         ("the environment differs from the recorded one", result.environment),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from sumi_core.evaluation.rendering import (
     WIDTH,
     excerpt,
     fenced,
+    filled,
     markdown_table,
     render_text_table,
     short_count,
@@ -88,11 +88,11 @@ def _notes(comparison: Comparison) -> list[str]:
 def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
     """The comparison for a terminal or a log in plain text, in lines of ``width`` characters."""
     parts = [
-        _filled(_changed(comparison), width),
+        filled(_changed(comparison), width),
         render_text_table(table_rows(comparison), width),
-        "\n".join(_filled(line, width, further="  ") for line in _notes(comparison)),
-        _filled(standing(comparison), width),
-        _filled(_LEGEND, width),
+        "\n".join(filled(line, width, further="  ") for line in _notes(comparison)),
+        filled(standing(comparison), width),
+        filled(_LEGEND, width),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -100,16 +100,12 @@ def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
 def report_text(comparison: SweepComparison, width: int = WIDTH) -> str:
     """The report of a sweep for a terminal or a log: what is asked, the comparison, a sample of each cell."""
     title = f"{comparison.name}: {comparison.description}".removesuffix(": ")
-    parts = [_filled(title, width), comparison_text(comparison, width).rstrip("\n")]
+    parts = [filled(title, width), comparison_text(comparison, width).rstrip("\n")]
     for key, cell in comparison.cells.items():
         steps, text = first_sample(cell)
-        sample = _filled(excerpt(text, 300), width, first="  ", further="  ")
+        sample = filled(excerpt(text, 300), width, first="  ", further="  ")
         parts.append(f"{key}, first sample at {steps} steps:\n{sample}")
     return "\n\n".join(parts) + "\n"
-
-
-def _filled(text: str, width: int, first: str = "", further: str = "") -> str:
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=further, break_on_hyphens=False)
 
 
 def report_markdown(comparison: SweepComparison, plots: Sequence[Path]) -> str:

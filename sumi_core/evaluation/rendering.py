@@ -6,6 +6,7 @@ import codecs
 import math
 import re
 import shutil
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TextIO
@@ -115,8 +116,8 @@ def render_text_table(rows: Sequence[Mapping[str, str]], width: int | None = Non
             blocks[-1] = together
         else:
             blocks.append([first, name])
-    tables = [_aligned([row for row in rows if any(row.get(n) for n in names[1:] or names)], names) for names in blocks]
-    return "\n\n".join(tables)
+    tables = [(names, [row for row in rows if any(row.get(n) for n in names[1:] or names)]) for names in blocks]
+    return "\n\n".join(_aligned(told, names) for names, told in tables if told)
 
 
 def _aligned(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> str:
@@ -161,6 +162,19 @@ def plain_characters(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(PLAIN, plain_characters)
+
+
+def filled(text: str, width: int, first: str = "", further: str = "") -> str:
+    """A paragraph in lines of ``width`` characters, which begin with ``first`` and then ``further``; words, paths and
+    digests stay whole."""
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=further,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def text_width(file: TextIO) -> int:

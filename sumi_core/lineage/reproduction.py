@@ -57,7 +57,7 @@ class Figure:
 class Reproduction:
     """What became of a recomputation."""
 
-    key: str
+    key: str  # of the cell, and what was changed
     folder: str
     figures: list[Figure]
     files: list[Figure]  # SHA-256 of weights, tokens and texts
@@ -158,7 +158,7 @@ def compare(traced: Trace, recomputed: Mapping[str, Mapping[str, Any]], folder: 
             changes = changed_fields(stage.manifest["identity"], new["identity"])
             recipe += [f"{stage.stage}: {words}" for words in changes]
     return Reproduction(
-        traced.target.key, str(folder), compared, files, recipe, environment_differences(traced), unrecorded
+        traced.target.request, str(folder), compared, files, recipe, environment_differences(traced), unrecorded
     )
 
 

@@ -115,19 +115,24 @@ def mlflow_exists(project: Project) -> bool:
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
-def mlflow_url(project: Project, run_id: str | None) -> str | None:
-    """Where a run is shown once the UI is up, or None when MLflow does not have it."""
-    if run_id is None or not mlflow_exists(project):
-        return None
+def mlflow_url(project: Project, run_id: str | None) -> tuple[str | None, str]:
+    """Where a run is shown once the UI is up; or None, and why: a store that is broken hides nothing else."""
+    if run_id is None:
+        return None, "no run is recorded"
+    if not mlflow_exists(project):
+        return None, f"run {run_id}, but there is no MLflow store here"
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     uri = project.tracking.uri
     ui = uri if uri.startswith("http") else os.environ.get("SUMI_MLFLOW_UI", "http://127.0.0.1:5000")
     try:
         experiment = project.tracking.client.get_run(run_id).info.experiment_id
-    except MlflowException:
-        return None
-    return f"{ui.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    except (MlflowException, SQLAlchemyError) as error:
+        gone = isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        told = "is no longer there" if gone else "cannot be looked up; `sumi doctor` looks over the databases"
+        return None, f"run {run_id} of {uri} {told}"
+    return f"{ui.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}", ""
 
 
 # --- the kinds of names ---------------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sumi_core.evaluation.rendering import filled
 from sumi_core.lineage.fingerprint import file_sha256
 from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url
 from sumi_core.lineage.tracking import flatten
@@ -57,6 +57,7 @@ class Trace:
     stages: tuple[StageTrace, ...]
     mlflow_run_id: str | None
     mlflow_url: str | None  # None when MLflow does not have the run
+    mlflow_absence: str = ""  # why not
 
     @property
     def is_whole(self) -> bool:
@@ -119,7 +120,7 @@ def trace_target(project: Project, target: Target, *, verify: bool = True) -> Tr
         stages.append(StageTrace(name, own, artifact.folder, artifact.manifest, tuple(problems), verify))
     recorded = (stage.manifest.get("provenance", {}).get("mlflow_run_id") for stage in reversed(stages))
     run_id = target.mlflow_run_id or next((run for run in recorded if run), None)
-    return Trace(target, tuple(stages), run_id, mlflow_url(project, run_id))
+    return Trace(target, tuple(stages), run_id, *mlflow_url(project, run_id))
 
 
 def _verify_copy(target: Target) -> list[str]:
@@ -150,38 +151,32 @@ def _from_export_record(target: Target, stage: str) -> dict[str, Any]:
 
 
 def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
-    """The trace as a tree for people, from what was named back to the data, in lines of at most ``width`` characters
-    where words allow. What holds for every stage (code, machine, packages, runs) is told once, at the top; what holds
-    for some only is told at each of them."""
+    """The trace as a tree for people, from what was named back to the data, wrapped at ``width`` characters.
+
+    What holds for every stage (code, machine, packages, runs) is told once, at the top; what holds for some only is told
+    at each of them."""
     target = traced.target
     common = _common([_circumstances(stage) for stage in reversed(traced.stages)])
     yield f"{shlex.join([target.key, *target.overrides])}  ({target.kind} {target.given})"
     for label, value in _overview(traced):
-        yield from _wrapped(f"  {label:<12}", value, width)
+        yield _wrapped(f"  {label:<12}", value, width)
     for label, parts in common.items():
-        yield from _wrapped(f"  {label:<12}", " ".join(parts), width)
+        yield _wrapped(f"  {label:<12}", " ".join(parts), width)
     for depth, stage in enumerate(reversed(traced.stages)):
         branch = "" if depth == 0 else "   " * (depth - 1) + "└─ "
         yield ""
-        yield from _wrapped(branch, f"{stage.stage}  {stage.fingerprint}  {_condition(stage)}", width)
+        yield _wrapped(branch, f"{stage.stage}  {stage.fingerprint}  {_condition(stage)}", width)
         for label, value in _details(stage):
-            yield from _wrapped(f"{'   ' * depth}  {label:<12}", value, width)
+            yield _wrapped(f"{'   ' * depth}  {label:<12}", value, width)
         for label, parts in _circumstances(stage).items():
             own = [part for part in parts if part not in common.get(label, [])]
             if own:
-                yield from _wrapped(f"{'   ' * depth}  {label:<12}", " ".join(own), width)
+                yield _wrapped(f"{'   ' * depth}  {label:<12}", " ".join(own), width)
 
 
-def _wrapped(start: str, text: str, width: int) -> list[str]:
-    """``start`` and then the text, its further lines indented as deep; paths and digests stay whole."""
-    return textwrap.wrap(
-        text,
-        max(width, len(start) + 20),
-        initial_indent=start,
-        subsequent_indent=" " * len(start),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+def _wrapped(start: str, text: str, width: int) -> str:
+    """``start`` and then the text, its further lines indented as deep."""
+    return filled(text, max(width, len(start) + 20), first=start, further=" " * len(start))
 
 
 def _common(circumstances: Sequence[Mapping[str, list[str]]]) -> dict[str, list[str]]:
@@ -203,8 +198,7 @@ def _overview(traced: Trace) -> Iterator[tuple[str, str]]:
     for name, value in flatten(corpus["identity"] or {}):
         yield "", f"{name} {_brief(value)}"
     if traced.mlflow_run_id:
-        gone = f"run {traced.mlflow_run_id} is no longer in this MLflow store"
-        yield "MLflow", f"`sumi dev`, then {traced.mlflow_url}" if traced.mlflow_url else gone
+        yield "MLflow", f"`sumi dev`, then {traced.mlflow_url}" if traced.mlflow_url else traced.mlflow_absence
 
 
 def _circumstances(stage: StageTrace) -> dict[str, list[str]]:

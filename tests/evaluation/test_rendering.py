@@ -92,6 +92,8 @@ def test_a_wide_table_goes_on_below_itself():
         "cell  c\n----  ----------\none   zzzzzzzzzz",  # who has nothing in these columns needs no line
     ]
     assert len(render_text_table(rows, 5).split("\n\n")) == 3, "one column at least, however narrow"
+    empty = [{**row, "c": ""} for row in rows]
+    assert len(render_text_table(empty, 5).split("\n\n")) == 2, "and none that nobody has anything in"
 
 
 def test_what_an_output_cannot_show_is_written_in_ascii():

@@ -113,7 +113,7 @@ def test_circumstances_are_told_once_or_at_each_stage_that_differs(project: Proj
 @pytest.mark.parametrize("width", [100, 60])
 def test_the_text_fits_its_width(project: Project, width: int) -> None:
     deepest = 40  # the tree's indentation, and at least some words
-    for line in trace_lines(trace(project, "demo.s0"), width):
+    for line in "\n".join(trace_lines(trace(project, "demo.s0"), width)).splitlines():
         words = max(line.split(), key=len, default="")
         assert len(line) <= max(width, deepest) or len(words) > width - deepest, line
 

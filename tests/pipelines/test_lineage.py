@@ -51,6 +51,35 @@ def test_a_run_leads_to_its_cell(project: Project) -> None:
     assert f"`sumi dev`, then {traced.mlflow_url}" in " ".join(output.split())
 
 
+def test_an_mlflow_that_is_broken_or_gone_hides_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = run_of(project)
+    other = project.root / "other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    assert trace(project, "demo.s0").mlflow_run_id is None, "it was computed without a run"
+    folder = project.store.folder("evaluation", find_target(project, "demo.s0").fingerprints["evaluation"])
+    manifest = folder / "manifest.json"
+    before = manifest.read_text()
+    try:
+        manifest.write_text(before.replace('"provenance": {', f'"provenance": {{"mlflow_run_id": "{run_id}",', 1))
+        assert f"run {run_id}, but there is no MLflow store here" in " ".join(lineage("demo.s0")[1].split())
+        other.write_text("this is no database" * 100)
+        status, output = lineage("demo.s0")
+        assert status == 0
+        assert "cannot be looked up; `sumi doctor` looks over the databases" in " ".join(output.split())
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        manifest.write_text(before.replace('"provenance": {', f'"provenance": {{"mlflow_run_id": "{"f" * 32}",', 1))
+        assert f"run {'f' * 32} of {project.tracking.uri} is no longer there" in " ".join(lineage("demo.s0")[1].split())
+    finally:
+        manifest.write_text(before)
+
+
+def test_a_name_comes_first_and_alone(project: Project) -> None:
+    for arguments in (["demo.s0", "demo.s1"], ["training.steps=3", "demo.s0"]):
+        result = CliRunner().invoke(app, ["lineage", *arguments])
+        told = f"command line: {arguments[1]}: expected key=value; write one name, and after it what to change"
+        assert str(result.exception) == told
+
+
 def test_json_is_the_whole_record(project: Project) -> None:
     status, output = lineage("demo.s0", "--json")
     plain = json.loads(output)
