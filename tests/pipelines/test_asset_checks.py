@@ -1,0 +1,93 @@
+"""Asset checks read the artifact: each of them passes on a sound one and fails on one that is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import AssetCheckResult, AssetCheckSeverity
+
+from assets import corpus, exported_model, tokenizer
+from sumi_core.lineage.store import Artifact
+from sumi_core.project import Project
+from sumi_core.stages import stage_fingerprint
+from tests.pipelines.tiny import enter, tiny_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return tiny_project(tmp_path_factory)
+
+
+@pytest.fixture
+def artifacts(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Artifact]:
+    """The outputs of a real cell, linked into a folder of the test: files may be replaced there."""
+    enter(project, monkeypatch)
+    experiment = project.sweeps()["tiny"].cells[0].experiment
+    found = {}
+    for stage in ("corpus", "tokenizer", "exported_model"):
+        artifact = project.store.find(stage, stage_fingerprint(experiment, stage))
+        assert artifact is not None
+        folder = tmp_path / stage
+        folder.mkdir()
+        for path in artifact.folder.iterdir():
+            (folder / path.name).symlink_to(path)
+        found[stage] = Artifact(stage, artifact.fingerprint, folder, json.loads(json.dumps(artifact.manifest)))
+    return found
+
+
+def told(results: Iterable[AssetCheckResult]) -> dict[str | None, bool]:
+    return {result.check_name: result.passed for result in results}
+
+
+def test_sound_artifacts_pass(artifacts: dict[str, Artifact]) -> None:
+    assert told(corpus._checks(artifacts["corpus"])) == {"validation_has_its_share": True}
+    assert told(tokenizer._checks(artifacts["tokenizer"])) == {"any_text_survives": True}
+    checks = told(exported_model._checks(artifacts["exported_model"]))
+    assert checks == {"weights_are_as_recorded": True, "stock_transformers_opens_it": True}
+
+
+@pytest.mark.parametrize(("fraction", "passed"), [(0.3, True), (0.01, False), (0.5, True)])
+def test_a_split_far_from_what_was_asked_is_told(artifacts: dict[str, Artifact], fraction: float, passed: bool) -> None:
+    artifact = artifacts["corpus"]
+    summary: dict[str, Any] = artifact.manifest["summary"]
+    share = summary["validation_bytes"] / (summary["train_bytes"] + summary["validation_bytes"])
+    assert 0.25 <= share <= 0.6
+    artifact.manifest["experiment"]["corpus"]["validation_fraction"] = fraction
+    [result] = corpus._checks(artifact)
+    assert (result.passed, result.severity) == (passed, AssetCheckSeverity.WARN)
+
+
+def test_a_tokenizer_that_loses_text_or_does_not_open_is_told(artifacts: dict[str, Artifact]) -> None:
+    folder = artifacts["tokenizer"].folder
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    saved["normalizer"] = {"type": "Lowercase"}
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+    [lossy] = tokenizer._checks(artifacts["tokenizer"])
+    assert not lossy.passed
+    assert "does not survive a round trip" in str(lossy.description)
+    (folder / "tokenizer.json").write_text("{")
+    [damaged] = tokenizer._checks(artifacts["tokenizer"])
+    assert not damaged.passed
+    assert "is missing or damaged" in str(damaged.description)
+
+
+def test_other_weights_than_the_recorded_ones_are_told(artifacts: dict[str, Artifact]) -> None:
+    path = artifacts["exported_model"].folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    assert told(exported_model._checks(artifacts["exported_model"]))["weights_are_as_recorded"] is False
+
+
+def test_a_model_that_no_stock_class_opens_says_why(artifacts: dict[str, Artifact]) -> None:
+    artifact = artifacts["exported_model"]
+    artifact.manifest["summary"] |= {"stock_loadable": False, "reason": "qk_norm is on", "max_logit_difference": None}
+    _, result = exported_model._checks(artifact)
+    assert (result.passed, result.severity) == (False, AssetCheckSeverity.WARN)
+    assert result.description == "qk_norm is on"
