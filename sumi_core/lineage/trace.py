@@ -153,8 +153,8 @@ def _from_export_record(target: Target, stage: str) -> dict[str, Any]:
 def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
     """The trace as a tree for people, from what was named back to the data, wrapped at ``width`` characters.
 
-    What holds for every stage (code, machine, packages, runs) is told once, at the top; what holds for some only is told
-    at each of them."""
+    What holds for every stage (code, machine, packages, runs) is told once, at the top; what holds for some only is
+    told at each of them."""
     target = traced.target
     common = _common([_circumstances(stage) for stage in reversed(traced.stages)])
     yield f"{shlex.join([target.key, *target.overrides])}  ({target.kind} {target.given})"
@@ -176,7 +176,7 @@ def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
 
 def _wrapped(start: str, text: str, width: int) -> str:
     """``start`` and then the text, its further lines indented as deep."""
-    return filled(text, max(width, len(start) + 20), first=start, further=" " * len(start))
+    return filled(text, max(width, len(start) + 20), first=start, further=" " * max(2, len(start)))
 
 
 def _common(circumstances: Sequence[Mapping[str, list[str]]]) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sumi_core.lineage.reproduction import Figure, Reproduction, is_clock, reproduce
+from sumi_core.lineage.store import Store
 from sumi_core.lineage.trace import trace
 from sumi_core.project import Project
 from sumi_core.stages import STAGES
@@ -81,6 +82,17 @@ def test_the_recipe_is_the_records_and_not_todays_file(project: Project) -> None
     assert again(project, given).equal
     file.unlink()
     assert again(project, given).equal
+
+
+def test_a_cell_with_changes_is_reproduced_with_them(project: Project) -> None:
+    compute(project, "demo.s0", overrides=["training.steps=3"])
+    traced = trace(project, "demo.s0", ["training.steps=3"])
+    result = reproduce(traced, project.home / "reproduce" / "changed", NoLauncher(), log=lambda line: None)
+    assert result.equal
+    assert result.key == "demo.s0 training.steps=3"
+    made = Store(project.home / "reproduce" / "changed" / "store").find("evaluation", traced.stages[-1].fingerprint)
+    assert made is not None
+    assert made.manifest["experiment"]["training"]["steps"] == 3
 
 
 def test_each_stage_runs_as_its_own_manifest_says(project: Project) -> None:

@@ -40,6 +40,17 @@ def test_a_real_cell_is_reproduced_exactly(project: Project) -> None:
     assert not (project.home / "mlflow.db").exists(), "nothing is tracked"
 
 
+def test_an_interrupt_says_how_to_go_on(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.commands.reproduce.reproduce", interrupted)
+    result = CliRunner().invoke(app, ["reproduce", "tiny.uniform"])
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert result.stderr == "sumi: interrupted; the same command continues where it was\n"
+
+
 def test_the_table_tells_old_new_and_difference(capsys: pytest.CaptureFixture[str]) -> None:
     figures = [
         Figure("evaluation", "bits_per_byte", 2.25, 2.5),

@@ -90,6 +90,9 @@ def test_asking_again_computes_nothing(asked_twice_at_once: tuple[Project, list[
     result = CliRunner().invoke(app, ["run", "tiny"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "2 cells: done already" in result.stdout
+    assert "changed on the command line" not in result.stdout
+    compared = CliRunner().invoke(app, ["compare", "tiny"], catch_exceptions=False).stdout
+    assert compared.strip() in result.stdout, "one table, whoever prints it"
     after = {a.folder: (a.folder / "manifest.json").stat().st_mtime_ns for a in project.store.artifacts()}
     assert after == before
 
@@ -113,6 +116,7 @@ def test_a_failing_trainer_is_told_in_its_own_words(asked_twice_at_once: tuple[P
     printed = done.communicate(timeout=600)[0]
     assert done.returncode == 1, printed
     [told] = [line for line in printed.splitlines() if line.startswith("sumi: tiny.uniform failed:")]
+    assert "changed on the command line: training.learning_rate=1e30 training.gradient_clip=0" in printed.splitlines()
     assert "step" in told
     assert "checkpoint" in told
     result = CliRunner().invoke(
