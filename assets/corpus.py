@@ -38,6 +38,6 @@ def _checks(artifact: Artifact) -> Iterator[AssetCheckResult]:
         check_name="validation_has_its_share",
         passed=asked / 2 <= share <= asked * 2,
         severity=AssetCheckSeverity.WARN,
-        description="Documents are split as they come: where they are few or uneven, bytes can be shared out otherwise.",
+        description="Documents are split as they come: where they are few or uneven, bytes may be shared otherwise.",
         metadata={**sizes, "share": share, "asked": asked},
     )

@@ -33,7 +33,7 @@ def tokenizer(context: AssetExecutionContext, config: CellConfig, sumi: SumiProj
 
 # What corpora seldom hold and prompts may: scripts, joined emoji, controls, odd blanks, a special token spelt out.
 _ODD_TEXTS = (
-    "naïve Ελλάδα 日本語 👩\u200d🔬 e\u0301",
+    "Naïve Ελλάδα 日本語 👩\u200d🔬 e\u0301",
     "\ttabs,  blanks \r\n\n",
     "\x00\x07\u202e\ufeff",
     "<|endoftext|>",

@@ -102,12 +102,8 @@ class Store:
                     yield found
 
     def partial(self, stage: str, fingerprint: str) -> Path:
-        """Where an output is while it is built, and where an interrupted build left it."""
+        """Where an output is while it is built, and where an interrupted build left it; ``is_busy`` tells which."""
         return self.root / stage / f"{fingerprint}.partial"
-
-    def partial_folders(self) -> list[Path]:
-        """Work in progress or debris; ``is_busy`` tells which."""
-        return sorted(p for p in self.root.glob("*/*.partial") if p.is_dir())
 
     def is_busy(self, stage: str, fingerprint: str) -> bool:
         """Whether some process holds the lock of this output right now. Writes nothing; a lock that may not be read

@@ -64,9 +64,11 @@ def test_a_split_far_from_what_was_asked_is_told(artifacts: dict[str, Artifact],
 def test_a_tokenizer_that_loses_text_or_does_not_open_is_told(artifacts: dict[str, Artifact]) -> None:
     folder = artifacts["tokenizer"].folder
     saved = json.loads((folder / "tokenizer.json").read_text())
+    about = json.loads((folder / "sumi_tokenizer.json").read_text())
     saved["normalizer"] = {"type": "Lowercase"}
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer.json").write_text(json.dumps(saved))
+    for name, content in (("tokenizer.json", saved), ("sumi_tokenizer.json", {**about, "ids_are_bytes": False})):
+        (folder / name).unlink()
+        (folder / name).write_text(json.dumps(content))
     [lossy] = tokenizer._checks(artifacts["tokenizer"])
     assert not lossy.passed
     assert "does not survive a round trip" in str(lossy.description)
