@@ -60,11 +60,6 @@ class Trace:
     mlflow_absence: str = ""  # why not
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every stage is there and undamaged."""
-        return all(stage.state == "whole" for stage in self.stages)
-
-    @property
     def experiment(self) -> dict[str, Any]:
         """The resolved experiment as recorded by the most downstream stage, runtime included."""
         for stage in reversed(self.stages):

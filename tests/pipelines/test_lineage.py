@@ -43,7 +43,7 @@ def test_a_run_leads_to_its_cell(project: Project) -> None:
     traced = trace(project, run_id)
     assert traced.target.key == "demo.s0"
     assert traced.target.fingerprints == find_target(project, "demo.s0").fingerprints
-    assert traced.is_whole
+    assert {stage.state for stage in traced.stages} == {"whole"}
     experiment = project.tracking.experiment_id("demo")
     assert traced.mlflow_url == f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run_id}"
     status, output = lineage(run_id)
