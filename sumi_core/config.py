@@ -21,7 +21,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
+from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
 from sumi_core.data import SOURCES, TOKENIZERS
 from sumi_core.evaluation import METRICS
 from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS, PRESETS
@@ -135,6 +135,7 @@ class Experiment:
     process: Any = part(PROCESSES, "uniform", optional=True)
     schedule: Any = part(SCHEDULES, "linear", optional=True)  # null where there is no process
     clock: Any = part(CLOCKS, "shared", optional=True)  # null where there is no process
+    parameterisation: Any = part(PARAMETERISATIONS, "leave_one_out", optional=True)  # null where there is no process
     objective: Any = part(OBJECTIVES, "nelbo")
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -192,7 +193,8 @@ def resolve(data: Mapping[str, Any], where: str) -> Experiment:
             raise ConfigError(where, "model.preset", f"no preset is called {preset!r}; {nearest(str(preset), PRESETS)}")
         plain["model"] = {**PRESETS[preset], **model}
     experiment: Experiment = typed(Experiment, plain, where)
-    for section, registry in (("schedule", SCHEDULES), ("clock", CLOCKS)):
+    around_process = (("schedule", SCHEDULES), ("clock", CLOCKS), ("parameterisation", PARAMETERISATIONS))
+    for section, registry in around_process:
         if experiment.process is None:
             setattr(experiment, section, None)  # means nothing without a process, so it must not change a fingerprint
         elif getattr(experiment, section) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sumi_core.config import Experiment
-from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
+from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.objectives import OBJECTIVES
@@ -48,6 +48,7 @@ def build_parts(experiment: Experiment, vocabulary: Vocabulary) -> Parts:
             vocabulary=vocabulary,
             schedule=SCHEDULES.from_config(experiment.schedule),
             clock=CLOCKS.from_config(experiment.clock),
+            parameterisation=PARAMETERISATIONS.from_config(experiment.parameterisation),
         )
     objective = OBJECTIVES.from_config(experiment.objective, process=process, vocabulary=vocabulary)
     sampler = SAMPLERS.from_config(experiment.evaluation.sampler, process=process, vocabulary=vocabulary)

@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "pretrained_denoiser",
             "2",
-            ("model", "process", "schedule", "clock", "objective", "training", "seed"),
+            ("model", "process", "schedule", "clock", "parameterisation", "objective", "training", "seed"),
             ("tokenizer", "token_shards"),
             "sumi_core.training.stage:build_pretrained_denoiser",
             resumable=True,

@@ -6,6 +6,7 @@ from sumi_core.registry import Registry
 
 if TYPE_CHECKING:
     from sumi_core.corruption.clocks import Clock
+    from sumi_core.corruption.parameterisations import Parameterisation
     from sumi_core.corruption.process import ForwardProcess
     from sumi_core.corruption.schedules import NoiseSchedule
 
@@ -30,5 +31,13 @@ CLOCKS: "Registry[Clock]" = Registry(
     {
         "shared": "sumi_core.corruption.clocks:Shared",
         "spans": "sumi_core.corruption.clocks:Spans",
+    },
+)
+
+PARAMETERISATIONS: "Registry[Parameterisation]" = Registry(
+    "parameterisation",
+    {
+        "leave_one_out": "sumi_core.corruption.parameterisations:LeaveOneOut",
+        "posterior": "sumi_core.corruption.parameterisations:Posterior",
     },
 )

@@ -47,6 +47,14 @@ class Interpolating(ForwardProcess):
         alpha = self.alpha(t)
         return alpha * (z == x) + (1 - alpha) * self.mass(z)
 
+    def log_evidence(self, z: Tensor, t: Tensor) -> Tensor:
+        # Over x, q_t(z|x) is (1 − α) π(z) but for x = z; where π(z) is nothing, only x = z can have led to z.
+        by_noise = (1 - self.alpha(t)) * self.mass(z)
+        own = torch.where(by_noise > 0, (self.alpha(t) / by_noise).log1p(), 0.0)
+        others = torch.where(by_noise > 0, 0.0, -torch.inf).to(own)
+        table = others.unsqueeze(-1).repeat(1, 1, self.num_states)
+        return table.scatter_(-1, z.unsqueeze(-1), own.unsqueeze(-1))
+
     # --- the bound --------------------------------------------------------------------------------------------------
 
     def weight(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ tested against.
 
 Shapes: x, z ``[B, L]`` int64; logits ``[B, L, S]``; t a float tensor broadcastable to ``[B, L]`` (a level per
 sequence is ``[B, 1]``, a level per position ``[B, L]``), 0 = clean, 1 = noise.
-The denoiser's softmax x_θ is read as the *leave-one-out* posterior p(x_i | z_{−i}) (design: math.md 2).
+Logits are those of the *leave-one-out* posterior p(x_i | z_{−i}) (design: math.md 2): ``predict`` asks a denoiser for
+them.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from torch import Tensor
 
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.clocks import Clock, Shared
+from sumi_core.corruption.parameterisations import LeaveOneOut, Parameterisation
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.function import DenoiserFunction
 from sumi_core.rowwise import pick, precision_of
 
 
@@ -45,11 +48,18 @@ class ForwardProcess(ABC):
     mask_id: int | None = None
 
     def __init__(
-        self, options: Options, *, vocabulary: Vocabulary, schedule: NoiseSchedule, clock: Clock | None = None
+        self,
+        options: Options,
+        *,
+        vocabulary: Vocabulary,
+        schedule: NoiseSchedule,
+        clock: Clock | None = None,
+        parameterisation: Parameterisation | None = None,
     ) -> None:
         self.num_tokens = vocabulary.size
         self.schedule = schedule
         self.clock = clock or Shared(Shared.Options())
+        self.parameterisation = parameterisation or LeaveOneOut(LeaveOneOut.Options())
 
     # --- what defines a process -------------------------------------------------------------------------------------
 
@@ -117,7 +127,18 @@ class ForwardProcess(ABC):
         """log q_t(z|x): ``[B, L]`` float64."""
         return self.likelihood(z, x, t).log()
 
+    def log_evidence(self, z: Tensor, t: Tensor) -> Tensor:
+        """log q_t(z|x) for every state x, up to a constant over x: ``[B, L, S]`` float64."""
+        return self.transition(z, t, torch.zeros_like(t)).log()
+
     # --- the denoiser -----------------------------------------------------------------------------------------------
+
+    def predict(self, denoiser: DenoiserFunction, z: Tensor, level: Tensor, told: Tensor) -> Tensor:
+        """Logits of the leave-one-out posterior at z ``[B, L]``, whatever the denoiser's own mean: ``[B, L, S]``.
+
+        level: t of every position, broadcastable to ``[B, L]``. told: the level given to the denoiser.
+        """
+        return self.parameterisation.leave_one_out(self, denoiser(z, told), z, level)
 
     def log_denoiser(self, logits: Tensor) -> Tensor:
         """log x_θ: log-softmax over tokens, −∞ on states that are no tokens. float32, or float64 for float64 logits."""
@@ -129,8 +150,7 @@ class ForwardProcess(ABC):
 
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
-        evidence = self.transition(z, t, torch.zeros_like(t))
-        return (self.log_denoiser(logits.double()) + evidence.log()).log_softmax(-1)
+        return (self.log_denoiser(logits.double()) + self.log_evidence(z, t)).log_softmax(-1)
 
     # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------
 

@@ -35,6 +35,7 @@ def build_record(context: StageContext, parts: Parts, *, stock: dict[str, Any], 
         "process": experiment.process,
         "schedule": experiment.schedule,
         "clock": experiment.clock,
+        "parameterisation": experiment.parameterisation,
         "objective": experiment.objective,
         "sampler": experiment.evaluation.sampler,
         "vocabulary": {

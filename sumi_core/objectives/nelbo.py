@@ -78,10 +78,11 @@ class Nelbo(Objective):
         noisy = self.corrupt(batch, epsilon)
         density = per_sequence(self._density(denoiser, noisy))
 
-        clean_end = torch.full((len(x),), epsilon, dtype=torch.float64, device=x.device)
-        z = process.corrupt(x, clean_end.unsqueeze(-1), batch.noise("reconstruction"))
-        reconstruction = process.reconstruction(denoiser(z, clean_end), x, z, clean_end.unsqueeze(-1))
-        prior = process.prior(x, (1 - clean_end).unsqueeze(-1))
+        clean_end = torch.full((len(x), 1), epsilon, dtype=torch.float64, device=x.device)
+        z = process.corrupt(x, clean_end, batch.noise("reconstruction"))
+        logits = process.predict(denoiser, z, clean_end, clean_end.squeeze(-1))
+        reconstruction = process.reconstruction(logits, x, z, clean_end)
+        prior = process.prior(x, 1 - clean_end)
         # α falls by this much per token and unit of drawn time, whatever the schedule and the clocks.
         fall = -(noisy.speed * process.dalpha(noisy.level)).expand(x.shape).sum(-1)
         return Likelihood(
@@ -104,5 +105,6 @@ class Nelbo(Objective):
 
     def _density(self, denoiser: DenoiserFunction, noisy: Corrupted) -> Tensor:
         """The bound's integrand per unit of clock time at every position, ``[B, L]``."""
-        integrand = self.process.bound_integrand(denoiser(noisy.z, noisy.told), noisy.x, noisy.z, noisy.level)
+        logits = self.process.predict(denoiser, noisy.z, noisy.level, noisy.told)
+        integrand = self.process.bound_integrand(logits, noisy.x, noisy.z, noisy.level)
         return noisy.speed.to(integrand.dtype) * integrand

@@ -60,7 +60,8 @@ class Ancestral(Sampler):
             now, then = (clocks.at(time.expand(len(rows))) for time in (times[step], times[step + 1]))
             stands = now.level == then.level
             aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
-            probs = process.reverse(denoiser(z, now.told), z, now.level, aim)
+            logits = process.predict(denoiser, z, now.level, now.told)
+            probs = process.reverse(logits, z, now.level, aim)
             drawn = draw_categorical(probs, noise(step + 1).uniform(length, dtype=torch.float64))
             z = torch.where(frozen, fixed, torch.where(stands, z, drawn))
         return z, steps

@@ -1,0 +1,46 @@
+"""What a denoiser's logits mean: p(x_i | z_{−i}), which the bound needs, or p(x_i | z) (design: math.md 2)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sumi_core.corruption.process import ForwardProcess
+
+
+class Parameterisation(ABC):
+    """How to read a denoiser's logits."""
+
+    @dataclass
+    class Options:
+        """No options."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    @abstractmethod
+    def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """Logits of p(x_i | z_{−i}), ``[B, L, S]``, at levels t broadcastable to ``[B, L]``."""
+
+
+class LeaveOneOut(Parameterisation):
+    """The logits are log p(x_i | z_{−i}): what the bound is minimised by."""
+
+    def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        return logits
+
+
+class Posterior(Parameterisation):
+    """The logits are log p(x_i | z), the own token seen: log p(x_i | z_{−i}) = logits − log q_t(z_i | x_i) + constant.
+
+    Where z_i rules tokens out (an unmasked position), they keep their logits: the posterior says nothing of them.
+    """
+
+    def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        evidence = process.log_evidence(z, t)
+        return logits - torch.where(evidence.isfinite(), evidence, 0.0).to(logits.dtype)
