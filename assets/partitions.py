@@ -6,13 +6,19 @@ data version.
 
 from __future__ import annotations
 
+import logging
+
 from dagster import AssetDep, StaticPartitionMapping, StaticPartitionsDefinition
 
 from sumi_core.data.naming import token_set_names
 from sumi_core.project import Project
 from sumi_core.sweeps import Cell, Sweep
 
-SWEEPS_BY_NAME: dict[str, Sweep] = Project.find().sweeps()
+_FOUND = Project.find().sweeps()
+for _error in _FOUND.broken.values():  # they hide no other, but nobody should look for them in vain
+    logging.getLogger("dagster").warning("left out: %s", _error)
+
+SWEEPS_BY_NAME: dict[str, Sweep] = _FOUND
 CELLS_BY_KEY: dict[str, Cell] = {cell.key: cell for sweep in SWEEPS_BY_NAME.values() for cell in sweep.cells}
 TOKEN_SET_OF_CELL: dict[str, str] = token_set_names((key, cell.experiment) for key, cell in CELLS_BY_KEY.items())
 

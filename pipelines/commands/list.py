@@ -7,7 +7,9 @@ _WHY = 160  # characters: a line is enough here, `sumi plan` has the rest
 
 
 def list_command() -> None:
-    """List experiments and their cells: done, running, failed, interrupted, stale or missing, and why."""
+    """List experiments and their cells: done, running, failed, interrupted, stale or missing, and why.
+
+    Blocked: what a corpus is made from cannot be read. Damaged: `sumi doctor --fix` sets the output aside."""
     project = Project.find()
     sweeps = project.sweeps()
     for sweep in sweeps.values():

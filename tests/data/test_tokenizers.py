@@ -319,3 +319,10 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(TokenizerError, match=r"tokenizer\.json is missing or damaged"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(257, "at least 258"), (2**20 + 1, "at most 1048576")])
+def test_a_vocabulary_that_can_only_be_a_slip_is_refused(size: int, limit: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        component(TOKENIZERS, {"name": "bpe", "vocab_size": size}, "one.yaml", "tokenizer")
+    assert str(caught.value) == f"one.yaml: tokenizer.vocab_size: must be {limit}, got {size}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ from typer.testing import CliRunner, Result
 from pipelines.cli import app
 from sumi_core.config import ConfigError
 from sumi_core.project import Project
-from sumi_core.stages import refresh_source_identities, stage_fingerprint
+from sumi_core.stages import StageContext, refresh_source_identities, stage_fingerprint
+from tests.lineage import fakes
 from tests.lineage.fakes import cell_of, compute, fake_project
 
 
@@ -44,6 +48,36 @@ def test_a_broken_file_is_named_by_list_and_hides_nothing(project: Project) -> N
         sumi("plan", "torn")
     with pytest.raises(ConfigError, match=r"no experiment or cell has this name; did you mean 'demo'\?"):
         sumi("plan", "dmo")
+
+
+def test_dagster_loads_beside_a_broken_file_and_names_it(project: Project) -> None:
+    (project.experiments / "torn.yaml").write_text("modle: {}\n")
+    (project.experiments / "demo.yaml").write_text("axes: {seed: [0, 1]}\n")  # another process knows no fake parts
+    code = "from assets.partitions import CELLS_BY_KEY; print(*CELLS_BY_KEY)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["demo.s0", "demo.s1"]
+    assert "torn.yaml: modle: unknown key; did you mean 'model'?" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["corpus", "pretrained_denoiser"])
+def test_list_compare_and_doctor_agree_on_a_failed_stage(
+    project: Project, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def broken(context: StageContext) -> None:
+        raise ValueError("no such verse")
+
+    monkeypatch.setattr(fakes, f"build_{stage}", broken)
+    with pytest.raises(ValueError, match="no such verse"):
+        compute(project, "demo.s0")
+    reason = f"{stage}: ValueError: no such verse (attempt 1)"
+    [listed] = [line for line in lines("list") if line.split()[0] == "demo.s0"]
+    assert listed.split(maxsplit=2)[1:] == ["failed", reason]
+    assert f"demo.s0 failed: {reason}" in " ".join(sumi("compare", "demo.s0").stdout.replace(" is ", " ").split())
+    own = stage_fingerprint(cell_of(project, "demo.s0").experiment, stage)
+    told = sumi("doctor").stdout
+    assert f"{stage} {own} of demo.s0 failed: ValueError: no such verse (attempt 1)" in told
+    assert f"{own} was interrupted" not in told
 
 
 def test_a_corpus_that_is_gone_and_a_damaged_output_are_states(project: Project) -> None:

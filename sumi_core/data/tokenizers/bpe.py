@@ -17,7 +17,7 @@ class ByteLevelBpe(Tokenizer):
     class Options:
         """vocab_size: V, the end-of-text token included."""
 
-        vocab_size: int = field(default=1024, metadata={"low": 258})
+        vocab_size: int = field(default=1024, metadata={"low": 258, "high": 2**20})
 
     def train(self, texts: Iterator[str]) -> None:
         """Fit the merges."""
