@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sumi_core.config import resolve
 from sumi_core.data import TOKENIZERS
 from sumi_core.data.tokenizers import EOS, Tokenizer, TokenizerError, byte_alphabet, load_tokenizer
-from sumi_core.typed import ConfigError
+from sumi_core.typed import ConfigError, component
 from tests.data.conftest import TEXTS, Laboratory
 from tests.data.foreign import llama_like, without_accents
 
