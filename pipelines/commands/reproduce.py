@@ -63,16 +63,17 @@ def reproduce_command(
 
 
 def print_reproduction(result: Reproduction) -> None:
-    """The comparison as a table, then what it comes to."""
-    from sumi_core.evaluation.rendering import filled, print_table, text_width
+    """The comparison as tables, stage by stage, then what it comes to."""
+    from sumi_core.evaluation.rendering import filled, render_text_table, text_width
 
-    print_table([_row(figure) for figure in result.figures if figure.compared], sys.stdout, "figures")
-    print()
-    print_table([_file_row(figure) for figure in result.files], sys.stdout, "SHA-256 of texts, tokens and weights")
+    width = text_width(sys.stdout)
+    for stage in dict.fromkeys(figure.stage for figure in [*result.figures, *result.files]):
+        figures = [_row(figure) for figure in result.figures if figure.stage == stage and figure.compared]
+        files = [_file_row(figure) for figure in result.files if figure.stage == stage]
+        print("\n\n".join(filter(None, [stage, *(render_text_table(rows, width) for rows in (figures, files))])) + "\n")
     clocks = [f"{f.stage}/{f.name} {_text(f.old)} / {_text(f.new)}" for f in result.figures if not f.compared]
     if clocks:
-        told = f"not compared, since they tell the clock (old / new): {'; '.join(clocks)}"
-        print(f"\n{filled(told, text_width(sys.stdout), further='  ')}")
+        print(filled(f"not compared, since they tell the clock (old / new): {'; '.join(clocks)}", width, further="  "))
     for title, lines in (
         ("the recipe gives another fingerprint now", result.recipe),
         ("the environment differs from the recorded one", result.environment),
@@ -89,7 +90,8 @@ def print_reproduction(result: Reproduction) -> None:
         print(f"\n{result.key}: nothing of it is recorded, so nothing was compared")
     else:
         names = ", ".join(f"{f.stage}/{f.name}" for f in result.different)
-        print(f"\n{result.key}: NOT reproduced; {len(result.different)} of {compared} differ: {names}")
+        told = f"{result.key}: NOT reproduced; {len(result.different)} of {compared} differ: {names}"
+        print(f"\n{filled(told, width, further='  ')}")
 
 
 def _row(figure: Figure) -> dict[str, str]:
@@ -99,7 +101,6 @@ def _row(figure: Figure) -> dict[str, str]:
     else:
         shown = "0" if figure.equal else f"{difference:+.3g}"
     return {
-        "stage": figure.stage,
         "figure": figure.name,
         "old": _text(figure.old),
         "new": _text(figure.new),
@@ -112,8 +113,7 @@ def _file_row(figure: Figure) -> dict[str, str]:
         return digest[:16] if digest else "absent"
 
     return {
-        "stage": figure.stage,
-        "file": figure.name,
+        "SHA-256 of": figure.name,
         "old": short(figure.old),
         "new": short(figure.new),
         "equal": "yes" if figure.equal else "NO",
@@ -122,4 +122,7 @@ def _file_row(figure: Figure) -> dict[str, str]:
 
 def _text(value: object) -> str:
     text = "–" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
+    return text if len(text) <= _SHOWN_VALUE else f"{text[: _SHOWN_VALUE - 1]}…"
+
+
+_SHOWN_VALUE = 16  # characters of a figure that is a text; all of it: --json

@@ -136,23 +136,6 @@ def _one_line(text: str) -> str:
     return visible(text).replace("\n", " ")
 
 
-def print_table(rows: Sequence[Mapping[str, str]], file: TextIO, title: str = "") -> None:
-    """Print a table: framed by rich on a terminal, plain elsewhere."""
-    if file.isatty() and _shows_everything(file):
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=title or None, title_justify="left")
-        for name in _columns(rows):
-            table.add_column(name, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(visible(row.get(name, ""))) for name in _columns(rows)))
-        Console(file=file).print(table)
-        return
-    print("\n".join(filter(None, [title, render_text_table(rows)])), file=file)
-
-
 def plain_characters(error: UnicodeError) -> tuple[str, int]:
     """The codec error handler ``plain``: what an output's encoding cannot show is written in ASCII."""
     if not isinstance(error, UnicodeEncodeError):
@@ -180,11 +163,6 @@ def filled(text: str, width: int, first: str = "", further: str = "") -> str:
 def text_width(file: TextIO) -> int:
     """Characters of a line of text written to ``file``: those of its terminal, and no more than people like to read."""
     return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if file.isatty() else WIDTH
-
-
-def _shows_everything(file: TextIO) -> bool:
-    encoding = (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "")
-    return encoding.startswith("utf")
 
 
 def _columns(rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -10,7 +10,6 @@ from sumi_core.evaluation.rendering import (
     excerpt,
     fenced,
     markdown_table,
-    print_table,
     render_text_table,
     short_count,
     short_duration,
@@ -98,24 +97,8 @@ def test_a_wide_table_goes_on_below_itself():
 
 def test_what_an_output_cannot_show_is_written_in_ascii():
     file = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", errors="plain")
-    print_table(ROWS, file, "title … 日 ± \ud800 └─")
+    print(f"title … 日 ± \ud800 └─\n{render_text_table(ROWS)}", file=file)
     file.seek(0)
     shown = file.read()
     assert "<= 2.0 ± 0.1" in shown
     assert shown.startswith("title ... \\u65e5 ± \\ud800 `-\n")
-
-
-def test_a_terminal_gets_a_frame():
-    class Terminal(io.StringIO):
-        encoding = "utf-8"
-
-        def isatty(self):
-            return True
-
-    terminal = Terminal()
-    print_table(ROWS, terminal)
-    assert "a|b" in terminal.getvalue()
-    assert "┃" in terminal.getvalue()
-    plain = io.StringIO()
-    print_table(ROWS, plain)
-    assert plain.getvalue() == render_text_table(ROWS) + "\n"
