@@ -71,9 +71,9 @@ def plain(experiment: Experiment, inputs: dict[str, Path]) -> float:
     from sumi_core.data.tokenizers import load_tokenizer
     from sumi_core.data.vocabulary import Vocabulary
     from sumi_core.models.denoiser import build_denoiser
+    from sumi_core.numerics import exact_numerics
     from sumi_core.parts import build_parts
     from sumi_core.training.optimization import build_lr_schedule, build_optimizer
-    from sumi_core.training.process import exact_numerics
 
     training = experiment.training
     tokenizer = load_tokenizer(inputs["tokenizer"])

@@ -12,6 +12,7 @@ from typing import Any
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from sumi_core.training.console import console_report
+from sumi_core.training.process import Rank
 from sumi_core.training.run import main
 
 
@@ -39,6 +40,8 @@ def report_through(pipes: PipesContext, request: Path, console: Any) -> Any:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
+    if not Rank.from_environment().is_zero:  # one voice for all
+        sys.exit(main(path, lambda event: None))
     with open_dagster_pipes() as pipes, console_report() as console:
         status = main(path, report_through(pipes, path, console))
     sys.exit(status)

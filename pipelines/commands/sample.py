@@ -42,8 +42,8 @@ def sample_command(
     from sumi_core.evaluation.rendering import counted, visible
     from sumi_core.evaluation.samples import shown_text
     from sumi_core.export import load_exported
+    from sumi_core.numerics import choose_device, exact_numerics
     from sumi_core.parts import build_parts
-    from sumi_core.training.process import exact_numerics
 
     project = Project.find()
     target = find_target(project, name, changes or ())
@@ -58,7 +58,7 @@ def sample_command(
     if steps is not None and not sampler.uses_steps:
         note(f"--steps means nothing to {name}: it writes token by token")
     with exact_numerics(experiment.runtime):
-        denoiser = exported.denoiser.to(_device(experiment.runtime.device)).eval()
+        denoiser = exported.denoiser.to(choose_device(experiment.runtime.device)).eval()
         samples = sampler.sample(
             denoiser,
             num=num,
@@ -111,12 +111,6 @@ def prompt_ids(prompt: str, tokenizer: Tokenizer, length: int) -> Tensor | None:
         problem = f"has {len(ids)} tokens, which leaves nothing to write in {length}; shorten it or raise --length"
         raise ConfigError("command line", "--prompt", problem)
     return ids
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def note(line: str) -> None:

@@ -10,7 +10,6 @@ report.md, plots/      for people
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sumi_core.evaluation import METRICS
@@ -33,6 +31,7 @@ from sumi_core.evaluation.metrics import Reference, SampleMetric, SampleSet
 from sumi_core.evaluation.result import Result, report_markdown
 from sumi_core.evaluation.samples import Drawn, draw_samples, evenly, sample_set, sequence_bytes, shown_text
 from sumi_core.evaluation.yardsticks import END_OF_TEXT, compute_yardsticks, training_bytes
+from sumi_core.numerics import choose_device, exact_numerics
 
 if TYPE_CHECKING:
     from sumi_core.stages import StageContext
@@ -47,10 +46,10 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
     from sumi_core.parts import build_parts
 
     experiment, config = context.experiment, context.experiment.evaluation
-    device = _device(experiment.runtime.device)
+    device = choose_device(experiment.runtime.device)
     shards = TokenShards(context.inputs["token_shards"].folder)
     validation = shards.split("validation")
-    with _threads(experiment.runtime.threads):
+    with exact_numerics(experiment.runtime):
         exported = load_exported(context.inputs["exported_model"].folder)
         tokenizer = exported.tokenizer
         parts = build_parts(experiment, exported.parts.vocabulary)  # this cell's own sampler, not the exporting one's
@@ -168,20 +167,3 @@ def write_result(
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with ``count`` threads, since their number changes the last bits of a sum."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

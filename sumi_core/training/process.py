@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from sumi_core.config import RuntimeConfig
 from sumi_core.training.errors import TrainingInterrupted
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -100,33 +99,6 @@ def die_with_parent() -> None:
         raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}")
     if os.getppid() != parent:
         raise TrainingInterrupted(signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def exact_numerics(runtime: RuntimeConfig) -> Iterator[None]:
-    """A fixed number of threads, deterministic kernels where they exist, no TF32: the last bits depend on all three."""
-    import torch
-
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill: Any = torch.utils.deterministic  # filling fresh memory costs time and changes no result
-    filled = fill.fill_uninitialized_memory
-    cudnn = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
-    torch.set_num_threads(runtime.threads)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = False, False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    fill.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = cudnn
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        fill.fill_uninitialized_memory = filled
 
 
 @contextlib.contextmanager

@@ -12,13 +12,13 @@ from typing import Any
 from sumi_core.config import Experiment, resolve
 from sumi_core.errors import SumiError
 from sumi_core.lineage.store import locked
+from sumi_core.numerics import choose_device, exact_numerics
 from sumi_core.training.errors import TrainingError, TrainingInterrupted
 from sumi_core.training.outputs import CHECKPOINTS, finished_summary, tidy
 from sumi_core.training.process import (
     Rank,
     StopSignal,
     die_with_parent,
-    exact_numerics,
     from_rank_zero,
     process_group,
     quiet_lightning,
@@ -72,9 +72,9 @@ def train(request: Request, report: Report = lambda event: None) -> dict[str, An
 
 def _train(request: Request, experiment: Experiment, rank: Rank, stop: StopSignal, report: Report) -> dict[str, Any]:
     from sumi_core.training.checkpoints import newest_whole
-    from sumi_core.training.session import Session, training_device
+    from sumi_core.training.session import Session
 
-    folder, device = Path(request.folder), training_device(experiment.runtime.device, rank)
+    folder, device = Path(request.folder), choose_device(experiment.runtime.device, rank.local)
 
     def log(text: str) -> None:
         report({"kind": "log", "text": text})

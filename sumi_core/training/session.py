@@ -24,7 +24,7 @@ from sumi_core.training.callbacks import Checkpointing, Ema, Figures, Validation
 from sumi_core.training.checkpoints import AtomicCheckpointIO, Checkpoint, checkpoints
 from sumi_core.training.data import StepDataModule
 from sumi_core.training.divergence import DivergenceGuard
-from sumi_core.training.errors import TrainingError, TrainingInterrupted
+from sumi_core.training.errors import TrainingInterrupted
 from sumi_core.training.history import HistoryFile, Point, last_value, write_history
 from sumi_core.training.module import DenoiserTraining
 from sumi_core.training.outputs import CHECKPOINTS, HISTORY, JOURNAL, SESSIONS, write_summary, write_weights
@@ -209,15 +209,3 @@ class Session:
     def _last_good(self) -> str:
         found = checkpoints(self._folder / CHECKPOINTS)
         return f"the last good checkpoint is {found[0].path}" if found else "there is no checkpoint yet"
-
-
-def training_device(wanted: str, rank: Rank) -> torch.device:
-    """This rank's device. ``auto``: a GPU if there is one. Raises TrainingError for a GPU that is not there."""
-    available = torch.cuda.is_available()
-    if wanted == "cpu" or (wanted == "auto" and not available):
-        return torch.device("cpu")
-    if not available or rank.local >= torch.cuda.device_count():
-        raise TrainingError(
-            "runtime.device is cuda but this machine shows no such GPU; set runtime.device to cpu or auto"
-        )
-    return torch.device("cuda", rank.local)

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from sumi_core.config import RuntimeConfig
+from sumi_core.numerics import exact_numerics
 from sumi_core.training.errors import TrainingInterrupted
-from sumi_core.training.process import Rank, exact_numerics, stop_signals
+from sumi_core.training.process import Rank, stop_signals
 
 PARENT = """
 import subprocess, sys

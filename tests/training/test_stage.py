@@ -88,8 +88,9 @@ def test_final_weights_are_those_that_were_validated(
     from sumi_core.data.shards import TokenShards
     from sumi_core.data.tokenizers import load_tokenizer
     from sumi_core.models.denoiser import Denoiser
+    from sumi_core.numerics import exact_numerics
     from sumi_core.parts import build_parts
-    from sumi_core.training.process import Rank, exact_numerics
+    from sumi_core.training.process import Rank
     from sumi_core.training.validation import ValidationSet
 
     request = make_request("cell", **changes)
