@@ -33,8 +33,9 @@ def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:
             problems = _damage(store, stage, fingerprint, deep)
             whole += not problems
             for problem in problems[:3]:
-                told = "doctor --fix" in problem  # the store's own sentence
-                remedy = "" if told else "`sumi doctor --fix` sets the output aside, so that `sumi run` makes it again"
+                remedy = "`sumi doctor --fix` sets the output aside, so that `sumi run` computes it again"
+                if "doctor --fix" in problem:  # the store's own sentence says so already
+                    remedy = ""
                 yield Finding("bad", "artifacts", problem, remedy, _aside(store, stage, fingerprint, folder))
     for stage, fingerprint, failure in store.failures():
         found = store.condition(stage, fingerprint)
