@@ -6,7 +6,8 @@ part's own ``Options``. Everything is checked here, before anything is computed,
 that names the file, the key, what is wrong and what to do.
 
 Two kinds of fields: *identity* fields decide what comes out and enter the fingerprints; the ``runtime`` section
-(device, threads, cadence of logs and checkpoints) says how it is computed and never does.
+(device, threads, cadence of logs and checkpoints) says how it is computed and never does. Upper limits are set where
+anything beyond can only be a slip of the keyboard.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class CorpusConfig:
 class ShardsConfig:
     """Packing of tokens into sequences: documents are joined with an end-of-text token and cut every ``length``."""
 
-    sequence_length: int = number(128, low=2)
-    shard_documents: int = number(256, low=1)  # documents tokenized into one shard: the unit of parallelism and resume
+    sequence_length: int = number(128, low=2, high=2**20)
+    shard_documents: int = number(256, low=1, high=10**6)  # documents tokenized into one shard: the unit of parallelism and resume
 
 
 @dataclass
@@ -57,18 +58,18 @@ class ModelConfig:
     """The denoiser's dimensions. ``preset`` fills in what is not written; it is a label and no identity field."""
 
     preset: str | None = None
-    hidden_size: int = number(128, low=2)
-    intermediate_size: int = number(352, low=1)
-    num_layers: int = number(4, low=1)
-    num_heads: int = number(4, low=1)
-    num_kv_heads: int = number(2, low=1)
+    hidden_size: int = number(128, low=2, high=2**16)
+    intermediate_size: int = number(352, low=1, high=2**20)
+    num_layers: int = number(4, low=1, high=1000)
+    num_heads: int = number(4, low=1, high=1024)
+    num_kv_heads: int = number(2, low=1, high=1024)
     rope_theta: float = number(10000.0, above=0.0)
     norm_epsilon: float = number(1e-5, above=0.0)
     tie_embeddings: bool = False
     qk_norm: bool = False
     attention: Any = part(ATTENTION_PATTERNS, "bidirectional")
     time_conditioning: str = choice("none", "none", "adaln")
-    init_std: float = number(0.02, above=0.0)
+    init_std: float = number(0.02, above=0.0, high=10.0)
     initialiser: Any = part(INITIALISERS, "random")  # where the weights start
 
 
@@ -76,12 +77,12 @@ class ModelConfig:
 class TrainingConfig:
     """Optimisation. A step is one optimizer update on ``batch_size`` sequences, whatever the devices."""
 
-    steps: int = number(1000, low=1)
-    batch_size: int = number(32, low=1)  # sequences per optimizer step, over all devices and accumulation
-    accumulation: int = number(1, low=1)  # micro-batches per step
+    steps: int = number(1000, low=1, high=10**9)
+    batch_size: int = number(32, low=1, high=2**20)  # sequences per optimizer step, over all devices and accumulation
+    accumulation: int = number(1, low=1, high=2**16)  # micro-batches per step
     learning_rate: float = number(1e-3, above=0.0)
     lr_schedule: str = choice("cosine", "cosine", "wsd", "constant")
-    warmup_steps: int = number(100, low=0)
+    warmup_steps: int = number(100, low=0, high=10**9)
     decay_fraction: float = number(0.2, above=0.0, high=1.0)  # wsd: the last part of the run that decays
     final_lr_fraction: float = number(0.1, low=0.0, high=1.0)
     beta1: float = number(0.9, low=0.0, below=1.0)
@@ -91,21 +92,21 @@ class TrainingConfig:
     gradient_clip: float = number(1.0, low=0.0)  # 0: off
     ema_decay: float = number(0.0, low=0.0, below=1.0)  # 0: off
     precision: str = choice("fp32", "fp32", "bf16")
-    validate_every: int = number(500, low=1)  # optimizer steps
-    validation_sequences: int = number(128, low=1)
+    validate_every: int = number(500, low=1, high=10**9)  # optimizer steps
+    validation_sequences: int = number(128, low=1, high=10**7)
 
 
 @dataclass
 class EvaluationConfig:
     """How a finished model is measured. Cells that share it are measured on the same sequences, times and noise."""
 
-    sequences: int = number(512, low=2)  # validation sequences, spread over the split
-    times_per_sequence: int = number(8, low=1)  # stratified noise levels drawn for each sequence
+    sequences: int = number(512, low=2, high=10**7)  # validation sequences, spread over the split
+    times_per_sequence: int = number(8, low=1, high=10**4)  # stratified noise levels drawn for each sequence
     time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # the bound integrates t over [eps, 1 - eps]
     metrics: Any = parts(METRICS, "unigram_entropy", "distinct", "repetition", "copy_rate")
     sampler: Any = part(SAMPLERS, None, optional=True)  # null: the objective's own
     sampling_steps: list[int] = field(default_factory=lambda: [8, 32, 128])
-    samples: int = number(16, low=1)  # texts drawn at each number of steps
+    samples: int = number(16, low=1, high=10**5)  # texts drawn at each number of steps
     seed: int = number(1, low=0, high=MAX_SEED)
 
 
@@ -114,13 +115,13 @@ class RuntimeConfig:
     """How things are computed; never part of a fingerprint. Threads are fixed since they change the last bits."""
 
     device: str = choice("auto", "auto", "cpu", "cuda")
-    devices: int = number(1, low=1)
+    devices: int = number(1, low=1, high=2**16)
     strategy: Any = part(STRATEGIES, "ddp")  # how more than one device share a training
-    threads: int = number(2, low=1)
-    data_workers: int = number(2, low=1)  # processes that tokenize
-    evaluation_batch: int = number(64, low=1)
+    threads: int = number(2, low=1, high=1024)
+    data_workers: int = number(2, low=1, high=1024)  # processes that tokenize
+    evaluation_batch: int = number(64, low=1, high=2**20)
     log_every: int = number(10, low=1)  # optimizer steps
-    checkpoint_every: int = number(200, low=1)  # optimizer steps
+    checkpoint_every: int = number(200, low=1, high=10**9)  # optimizer steps
     compile: bool = False
 
 

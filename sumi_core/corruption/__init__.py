@@ -22,7 +22,11 @@ SCHEDULES: "Registry[NoiseSchedule]" = Registry(
     "noise schedule",
     {
         "cosine": "sumi_core.corruption.schedules:Cosine",
+        "fitted": "sumi_core.corruption.fitted:Fitted",
         "linear": "sumi_core.corruption.schedules:Linear",
+        "log_snr": "sumi_core.corruption.schedules:LogSnr",
+        "polynomial": "sumi_core.corruption.schedules:Polynomial",
+        "sqrt": "sumi_core.corruption.schedules:Sqrt",
     },
 )
 

@@ -60,7 +60,7 @@ def _cell(row: Row, to_reference: str, reference: str | None) -> dict[str, str]:
         "rank": str(row.rank or "–"),
         "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
         "parameters": short_count(row.parameters),
-        "tokens seen": short_count(row.train_tokens),
+        "tokens seen": short_count(row.tokens_seen),
         "training FLOPs": short_count(row.flops),
         "training time": short_duration(row.seconds),
         "tokens/s": short_count(row.tokens_per_second),

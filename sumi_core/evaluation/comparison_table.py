@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sumi_core.lineage.store import Artifact
     from sumi_core.sweeps import Cell
 
-TRAINING_FIGURES = ("parameters", "train_tokens", "flops", "seconds", "tokens_per_second")
+TRAINING_FIGURES = ("parameters", "tokens_seen", "flops", "seconds", "tokens_per_second")
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Row:
     p_adjusted              two-sided p of the difference, Holm-corrected over all pairs of cells in the comparison
     significant             whether p_adjusted < 0.05
     parameters              of the denoiser
-    train_tokens, flops     seen and spent in training (forward and backward)
+    tokens_seen, flops     seen and spent in training (forward and backward)
     seconds, tokens_per_second   of training, by the clock
     fingerprint             of the evaluation
     mlflow_run_id           where the figures were read, if that was MLflow
@@ -79,7 +79,7 @@ class Row:
     p_adjusted: float | None = None
     significant: bool | None = None
     parameters: int | None = None
-    train_tokens: int | None = None
+    tokens_seen: int | None = None
     flops: float | None = None
     seconds: float | None = None
     tokens_per_second: float | None = None

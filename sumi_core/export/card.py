@@ -11,7 +11,7 @@ _FIGURES = (  # key in the training summary → line of the card, format
     ("validation_bits_per_byte", "Validation bits per byte", ".4f"),
     ("validation_nats_per_token", "Validation nats per token", ".4f"),
     ("train_loss", "Last training loss", ".4f"),
-    ("train_tokens", "Training tokens", ",.0f"),
+    ("tokens_seen", "Training tokens", ",.0f"),
     ("steps", "Optimizer steps", ",.0f"),
     ("epochs", "Passes over the training text", ".2f"),
     ("flops", "Training FLOPs", ".3e"),
@@ -109,9 +109,9 @@ def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
         yield f"| Largest logit difference to stock transformers | {summary['max_logit_difference']:.1e} |"
     yield ""
     if record["process"] is None:
-        yield "The validation figures are exact, on the first validation sequences."
+        yield "The validation figures are exact, on sequences spread over the validation split."
     else:
-        yield "The validation figures are Monte-Carlo estimates of an upper bound, on the first validation sequences."
+        yield "The validation figures are Monte-Carlo estimates of an upper bound, on sequences spread over the validation split."
 
 
 def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:

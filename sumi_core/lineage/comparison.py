@@ -83,7 +83,7 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
     row.mc_stderr = metrics.get("evaluation/bits_per_byte_mc_stderr")
     for name in TRAINING_FIGURES:
         value = metrics.get(f"pretrained_denoiser/{name}")
-        whole = value is not None and name in ("parameters", "train_tokens")  # MLflow keeps every figure as a float
+        whole = value is not None and name in ("parameters", "tokens_seen")  # MLflow keeps every figure as a float
         setattr(row, name, int(value or 0) if whole else value)
     return row
 

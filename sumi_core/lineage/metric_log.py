@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 1000  # MLflow's own limit for one request
-_KEYS = ("train/", "val/", "system/", "by_tokens/", "tokens_seen")
+_KEYS = ("train/", "validation/", "system/", "by_tokens/", "tokens_seen")
 
 
 class MetricSink(Protocol):
@@ -30,7 +30,7 @@ class SinkUnavailable(RuntimeError):
 
 
 class MlflowSink:
-    """An MLflow run. Points go there in batches, each at its step; ``train/loss`` and ``val/*`` also as
+    """An MLflow run. Points go there in batches, each at its step; ``train/loss`` and ``validation/*`` also as
     ``by_tokens/<name>`` with the number of tokens as MLflow's step, so that runs of different batch size can be laid
     over each other, and ``tokens_seen`` gives the tokens of each step (an x-axis to choose in MLflow's charts).
 
@@ -84,7 +84,7 @@ def _metrics(point: Point) -> Iterable[tuple[str, float, int, int]]:
     """A point as MLflow metrics: key, value, timestamp, step."""
     yield point.name, point.value, point.time, point.step
     yield "tokens_seen", float(point.tokens), point.time, point.step
-    if point.name == "train/loss" or point.name.startswith("val/"):
+    if point.name == "train/loss" or point.name.startswith("validation/"):
         yield f"by_tokens/{point.name}", point.value, point.time, point.tokens
 
 

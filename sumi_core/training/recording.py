@@ -118,8 +118,8 @@ class Recorder:
         if self._history is None:
             return
         self._publisher.flush()
-        nats, byte = figures["val/nats_per_token"], figures["val/bits_per_byte"]
-        error = figures["val/bits_per_byte_stderr"]
+        nats, byte = figures["validation/nats_per_token"], figures["validation/bits_per_byte"]
+        error = figures["validation/bits_per_byte_stderr"]
         text = (
             f"step {step}/{self._steps} · validation {byte:.4f} ± {error:.4f} bits per byte · {nats:.4f} nats per token"
         )

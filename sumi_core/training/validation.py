@@ -1,7 +1,8 @@
 """The validation figure of a training: the objective's likelihood on fixed sequences, noise levels and noise.
 
-Per sequence one noise level; levels stratified over the sequences; everything addressed by a constant seed. So the
-figure moves only with the weights, and two cells of a sweep that share their data are measured on the same draws. It
+Per sequence one noise level; levels stratified over the sequences, in an order that has nothing to do with the text's;
+everything addressed by a constant seed. So the figure moves only with the weights, and two cells of a sweep that share
+their data are measured on the same draws. Its error takes sequences for independent draws of text and level. It
 is the tight bound with both end terms (exact for an autoregressive model), whatever the training loss was. The
 ``evaluation`` stage measures the finished model more closely; this one watches it grow.
 """
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from sumi_core.data.batch import Batch
-from sumi_core.data.noise import VALIDATION
+from sumi_core.data.noise import VALIDATION, address_generator
+from sumi_core.evaluation.likelihood import evaluated_indices
 from sumi_core.evaluation.statistics import mean_estimate, ratio_estimate
 from sumi_core.training.errors import TrainingError
 from sumi_core.training.process import Rank
@@ -44,7 +46,8 @@ class Sequences(Protocol):
 
 
 class ValidationSet:
-    """The first ``count`` validation sequences (all, if there are fewer), cut into batches of ``batch_size``."""
+    """``count`` validation sequences, evenly spread over the split (all, if there are fewer), in batches of
+    ``batch_size``."""
 
     def __init__(self, sequences: Sequences, count: int, batch_size: int, rank: Rank) -> None:
         self.count = min(count, len(sequences))
@@ -55,16 +58,18 @@ class ValidationSet:
             )
         self._rank, self._batch_size = rank, batch_size
         own = list(range(self.count))[rank.index :: rank.world]
-        rows = [np.asarray(sequences[i], dtype=np.int64) for i in range(self.count)]
+        chosen = evaluated_indices(self.count, len(sequences))
+        rows = [np.asarray(sequences[i], dtype=np.int64) for i in chosen]
         self._tokens = torch.from_numpy(np.stack(rows))
         self._own = torch.tensor(own, dtype=torch.int64)
-        self.bytes = np.array([sequences.bytes(i) for i in range(self.count)], dtype=np.float64)
+        self._levels = torch.from_numpy(address_generator(SEED, "order").permutation(self.count))
+        self.bytes = np.array([sequences.bytes(i) for i in chosen], dtype=np.float64)
         self.length = self._tokens.shape[1]
 
     def figures(
         self, denoiser: Any, objective: Objective, device: torch.device, precision: AbstractContextManager[Any]
     ) -> dict[str, float]:
-        """``val/nats_per_token`` and ``val/bits_per_byte`` with their ``_stderr``.
+        """``validation/nats_per_token`` and ``validation/bits_per_byte`` with their ``_stderr``.
 
         bits per byte = Σ nats / ln 2 / Σ UTF-8 bytes of the same sequences, its error that of a ratio over sequences as
         independent units (it holds the Monte-Carlo noise too, since each has a draw of its own).
@@ -72,10 +77,10 @@ class ValidationSet:
         nats = self._nats(denoiser, objective, device, precision).cpu().numpy()
         token, byte = mean_estimate(nats / self.length), ratio_estimate(nats / math.log(2), self.bytes)
         return {
-            "val/nats_per_token": token.value,
-            "val/nats_per_token_stderr": token.stderr,
-            "val/bits_per_byte": byte.value,
-            "val/bits_per_byte_stderr": byte.stderr,
+            "validation/nats_per_token": token.value,
+            "validation/nats_per_token_stderr": token.stderr,
+            "validation/bits_per_byte": byte.value,
+            "validation/bits_per_byte_stderr": byte.stderr,
         }
 
     def _nats(
@@ -85,7 +90,7 @@ class ValidationSet:
         nats = torch.zeros(self.count, dtype=torch.float64, device=device)
         with torch.no_grad(), precision:
             for own in self._own.split(self._batch_size):
-                batch = Batch(self._tokens[own].to(device), own, own, self.count, step=0, seed=SEED)
+                batch = Batch(self._tokens[own].to(device), own, self._levels[own], self.count, step=0, seed=SEED)
                 nats[own.to(device)] = objective.nats(denoiser, batch, TIME_EPSILON).total
         if self._rank.world > 1:
             torch.distributed.all_reduce(nats)

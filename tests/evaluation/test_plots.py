@@ -17,7 +17,7 @@ from sumi_core.evaluation.plots import (
 def history(offset: float) -> pd.DataFrame:
     steps = np.arange(1, 101)
     rows = [(s, s * 4096, "train/loss", offset + 3 / s) for s in steps]
-    rows += [(s, s * 4096, "val/nats_per_token", offset + 0.1 + 3 / s) for s in steps[::20]]
+    rows += [(s, s * 4096, "validation/nats_per_token", offset + 0.1 + 3 / s) for s in steps[::20]]
     rows += [(s, s * 4096, "system/tokens_per_second", 1e5) for s in steps]
     return pd.DataFrame(rows, columns=["step", "tokens", "name", "value"])
 

@@ -72,7 +72,7 @@ def report_cell(folder, label, extra=0.0, seed=0, exact=False, text="some text",
     pd.DataFrame(history, columns=["step", "tokens", "name", "value"]).to_parquet(
         folder / f"{label}-training" / "history.parquet"
     )
-    trained = {"train_tokens": 4_096_000, "parameters": 1_100_000, "flops": 3e13, "seconds": 75.0}
+    trained = {"tokens_seen": 4_096_000, "parameters": 1_100_000, "flops": 3e13, "seconds": 75.0}
     return ReportCell(
         cell,
         "done",

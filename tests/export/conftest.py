@@ -23,7 +23,7 @@ TEXT = "In the beginning was the word, and the word was with café and 日本語
 TRAINING = {
     "parameters": 1,
     "steps": 60,
-    "train_tokens": 12_345,
+    "tokens_seen": 12_345,
     "validation_bits_per_byte": 2.5,
     "validation_bits_per_byte_stderr": 0.125,
     "mfu": None,

@@ -87,7 +87,7 @@ def build_pretrained_denoiser(context: StageContext) -> dict[str, Any]:
     pd.DataFrame(history).to_parquet(context.folder / "history.parquet", index=False)
     return {
         "parameters": 1000,
-        "train_tokens": 4096,
+        "tokens_seen": 4096,
         "flops": 6e6,
         "train_loss": int(weights[:6], 16) / 2**24,
         "seconds": 1.0 + DRIFT.get("seconds", 0.0),

@@ -54,9 +54,9 @@ def test_a_name_that_comes_later_is_not_taken_for_logged(mlflow_uri: str) -> Non
     run_id, client = new_run(mlflow_uri)
     sink = MlflowSink(mlflow_uri, run_id)
     sink.log(points(range(1, 6)))
-    sink.log(points(range(5, 6), "val/nats_per_token"))
-    assert logged(client, run_id, "val/nats_per_token") == [(5, 0.2)]
-    assert logged(client, run_id, "by_tokens/val/nats_per_token") == [(320, 0.2)]
+    sink.log(points(range(5, 6), "validation/nats_per_token"))
+    assert logged(client, run_id, "validation/nats_per_token") == [(5, 0.2)]
+    assert logged(client, run_id, "by_tokens/validation/nats_per_token") == [(320, 0.2)]
 
 
 def test_finished_history_fills_an_empty_run_and_changes_nothing_the_second_time(

@@ -63,7 +63,7 @@ def test_every_cell_and_yardstick_has_a_row(project: Project) -> None:
     assert (done.state, done.exact, done.seed) == ("done", False, 0)
     assert done.bits_per_byte == own.summary["bits_per_byte"]
     assert done.stderr == 0.01
-    assert (done.parameters, done.train_tokens, done.flops, done.seconds) == (1000, 4096, 6e6, 1.0)
+    assert (done.parameters, done.tokens_seen, done.flops, done.seconds) == (1000, 4096, 6e6, 1.0)
     assert (done.process, done.objective, done.schedule) == ("uniform", "nelbo", "linear")
     assert by_name["xz"].bits_per_byte == 3.0
     assert by_name["demo.s3"].mlflow_run_id is None

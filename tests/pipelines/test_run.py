@@ -67,7 +67,7 @@ def test_two_at_once_compute_each_thing_once(asked_twice_at_once: tuple[Project,
 def test_no_step_is_logged_twice(asked_twice_at_once: tuple[Project, list[str]]) -> None:
     project, _ = asked_twice_at_once
     for run in project.tracking.cell_runs(["tiny"]):
-        for name in ("train/loss", "val/bits_per_byte", "evaluation/bits_per_byte"):
+        for name in ("train/loss", "validation/bits_per_byte", "evaluation/bits_per_byte"):
             steps = [point.step for point in project.tracking.client.get_metric_history(run.info.run_id, name)]
             assert steps
             assert len(steps) == len(set(steps)), name

@@ -107,5 +107,5 @@ def test_final_weights_are_those_that_were_validated(
     with exact_numerics(experiment.runtime):
         figures = validation.figures(denoiser, parts.objective, torch.device("cpu"), contextlib.nullcontext())
     summary = json.loads((request.parent / "training.json").read_text())
-    assert figures["val/bits_per_byte"] == summary["validation_bits_per_byte"]
-    assert figures["val/nats_per_token_stderr"] == summary["validation_nats_per_token_stderr"]
+    assert figures["validation/bits_per_byte"] == summary["validation_bits_per_byte"]
+    assert figures["validation/nats_per_token_stderr"] == summary["validation_nats_per_token_stderr"]

@@ -28,13 +28,13 @@ def test_history_and_summary_say_the_same(undisturbed: Undisturbed) -> None:
     losses = series(points, "train/loss")
     assert [p.step for p in losses] == list(range(3, 61, 3))
     assert all(p.tokens == p.step * 8 * 32 for p in points)
-    assert [p.step for p in series(points, "val/bits_per_byte")] == [16, 32, 48, 60]
+    assert [p.step for p in series(points, "validation/bits_per_byte")] == [16, 32, 48, 60]
     assert losses[-1].value < losses[0].value
-    assert summary["train_tokens"] == 60 * 8 * 32
-    assert summary["validation_bits_per_byte"] == series(points, "val/bits_per_byte")[-1].value
+    assert summary["tokens_seen"] == 60 * 8 * 32
+    assert summary["validation_bits_per_byte"] == series(points, "validation/bits_per_byte")[-1].value
     assert summary["validation_bits_per_byte_stderr"] > 0
     assert summary["train_loss"] == losses[-1].value
-    assert summary["flops"] == summary["flops_per_token"] * summary["train_tokens"]
+    assert summary["flops"] == summary["flops_per_token"] * summary["tokens_seen"]
     assert (summary["mfu"], summary["resumed"], summary["devices"]) == (None, 0, 1)
     assert summary["tokens_per_second"] > 0
 
@@ -86,11 +86,11 @@ def test_killed_training_logs_every_step_to_mlflow_once(make_request: MakeReques
     trainer.wait_until(lambda: recorded_step(request.parent) >= 36)
     trainer.signal(signal.SIGKILL)
     trainer.wait()
-    beyond = max(m.step for m in client.get_metric_history(run_id, "val/bits_per_byte"))
+    beyond = max(m.step for m in client.get_metric_history(run_id, "validation/bits_per_byte"))
     assert beyond > max(checkpoint_steps(request.parent), default=0), "nothing would be logged twice"
     assert TrainerProcess(request).wait() == 0
     history = read_history(request.parent / HISTORY)
-    for name in ("train/loss", "train/learning_rate", "val/bits_per_byte"):
+    for name in ("train/loss", "train/learning_rate", "validation/bits_per_byte"):
         logged = [(m.step, m.value) for m in client.get_metric_history(run_id, name)]
         assert sorted(logged) == [(p.step, p.value) for p in series(history, name)]
     by_tokens = [(m.step, m.value) for m in client.get_metric_history(run_id, "by_tokens/train/loss")]
