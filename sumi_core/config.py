@@ -50,7 +50,7 @@ class ShardsConfig:
     """Packing of tokens into sequences: documents are joined with an end-of-text token and cut every ``length``."""
 
     sequence_length: int = number(128, low=2, high=2**20)
-    shard_documents: int = number(256, low=1, high=10**6)  # documents tokenized into one shard: the unit of parallelism and resume
+    shard_documents: int = number(256, low=1, high=10**6)  # in a shard: the unit of parallelism and resume
 
 
 @dataclass

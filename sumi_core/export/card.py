@@ -111,7 +111,8 @@ def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     if record["process"] is None:
         yield "The validation figures are exact, on sequences spread over the validation split."
     else:
-        yield "The validation figures are Monte-Carlo estimates of an upper bound, on sequences spread over the validation split."
+        yield "The validation figures are Monte-Carlo estimates of an upper bound, on sequences spread over the"
+        yield "validation split."
 
 
 def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:

@@ -4,8 +4,8 @@ A point is a value at a number of updates (``step``) and of tokens seen. While t
 ``history.jsonl``; a resumed run first drops what lies beyond its checkpoint, so the file never tells a step twice. At
 the end it becomes ``history.parquet``, a long table ``step, tokens, name, value``.
 
-Names: ``train/*`` (means over the updates since the last point), ``validation/*``, ``system/*`` (throughput and memory: the
-only ones that differ between two runs of the same experiment).
+Names: ``train/*`` (means over the updates since the last point), ``validation/*``, ``system/*`` (throughput and memory:
+the only ones that differ between two runs of the same experiment).
 """
 
 from __future__ import annotations
