@@ -1,7 +1,8 @@
 """Noise schedules: α(t), the probability that a token has not yet been hit by noise at level t.
 
-α falls continuously from α(0) = 1 (clean) to α(1) = 0 (pure noise). The schedule is the only place where α is written
-down: the forward process corrupts with it and the bound is weighted by its exact derivative, so the two cannot disagree.
+α falls continuously from α(0) = 1 (clean) to α(1) = 0 (pure noise). The schedule is the only place where α is
+written down: the forward process corrupts with it and the bound is weighted by its exact derivative, so the two cannot
+disagree.
 Both ends are exact and α does not jump, because others lean on it: q_{t|0} is the whole corruption only if level 0 is
 clean, samplers start from π at level 1 and read clean tokens at level 0, every α has a level, and the bound's two end
 terms vanish as its cut ε does.
@@ -118,8 +119,8 @@ class Sqrt(NoiseSchedule):
 
 
 class Polynomial(NoiseSchedule):
-    """α = 1 − t^exponent (MD4, 2406.04329, Table 1). Exponents above 1 spend more of t on the clean side, those below on
-    the noisy side; 1 is ``linear``, ½ is ``sqrt``."""
+    """α = 1 − t^exponent (MD4, 2406.04329, Table 1). Exponents above 1 spend more of t on the clean side, those below
+    on the noisy side; 1 is ``linear``, ½ is ``sqrt``."""
 
     @dataclass
     class Options(NoiseSchedule.Options):

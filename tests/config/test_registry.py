@@ -34,7 +34,10 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     assert str(caught.value) == "no corruption process is called 'unifrom'; did you mean 'uniform'?"
     with pytest.raises(UnknownName) as caught:
         SCHEDULES.build("zzz", {})
-    assert str(caught.value) == "no noise schedule is called 'zzz'; known: cosine, linear"
+    assert (
+        str(caught.value)
+        == "no noise schedule is called 'zzz'; known: cosine, fitted, linear, log_snr, polynomial, sqrt"
+    )
 
 
 def test_a_long_list_is_shown_by_its_short_form() -> None:

@@ -148,7 +148,8 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
         ),
         (
             {"schedule": None},
-            "a.yaml: schedule: process 'uniform' needs a noise schedule; one of cosine, linear",
+            "a.yaml: schedule: process 'uniform' needs a noise schedule; "
+            "one of cosine, fitted, linear, log_snr, polynomial, sqrt",
         ),
         (
             {**AUTOREGRESSIVE, "process": "uniform"},

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from sumi_core.corruption import SCHEDULES
-from sumi_core.corruption.fitted import Profile
+from sumi_core.corruption.fitted import Density
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.typed import ConfigError, component
 from tests.corruption.enumerable import World, end_gaps, expected_bound
@@ -78,7 +79,7 @@ def test_rate_is_the_rate_of_survival(name):
 @each
 def test_time_of_alpha_inverts(name):
     schedule = build(name)
-    # α near 1 holds t^exponent to 1e-16, and so t itself to the exponent's root of that: t is asked where it can be known.
+    # α near 1 holds t^exponent to 1e-16, and so t itself to the exponent's root of that: asked where it can be known.
     t = GRID[schedule.hit(GRID) > 1e-8]
     torch.testing.assert_close(schedule.time_of_alpha(schedule.alpha(t)), t, rtol=0, atol=1e-8)
     alpha = torch.tensor([0.0, 1e-12, 1e-5, 1e-4, 0.29, 0.31, 0.7, 1 - 1e-6, 1.0], dtype=torch.float64)
@@ -93,8 +94,10 @@ def leading(name: str, h: float) -> tuple[float, float]:
         s = 1 / (1 + math.exp(-9))
         slope = 2 * (1 - s) * (1 + 9 * s)
         return slope * h, slope * h
-    if name == "fitted":  # weight 3 at u = 1, 4 at u = 0; area 0.2 + 0.625 + 0.225 + 0.7
-        return h * 1.75 / 3, h * 1.75 / 4
+    if name == "fitted":  # in √u the density is 3/area at 1 and 4/area at 0
+        place, weight = [0.0, *np.sqrt(KNOTS["noise"])], [4.0, *KNOTS["weight"]]
+        area = np.trapezoid(weight, place)
+        return 2 * h * area / 3, (h * area / 4) ** 2
     return {
         "linear": (h, h),
         "cosine": (math.pi**2 / 8 * h**2, math.pi / 2 * h),
@@ -141,7 +144,7 @@ def pieces(name: str):
         edges = [epsilon, *inner, 1 - epsilon]
         nodes, weights = np.polynomial.legendre.leggauss(60)
         t, w = [], []
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in itertools.pairwise(edges):
             a, b = (math.log(x / (1 - x)) for x in (low, high))
             piece = 1 / (1 + np.exp(-((a + b) / 2 + (b - a) / 2 * nodes)))
             t.append(piece)
@@ -178,21 +181,23 @@ def test_log_snr_is_a_line_up_to_its_limit():
 # --- fitted ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_profile_is_the_density_that_it_says():
+def test_a_density_is_what_its_knots_say():
     """Against the trapezoid rule on a grid, by definition; the quantile inverts it, on both sides of every knot."""
-    profile = Profile(**KNOTS)
-    u = torch.linspace(0, 1, 200_001, dtype=torch.float64)
-    by_hand = torch.from_numpy(np.interp(u.numpy(), KNOTS["noise"], KNOTS["weight"])) / 1.75
-    torch.testing.assert_close(profile.density(u), by_hand)
-    integral = torch.cat([u.new_zeros(1), torch.cumulative_trapezoid(by_hand, u)])
-    torch.testing.assert_close(profile.below(u), integral, rtol=0, atol=1e-9)
-    torch.testing.assert_close(profile.quantile(profile.below(u)), u, rtol=0, atol=1e-12)
+    density = Density(KNOTS["noise"], KNOTS["weight"])
+    place = torch.linspace(0, 1, 200_001, dtype=torch.float64)
+    by_hand = torch.from_numpy(np.interp(place.numpy(), KNOTS["noise"], KNOTS["weight"])) / 1.75
+    torch.testing.assert_close(density.at(place), by_hand)
+    integral = torch.cat([place.new_zeros(1), torch.cumulative_trapezoid(by_hand, place)])
+    torch.testing.assert_close(density.below(place), integral, rtol=0, atol=1e-9)
+    torch.testing.assert_close(density.quantile(density.below(place)), place, rtol=0, atol=1e-12)
+    torch.testing.assert_close(density.mirrored().at(place), density.at(1 - place))
+    torch.testing.assert_close(density.mirrored().below(place), 1 - density.below(1 - place))
 
 
-def test_equal_weights_are_the_linear_schedule():
-    flat = SCHEDULES.build("fitted", {"noise": [0.5], "weight": [7.0]})
-    torch.testing.assert_close(flat.alpha(GRID), 1 - GRID)
-    torch.testing.assert_close(flat.dalpha(GRID), -torch.ones_like(GRID))
+def test_equal_weights_are_even_in_the_root_of_the_noise():
+    flat, squared = SCHEDULES.build("fitted", {"noise": [0.5], "weight": [7.0]}), SCHEDULES.build("polynomial", {})
+    for part in ("alpha", "hit", "dalpha"):
+        torch.testing.assert_close(getattr(flat, part)(GRID), getattr(squared, part)(GRID), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

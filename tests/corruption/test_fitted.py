@@ -1,0 +1,103 @@
+"""A fitted schedule against its derivation, on a world where every text and every z can be summed over."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from sumi_core.corruption import SCHEDULES
+from sumi_core.corruption.fitted import fit_profile
+from sumi_core.corruption.schedules import NoiseSchedule
+from tests.corruption.enumerable import World
+
+EPSILON = 1e-3
+FINE = torch.linspace(EPSILON**0.5, (1 - EPSILON) ** 0.5, 600, dtype=torch.float64) ** 2
+
+
+def moments(world: World, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """E[G] and E[G²] at each noise 1 − α, G the nats per unit of α that one text with one z shows, by enumeration."""
+    x = world.x.repeat_interleave(len(world.z), 0)
+    z = world.z.repeat(len(world.x), 1)
+    first, second = [], []
+    for t in world.process.time_of_alpha(1 - noise):
+        levels = t.expand(len(world.z))
+        logits = (0.6 * world.denoiser(world.z, levels)).repeat(len(world.x), 1, 1)  # wrong, as real ones are
+        chance = world.p.repeat_interleave(len(world.z)) * world.q(levels[:1])[0][x, z].prod(-1)
+        value = torch.zeros_like(chance)
+        possible = chance > 0
+        level = levels[:1, None]
+        per_t = world.process.bound_integrand(logits[possible], x[possible], z[possible], level)
+        value[possible] = per_t.sum(-1) / -float(world.process.dalpha(level))
+        first.append((chance * value).sum())
+        second.append((chance * value**2).sum())
+    return torch.stack(first), torch.stack(second)
+
+
+def variance(schedule: NoiseSchedule, noise: torch.Tensor, second: torch.Tensor, mean: float) -> float:
+    """Of the diffusion term's estimate from one text, one t uniform over the noise in question, and one z."""
+    t = schedule.time_of_alpha(1 - noise)
+    density = -1 / schedule.dalpha(t) / (t[-1] - t[0])  # of the noise that is drawn
+    return float(torch.trapezoid(second / density, noise)) - mean**2
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_no_density_has_less_variance_than_the_derived_one(process: str) -> None:
+    """(∫ √E[G²])² is reached by the fitted schedule, by none of the others, and by no schedule fitted to something
+    else: to the mean alone, or to the derived weight disturbed."""
+    world = World(process, seed=5)
+    first, second = moments(world, FINE)
+    mean = float(torch.trapezoid(first, FINE))
+    least = float(torch.trapezoid(second.sqrt(), FINE)) ** 2 - mean**2
+
+    def fitted(weight: torch.Tensor) -> float:
+        knots = {"noise": FINE.tolist(), "weight": (FINE.sqrt() * weight).tolist()}
+        made = SCHEDULES.build("fitted", knots)
+        return variance(made, FINE, second, mean)
+
+    found = {name: variance(SCHEDULES.build(name, {}), FINE, second, mean) for name in ("linear", "cosine", "log_snr")}
+    assert fitted(second.sqrt()) == pytest.approx(least, rel=1e-4)
+    for other in (*found.values(), fitted(first), fitted(second.sqrt() * (1 + 0.3 * (20 * FINE).sin()))):
+        assert other > 1.005 * least
+    # What it is worth here: so many texts, measured at levels drawn from linear, tell as much as one from the fit.
+    assert found["linear"] / least == pytest.approx({"uniform": 7.46, "absorbing": 1.69}[process], rel=0.01)
+
+
+def curve_of(noise: torch.Tensor, first: torch.Tensor, second: torch.Tensor, draws: float = 50.0) -> pd.DataFrame:
+    """What an evaluation of very many sequences would print."""
+    error = ((second - first**2) / draws).sqrt()
+    return pd.DataFrame({"noise": noise, "per_alpha": first, "per_alpha_stderr": error, "draws": draws})
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_twenty_measured_levels_are_enough(process: str) -> None:
+    world = World(process, seed=5)
+    coarse = torch.linspace(0.025, 0.975, 20, dtype=torch.float64)
+    knots = fit_profile(curve_of(coarse, *moments(world, coarse)))
+    first, second = moments(world, FINE)
+    mean = float(torch.trapezoid(first, FINE))
+    least = float(torch.trapezoid(second.sqrt(), FINE)) ** 2 - mean**2
+    assert variance(SCHEDULES.build("fitted", knots), FINE, second, mean) == pytest.approx(least, rel=0.04)
+
+
+def test_the_fit_by_hand() -> None:
+    """√(noise · (mean² + draws · error²)), and never below a twentieth of the mean weight."""
+    curve = pd.DataFrame(
+        {
+            "noise": [0.04, 0.25, 0.81],
+            "per_alpha": [3.0, 6.0, 0.0],
+            "per_alpha_stderr": [0.4, math.nan, 0.0],
+            "draws": [100, 1, 100],
+        }
+    )
+    assert fit_profile(curve) == {"noise": [0.04, 0.25, 0.81], "weight": [1.0, 3.0, round(4 / 3 * 0.05, 7)]}
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    columns = ["noise", "per_alpha", "per_alpha_stderr", "draws"]
+    with pytest.raises(ValueError, match="an exact likelihood has none"):
+        fit_profile(pd.DataFrame(columns=columns, dtype=float))
+    with pytest.raises(ValueError, match="evaluate more"):
+        fit_profile(pd.DataFrame([[0.5, math.nan, 0.1, 3]], columns=columns))
