@@ -14,7 +14,11 @@ PROCESSES: "Registry[ForwardProcess]" = Registry(
     "corruption process",
     {
         "absorbing": "sumi_core.corruption.absorbing:Absorbing",
+        "clustered": "sumi_core.corruption.clustered:Clustered",
+        "hybrid": "sumi_core.corruption.hybrid:Hybrid",
+        "mixture": "sumi_core.corruption.hybrid:Mixture",
         "uniform": "sumi_core.corruption.uniform:Uniform",
+        "unigram": "sumi_core.corruption.unigram:Unigram",
     },
 )
 

@@ -6,29 +6,16 @@ masked positions, and the reverse process fills each mask once.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from sumi_core.corruption.interpolating import Interpolating
-from sumi_core.corruption.process import ForwardProcess
+from sumi_core.corruption.interpolating import WithMask
 from sumi_core.data.noise import Noise
 from sumi_core.rowwise import cross_entropy
 
 
-class Absorbing(Interpolating):
-    """π = δ_mask, with the mask as one more state: id V, S = V + 1."""
-
-    mask_id: int
-
-    def __init__(self, options: ForwardProcess.Options, **context: Any) -> None:
-        super().__init__(options, **context)
-        self.mask_id = self.num_tokens
-
-    @property
-    def num_states(self) -> int:
-        return self.num_tokens + 1
+class Absorbing(WithMask):
+    """π = δ_mask."""
 
     def stationary(self) -> Tensor:
         return (torch.arange(self.num_states) == self.mask_id).to(torch.float64)

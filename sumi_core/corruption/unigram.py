@@ -1,0 +1,41 @@
+"""Unigram noise: a token that is hit is redrawn with the frequencies of the training text (a π of GIDD, 2503.04482).
+
+At pure noise a text already has the frequencies of real ones, and a rare token is more likely signal than noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sumi_core.corruption.interpolating import Interpolating
+from sumi_core.corruption.process import ForwardProcess
+from sumi_core.data.vocabulary import VocabularyError
+from sumi_core.typed import number
+
+
+class Unigram(Interpolating):
+    """π = token frequencies of the train split; no further states.
+
+    smoothing: added to every count, so that any token can become any other; with 0 a token that the train split lacks
+    is never noise.
+    """
+
+    tables = ("token_counts",)
+
+    @dataclass
+    class Options(ForwardProcess.Options):
+        smoothing: float = number(1.0, low=0.0)
+
+    def __init__(self, options: Options, **context: Any) -> None:
+        super().__init__(options, **context)
+        counts = context["vocabulary"].table("token_counts").to(torch.float64) + options.smoothing
+        if not counts.sum() > 0:
+            raise VocabularyError("the train split holds no token; set process.smoothing above 0")
+        self.frequencies = counts / counts.sum()
+
+    def stationary(self) -> Tensor:
+        return self.frequencies
