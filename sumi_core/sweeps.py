@@ -10,31 +10,53 @@
             absorbing: {process: absorbing}
           schedule.name: [linear, cosine]   # a config key: the values it takes
           seed: [0, 1, 2]
+        reference: uniform.linear        # what others are compared with: labels, or a cell's name, without the seed
+        budget: {tokens: 3e6}            # or {flops: 2e13}: what every cell spends; decides training.steps
+        cron: "0 3 * * *"                # when Dagster looks after it by itself (sumi_core.cron)
+        retries: 1                       # how often a failed cell is tried again without being asked, 0 to 10
 
-Cells are the product of the axes, named by their labels: ``demo.uniform.linear.s0``.
+Cells are the product of the axes, named by their labels: ``demo.uniform.linear.s0``. Cells that differ in nothing but
+their label on the axis ``seed`` are a group, ``demo.uniform.linear``.
+
+All but the sections are a file's own: none comes from its base. A budget replaces the ``training.steps`` of a base; a
+file or an axis that writes both is refused, and so is a cell that whole steps cannot bring within 1 % of it. Whoever
+writes training.steps on the command line leaves the budget.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sumi_core.axes import expand_axes, nest
+from sumi_core.budgets import MAX_STEPS, Budget
 from sumi_core.config import ConfigError, Experiment, check_keys, merge, resolve
+from sumi_core.cron import cron_mistake
 from sumi_core.registry import nearest
-from sumi_core.typed import typed_value
+from sumi_core.typed import number, typed
 from sumi_core.yaml_files import parse_yaml, read_yaml
 
-FILE_KEYS = ("base", "description", "axes")  # what a file may hold beside the sections of an Experiment
-MAX_CELLS = 10_000  # of one file: more can only be a slip in its axes
+
+@dataclass
+class SweepOptions:
+    """What a file says of its sweep as a whole, beside its axes."""
+
+    description: str = ""
+    reference: str | None = None
+    budget: Budget = field(default_factory=Budget)
+    cron: str | None = None
+    retries: int = number(1, low=0, high=10)
+
+
+_OPTIONS = tuple(option.name for option in fields(SweepOptions))
+FILE_KEYS = ("base", "axes", *_OPTIONS)  # what a file may hold beside the sections of an Experiment
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
-_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)*")
 _ABSENT = object()
+_SEED = "seed"  # the axis whose labels tell the cells of a group apart
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,11 @@ class Cell:
     experiment: Experiment
     overrides: tuple[str, ...] = ()  # dotlist given on the command line
 
+    @property
+    def group(self) -> str:
+        """The key without the seed's label: what it shares with the cells that differ from it in the seed alone."""
+        return _key(self.sweep, self.labels, without=_SEED)
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -54,10 +81,28 @@ class Sweep:
 
     name: str
     file: Path
-    description: str
     axes: dict[str, list[str]]  # axis → labels
     cells: tuple[Cell, ...] = field(repr=False)
     refused: dict[str, ConfigError] = field(default_factory=dict, repr=False)
+    options: SweepOptions = field(default_factory=SweepOptions)
+
+    @property
+    def description(self) -> str:
+        """One sentence on what is asked."""
+        return self.options.description
+
+    @property
+    def reference(self) -> str | None:
+        """The group that the others are compared with, if the file names one."""
+        return self.options.reference
+
+    @property
+    def groups(self) -> dict[str, tuple[Cell, ...]]:
+        """The cells that differ in their seed alone, by the name they share."""
+        found: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.group, []).append(cell)
+        return {group: tuple(cells) for group, cells in found.items()}
 
 
 class Sweeps(dict[str, Sweep]):
@@ -118,28 +163,30 @@ def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep
         raise ConfigError(str(file), "", "a file's name names its cells; use letters, digits, '_', '+' and '-'")
     files = _inherit(file, folder, ())
     own = files[0].data
-    description = typed_value(str, own.get("description") or "", str(file), "description")
-    points = _expand(own["axes"], file) if "axes" in own else [((), {})]
+    points = expand_axes(own["axes"], file) if "axes" in own else [((), {})]
+    options = _options(own, file, {_key(file.stem, dict(labels), without=_SEED) for labels, _ in points})
     changes = [_Layer("command line", parse_overrides(overrides))] if overrides else []
     cells: dict[str, Cell] = {}
     refused: dict[str, ConfigError] = {}
     for labels, settings in points:
-        key = ".".join([file.stem, *(label for _, label in labels)])
+        key = _key(file.stem, dict(labels))
         if key in cells or key in refused:
             raise ConfigError(str(file), "axes", f"two cells are called '{key}'; give their labels different names")
         layers = [_Layer(str(file), settings), *files]
-        experiment = _resolve_layers(layers)
+        if own.get("budget"):
+            _refuse_steps(key, layers[:2], str(file))
+        experiment = _resolve_within(options.budget, layers)
         if changes:
             try:
-                experiment = _resolve_layers([*changes, *layers])
-                _refuse_untrue_labels(key, settings, [*changes, *layers])
+                experiment = _resolve_within(options.budget, [*changes, *layers], len(changes))
+                _refuse_untrue_labels(key, experiment, settings, [*changes, *layers], options.budget)
             except ConfigError as error:
                 refused[key] = error
                 continue
         cells[key] = Cell(key, file.stem, dict(labels), experiment, overrides)
     names = list(dict.fromkeys(axis for labels, _ in points for axis, _ in labels))
     axes = {name: list(dict.fromkeys(dict(labels)[name] for labels, _ in points)) for name in names}
-    return Sweep(file.stem, file, description, axes, tuple(cells.values()), refused)
+    return Sweep(file.stem, file, axes, tuple(cells.values()), refused, options)
 
 
 def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[Cell]:
@@ -185,7 +232,7 @@ def parse_overrides(dotlist: Iterable[str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for item in dotlist:
         key, _, text = item.partition("=")
-        data = merge(data, _nest(key, parse_yaml(text, f"command line: {item}")))
+        data = merge(data, nest(key, parse_yaml(text, f"command line: {item}")))
     check_keys(data, "command line")
     return data
 
@@ -211,23 +258,48 @@ def _resolve_layers(layers: list[_Layer]) -> Experiment:
         raise ConfigError(_writer(layers, error.key), error.key, error.problem) from None
 
 
+def _resolve_within(budget: Budget, layers: list[_Layer], on_top: int = 0) -> Experiment:
+    """Resolve layers with the steps that spend the budget, unless one of the first ``on_top`` writes steps itself."""
+    if budget == Budget() or any(_writes(layer, "training.steps") for layer in layers[:on_top]):
+        return _resolve_layers(layers)
+    where = layers[on_top].where  # the file: what is wrong with a budget is wrong there
+    # As many as there may be: the steps of a base are not meant, and must not be too few for the warm-up.
+    largest = _resolve_layers([*layers[:on_top], _steps(MAX_STEPS, where), *layers[on_top:]])
+    return _resolve_layers([*layers[:on_top], _steps(budget.steps(largest, where), where), *layers[on_top:]])
+
+
+def _steps(steps: int, where: str) -> _Layer:
+    return _Layer(where, {"training": {"steps": steps}})
+
+
+def _refuse_steps(key: str, layers: list[_Layer], where: str) -> None:
+    if any(_writes(layer, "training.steps") for layer in layers):
+        problem = f"'{key}' has a budget, which decides its steps; remove training.steps or the budget"
+        raise ConfigError(where, "training.steps", problem)
+
+
+def _writes(layer: _Layer, key: str) -> bool:
+    value: Any = layer.data
+    for part in key.split("."):
+        value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+    return value is not _ABSENT
+
+
 def _writer(layers: list[_Layer], key: str) -> str:
     """The topmost layer that wrote the key, or else the nearest key around it."""
     parts = key.split(".")
     for length in range(len(parts), 0, -1):
         for layer in layers:
-            value: Any = layer.data
-            for part in parts[:length]:
-                value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
-            if value is not _ABSENT:
+            if _writes(layer, ".".join(parts[:length])):
                 return layer.where
     return layers[0].where
 
 
-def _refuse_untrue_labels(key: str, settings: dict[str, Any], layers: list[_Layer]) -> None:
+def _refuse_untrue_labels(
+    key: str, overridden: Experiment, settings: dict[str, Any], layers: list[_Layer], budget: Budget
+) -> None:
     """Refuse overrides that undo what a cell's labels say of it."""
-    overridden, labelled = _resolve_layers(layers), _resolve_layers([_Layer("labels", settings), *layers])
-    if overridden != labelled:
+    if overridden != _resolve_within(budget, [_Layer("labels", settings), *layers], on_top=2):
         problem = f"'{key}' is named for a key that these overrides change; choose another cell, or drop the override"
         raise ConfigError("command line", "", problem)
 
@@ -249,66 +321,24 @@ def _inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> list[_Layer]:
     return [_Layer(str(file), data), *_inherit(parent, folder, (*seen, file))]
 
 
-def _expand(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
-    if not isinstance(axes, Mapping) or not axes:
-        raise ConfigError(
-            str(file), "axes", "expected at least one axis, written as name: [values] or name: {label: {key: value}}"
-        )
-    choices: list[list[tuple[tuple[str, str], dict[str, Any]]]] = []
-    for axis, points in axes.items():
-        key = f"axes.{axis}"
-        if not isinstance(points, list | Mapping) or not points:
-            shown = "nothing" if not points else repr(points)
-            raise ConfigError(str(file), key, f"expected at least one value, as in [0, 1], got {shown}")
-        if isinstance(points, list):
-            settings = [(_value_label(str(axis), value), _nest(str(axis), value)) for value in points]
-        else:
-            settings = [(str(label), _nest_all(keys, file, f"{key}.{label}")) for label, keys in points.items()]
-        for label, setting in settings:
-            if not _LABEL.fullmatch(label):
-                raise ConfigError(
-                    str(file), key, f"'{label}' cannot name a cell; use letters, digits, '_', '+', '-' and '.'"
-                )
-            check_keys(setting, str(file), prefix=f"{key}: ")
-        choices.append([((str(axis), label), setting) for label, setting in settings])
-    count = math.prod(map(len, choices))
-    if count > MAX_CELLS:
-        raise ConfigError(
-            str(file), "axes", f"make {count:,} cells, more than {MAX_CELLS:,}; write fewer or split them"
-        )
-    expanded = []
-    for combination in itertools.product(*choices):
-        merged: dict[str, Any] = {}
-        for _, setting in combination:
-            merged = merge(merged, setting)
-        expanded.append((tuple(label for label, _ in combination), merged))
-    return expanded
+def _options(own: Mapping[str, Any], file: Path, groups: set[str]) -> SweepOptions:
+    """What a file says of its sweep, checked; ``reference`` becomes the name of the group it means."""
+    where = str(file)
+    options: SweepOptions = typed(SweepOptions, {key: own[key] for key in _OPTIONS if own.get(key) is not None}, where)
+    given = [name for name in ("tokens", "flops") if getattr(options.budget, name) is not None]
+    if "budget" in own and len(given) != 1:
+        raise ConfigError(where, "budget", f"expected tokens or flops, got {' and '.join(given) or 'neither'}")
+    if options.cron is not None and (mistake := cron_mistake(options.cron)):
+        raise ConfigError(where, "cron", mistake)
+    if options.reference is not None:
+        named = [group for group in groups if options.reference in (group, group.removeprefix(f"{file.stem}."))]
+        if not named:
+            known = [group.removeprefix(f"{file.stem}.") for group in groups]
+            problem = f"no cells are called '{options.reference}', without a seed; {nearest(options.reference, known)}"
+            raise ConfigError(where, "reference", problem)
+        options.reference = named[0]
+    return options
 
 
-def _value_label(axis: str, value: Any) -> str:
-    """``seed: 3`` → ``s3``; text labels itself; other numbers carry their key: ``learning_rate0.001``."""
-    last = axis.rsplit(".", 1)[-1]
-    if isinstance(value, Mapping):
-        return str(value.get("name", value))
-    if isinstance(value, str):
-        return value
-    return f"{'s' if last == 'seed' else last}{value}"
-
-
-def _nest(dotted: str, value: Any) -> dict[str, Any]:
-    for part in reversed(dotted.split(".")):
-        value = {part: value}
-    return value
-
-
-def _nest_all(keys: Any, file: Path, where: str) -> dict[str, Any]:
-    if keys is None:
-        return {}
-    if not isinstance(keys, Mapping):
-        raise ConfigError(
-            str(file), where, f"expected the keys this label sets, such as {{process: uniform}}, got {keys!r}"
-        )
-    merged: dict[str, Any] = {}
-    for dotted, value in keys.items():
-        merged = merge(merged, _nest(str(dotted), value))
-    return merged
+def _key(sweep: str, labels: Mapping[str, str], without: str | None = None) -> str:
+    return ".".join([sweep, *(label for axis, label in labels.items() if axis != without)])

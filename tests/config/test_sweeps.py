@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sumi_core.budgets import training_flops_per_token
 from sumi_core.config import ConfigError
 from sumi_core.data import SOURCES
 from sumi_core.sweeps import Sweep, load_sweep, load_sweeps, parse_overrides, select_cells, split_arguments
@@ -96,6 +97,37 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
         ),
         ("axes: {m: {a: {seed: -1}}}", "seed: must be at least 0, got -1"),
         ("seed: 1\nseed: 2", "line 2: not valid YAML: the key 'seed' is written twice"),
+        ("refrence: a", "refrence: unknown key; did you mean 'reference'?"),
+        ("reference: 5", "reference: expected text or null, got 5; put it in quotes"),
+        (
+            "axes: {process: [uniform, absorbing], seed: [0, 1]}\nreference: unifrm",
+            "reference: no cells are called 'unifrm', without a seed; did you mean 'uniform'?",
+        ),
+        (
+            "axes: {process: [uniform, absorbing], seed: [0, 1]}\nreference: uniform.s0",
+            "reference: no cells are called 'uniform.s0', without a seed; did you mean 'uniform'?",
+        ),
+        ("budget: 5", "budget: expected a mapping of keys, got 5"),
+        ("budget:", "budget: expected tokens or flops, got neither"),
+        ("budget: {tokens: 4096, flops: 1e9}", "budget: expected tokens or flops, got tokens and flops"),
+        ("budget: {token: 4096}", "budget.token: unknown key; did you mean 'tokens'?"),
+        ("budget: {tokens: 0}", "budget.tokens: must be above 0, got 0"),
+        (
+            "budget: {tokens: 5e5}\ntraining: {steps: 5}",
+            "training.steps: 'bad' has a budget, which decides its steps; remove training.steps or the budget",
+        ),
+        (
+            "budget: {tokens: 5e5}\naxes: {training.steps: [5]}",
+            "training.steps: 'bad.steps5' has a budget, which decides its steps; remove training.steps or the budget",
+        ),
+        (
+            "budget: {tokens: 5e5}\ntraining: {warmup_steps: 200}",
+            "training.warmup_steps: 200 warm-up steps exceed training.steps 122; set it to 122 or less too",
+        ),
+        ("cron: hourly", "cron: 'hourly' is no cron expression; write minute hour day month weekday, as in 0 3 * * *"),
+        ("retries: -1", "retries: must be at least 0, got -1"),
+        ("retries: 11", "retries: must be at most 10, got 11"),
+        ("retries: 0.5", "retries: expected an integer, got 0.5"),
     ],
 )
 def test_each_mistake_has_its_sentence(write: Write, text: str, sentence: str) -> None:
@@ -224,6 +256,82 @@ def test_every_combination_is_one_cell(write: Write, sizes: list[int]) -> None:
     ]
     assert len({cell.key for cell in sweep.cells}) == len(sweep.cells)
     assert [m[: len(sizes)] for m in made] == list(itertools.product(*axes.values()))
+
+
+# --- reference, groups, budget, cron, retries -----------------------------------------------------------------------
+
+COMPARED = """
+base: base/ground
+budget: {tokens: 81920}
+reference: uniform.linear
+cron: "0 3 * * *"
+retries: 3
+axes:
+  process: [uniform, absorbing]
+  seed: [0, 1, 2]
+  schedule: [linear, cosine]
+"""
+
+
+def test_cells_that_differ_in_their_seed_alone_are_a_group(write: Write) -> None:
+    write("base/ground", "training: {steps: 7, warmup_steps: 5}\ncron: '@daily'\nretries: 9")
+    sweep = load(write("grid", COMPARED))
+    assert sweep.reference == "grid.uniform.linear"
+    assert list(sweep.groups) == [f"grid.{p}.{s}" for p in ("uniform", "absorbing") for s in ("linear", "cosine")]
+    for group, cells in sweep.groups.items():
+        assert [cell.experiment.seed for cell in cells] == [0, 1, 2]
+        assert {cell.group for cell in cells} == {group}
+        first, *others = ({**cell.experiment.to_dict(), "seed": 0} for cell in cells)
+        assert all(other == first for other in others)
+    assert (
+        load(write("named", COMPARED.replace("reference: ", "reference: named."))).reference == "named.uniform.linear"
+    )
+
+
+def test_options_are_a_files_own_and_have_defaults(write: Write) -> None:
+    write("base/ground", "training: {steps: 7, warmup_steps: 5}\ncron: '@daily'\nretries: 9\nbudget: {tokens: 8192}")
+    options = load(write("grid", COMPARED)).options
+    assert (options.cron, options.retries, options.budget.tokens) == ("0 3 * * *", 3, 81920)
+    plain = load(write("plain", "base: base/ground"))
+    assert (plain.options.cron, plain.options.retries, plain.reference) == (None, 1, None)
+    assert plain.cells[0].experiment.training.steps == 7
+    assert list(plain.groups) == ["plain"]
+
+
+def test_a_budget_decides_the_steps_of_every_cell(write: Write) -> None:
+    write("base/ground", "training: {steps: 7, warmup_steps: 5, batch_size: 16}")
+    file = write(
+        "sizes",
+        """
+        base: base/ground
+        budget: {tokens: 81920}
+        axes:
+          training.batch_size: [8, 16]
+          shards.sequence_length: [64, 128]
+        """,
+    )
+    spent = {}
+    for cell in load(file).cells:
+        training, length = cell.experiment.training, cell.experiment.shards.sequence_length
+        spent[cell.key] = training.steps * training.batch_size * length
+    assert set(spent.values()) == {81920}
+    assert len(spent) == 4
+    file = write("flops", "base: base/ground\nbudget: {flops: 1e13}\naxes: {model.preset: [nano, tiny]}")
+    small, large = load(file).cells
+    assert small.experiment.training.steps > 2 * large.experiment.training.steps
+    for cell in (small, large):
+        price = training_flops_per_token(cell.experiment, "flops.yaml") * 16 * 128
+        assert cell.experiment.training.steps * price == pytest.approx(1e13, rel=0.01)
+
+
+def test_the_command_line_changes_what_a_budget_buys_or_leaves_it(write: Write) -> None:
+    file = write("one", "training: {warmup_steps: 5}\nbudget: {tokens: 81920}\naxes: {training.batch_size: [8, 16]}")
+    assert [cell.experiment.training.steps for cell in load(file).cells] == [80, 40]
+    longer = load(file, "shards.sequence_length=64")
+    assert [cell.experiment.training.steps for cell in longer.cells] == [160, 80]
+    assert [cell.experiment.training.steps for cell in load(file, "training.steps=9").cells] == [9, 9]
+    refused = load(file, "shards.sequence_length=5000").refused["one.batch_size16"]
+    assert str(refused).startswith(f"{file}: budget.tokens: 81920 are 1.024 steps of 80000, and whole steps miss it")
 
 
 # --- overrides ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+"""The axes of a sweep, expanded: every combination of their labels, with the keys that it sets."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sumi_core.config import ConfigError, check_keys, merge
+
+MAX_CELLS = 10_000  # of one file: more can only be a slip in its axes
+_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)*")
+
+
+def expand_axes(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
+    """Every combination of the axes of ``file``: (axis, label) pairs, and the keys they set. Raises ConfigError."""
+    if not isinstance(axes, Mapping) or not axes:
+        raise ConfigError(
+            str(file), "axes", "expected at least one axis, written as name: [values] or name: {label: {key: value}}"
+        )
+    choices: list[list[tuple[tuple[str, str], dict[str, Any]]]] = []
+    for axis, points in axes.items():
+        key = f"axes.{axis}"
+        if not isinstance(points, list | Mapping) or not points:
+            shown = "nothing" if not points else repr(points)
+            raise ConfigError(str(file), key, f"expected at least one value, as in [0, 1], got {shown}")
+        if isinstance(points, list):
+            settings = [(_value_label(str(axis), value), nest(str(axis), value)) for value in points]
+        else:
+            settings = [(str(label), _nest_all(keys, file, f"{key}.{label}")) for label, keys in points.items()]
+        for label, setting in settings:
+            if not _LABEL.fullmatch(label):
+                raise ConfigError(
+                    str(file), key, f"'{label}' cannot name a cell; use letters, digits, '_', '+', '-' and '.'"
+                )
+            check_keys(setting, str(file), prefix=f"{key}: ")
+        choices.append([((str(axis), label), setting) for label, setting in settings])
+    count = math.prod(map(len, choices))
+    if count > MAX_CELLS:
+        raise ConfigError(
+            str(file), "axes", f"make {count:,} cells, more than {MAX_CELLS:,}; write fewer or split them"
+        )
+    expanded = []
+    for combination in itertools.product(*choices):
+        merged: dict[str, Any] = {}
+        for _, setting in combination:
+            merged = merge(merged, setting)
+        expanded.append((tuple(label for label, _ in combination), merged))
+    return expanded
+
+
+def _value_label(axis: str, value: Any) -> str:
+    """``seed: 3`` → ``s3``; text labels itself; other numbers carry their key: ``learning_rate0.001``."""
+    last = axis.rsplit(".", 1)[-1]
+    if isinstance(value, Mapping):
+        return str(value.get("name", value))
+    if isinstance(value, str):
+        return value
+    return f"{'s' if last == 'seed' else last}{value}"
+
+
+def nest(dotted: str, value: Any) -> dict[str, Any]:
+    """``training.steps``, 3 → ``{training: {steps: 3}}``."""
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return value
+
+
+def _nest_all(keys: Any, file: Path, where: str) -> dict[str, Any]:
+    if keys is None:
+        return {}
+    if not isinstance(keys, Mapping):
+        raise ConfigError(
+            str(file), where, f"expected the keys this label sets, such as {{process: uniform}}, got {keys!r}"
+        )
+    merged: dict[str, Any] = {}
+    for dotted, value in keys.items():
+        merged = merge(merged, nest(str(dotted), value))
+    return merged

@@ -1,0 +1,62 @@
+"""What every cell of a sweep may spend on training, in tokens or in FLOPs; the number of steps follows from it.
+
+A step sees batch_size · sequence_length tokens. A token costs what ``Denoiser.flops_per_token`` says: the model's
+matrices and its attention, forward and backward. Steps are whole, so a cell comes within ``TOLERANCE`` of the budget or
+is refused: cells that spend different amounts answer no question about methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sumi_core.config import ConfigError, Experiment
+from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.size import expected_vocabulary
+from sumi_core.typed import number
+
+TOLERANCE = 0.01
+MAX_STEPS = 10**9
+
+
+@dataclass
+class Budget:
+    """One of the two, equal for every cell; neither: each cell has its own ``training.steps``."""
+
+    tokens: float | None = number(None, above=0.0)  # seen in training, repetitions included
+    flops: float | None = number(None, above=0.0)
+
+    def steps(self, experiment: Experiment, where: str) -> int:
+        """Optimizer steps that spend the budget. Raises ConfigError when no whole number of them comes close."""
+        tokens = experiment.training.batch_size * experiment.shards.sequence_length
+        if self.tokens is not None:
+            key, budget, per_step = "budget.tokens", self.tokens, float(tokens)
+        else:
+            assert self.flops is not None
+            key, budget, per_step = "budget.flops", self.flops, tokens * training_flops_per_token(experiment, where)
+        steps = max(1, round(budget / per_step))
+        if steps > MAX_STEPS:
+            raise ConfigError(where, key, f"makes {steps:.3g} steps, more than {MAX_STEPS:,}; spend less")
+        if abs(steps * per_step - budget) > TOLERANCE * budget:
+            raise ConfigError(
+                where,
+                key,
+                f"{budget:.6g} are {budget / per_step:.4g} steps of {per_step:.6g}, and whole steps miss it by more "
+                f"than {TOLERANCE:.0%}; write {max(1, int(budget / per_step)) * per_step:.6g}, or a larger budget",
+            )
+        return steps
+
+
+def training_flops_per_token(experiment: Experiment, where: str) -> float:
+    """What ``Denoiser.flops_per_token`` counts, without making one; a mask's row of the head is left out.
+
+    Raises ConfigError where only the tokenizer itself can tell how large the head is."""
+    vocabulary = expected_vocabulary(experiment.tokenizer)
+    if vocabulary is None:
+        name = experiment.tokenizer["name"]
+        problem = f"how many tokens tokenizer '{name}' has is not known beforehand; write budget: {{tokens: …}}"
+        raise ConfigError(where, "budget.flops", problem)
+    model, length = experiment.model, experiment.shards.sequence_length
+    width, head = model.hidden_size, model.hidden_size // model.num_heads
+    block = 2 * width * width + 2 * width * head * model.num_kv_heads + 3 * width * model.intermediate_size
+    attended = ATTENTION_PATTERNS.from_config(model.attention).attended(length)
+    return 6.0 * (vocabulary * width + model.num_layers * block) + 12.0 * model.num_layers * width * attended
