@@ -14,13 +14,13 @@ from assets.partitions import CELLS_BY_KEY, SWEEPS_BY_NAME, cell_of_token_set
 from assets.resources import CellConfig, SumiProject, TrainerLauncher
 from sumi_core.lineage.store import Artifact
 from sumi_core.lineage.tracking import flatten, tracked_failure
-from sumi_core.stages import CELL_STAGES, DATA_STAGES, Computation, refresh_source_identities
+from sumi_core.stages import DATA_STAGES, Computation, refresh_source_identities, stages_of
 from sumi_core.sweeps import Cell, Sweep, load_sweep, select_cells
 
 IMAGE_LIMIT_BYTES = 500_000  # larger pictures stay in the store: Dagster keeps metadata in its database
 PROGRESS_SECONDS = 10.0
 
-Checks = Callable[[Artifact], Iterable[AssetCheckResult]]
+Checks = Callable[[Any], Iterable[AssetCheckResult]]  # of an Artifact; of None where an optional stage is not used
 
 
 def materialize_stage(
@@ -35,6 +35,13 @@ def materialize_stage(
     stage = context.asset_key.path[-1]
     sweep, cell = _cell(context.partition_key, stage, sumi, tuple(config.overrides))
     refresh_source_identities()
+    if stage not in stages_of(cell.experiment):
+        unused: dict[str, Any] = {
+            "cached": True,
+            "used": False,
+            "why": f"no part of {cell.key} is made from what {stage} measures",
+        }
+        return MaterializeResult(metadata=unused, data_version=DataVersion("unused"), check_results=list(checks(None)))
     project = sumi.project
     computation = Computation(
         project.store,
@@ -54,7 +61,7 @@ def materialize_stage(
     computation.provenance["mlflow_run_id"] = run_id
     with tracked_failure(tracking, run_id):
         artifact, cached = computation.ensure(cell.experiment, cell.key, stage)
-        for earlier in (*DATA_STAGES, *CELL_STAGES):
+        for earlier in stages_of(cell.experiment):
             found = computation.whole(cell.experiment, earlier)
             if found is not None:
                 tracking.record_stage(run_id, found)

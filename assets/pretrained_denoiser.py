@@ -13,7 +13,7 @@ from sumi_core.stages import STAGES
 
 
 @asset(
-    deps=[from_token_set("tokenizer"), from_token_set("token_shards")],
+    deps=[from_token_set("tokenizer"), from_token_set("token_shards"), "token_clusters"],
     partitions_def=CELLS,
     group_name="model",
     kinds={"pytorch", "lightning"},

@@ -2,7 +2,16 @@
 
 from dagster import Definitions, define_asset_job, in_process_executor, load_assets_from_modules
 
-from assets import ablation_report, corpus, evaluation, exported_model, pretrained_denoiser, token_shards, tokenizer
+from assets import (
+    ablation_report,
+    corpus,
+    evaluation,
+    exported_model,
+    pretrained_denoiser,
+    token_clusters,
+    token_shards,
+    tokenizer,
+)
 from assets.resources import SumiProject
 from pipelines.console import console_logger
 from pipelines.launchers import LocalLauncher
@@ -14,7 +23,16 @@ report_job = define_asset_job("report", selection=["ablation_report"], descripti
 
 defs = Definitions(
     assets=load_assets_from_modules(
-        [corpus, tokenizer, token_shards, pretrained_denoiser, exported_model, evaluation, ablation_report]
+        [
+            corpus,
+            tokenizer,
+            token_shards,
+            token_clusters,
+            pretrained_denoiser,
+            exported_model,
+            evaluation,
+            ablation_report,
+        ]
     ),
     jobs=[token_set_job, cell_job, report_job],
     resources={"sumi": SumiProject(), "trainer": LocalLauncher()},

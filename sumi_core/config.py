@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
-from sumi_core.data import SOURCES, TOKENIZERS
+from sumi_core.data import CLUSTERINGS, SOURCES, TOKENIZERS
 from sumi_core.evaluation import METRICS
 from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS, PRESETS
 from sumi_core.objectives import OBJECTIVES
@@ -132,6 +132,7 @@ class Experiment:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: Any = part(TOKENIZERS, "byte")
     shards: ShardsConfig = field(default_factory=ShardsConfig)
+    clusters: Any = part(CLUSTERINGS, "surface")  # of tokens, for processes that know some
     model: ModelConfig = field(default_factory=ModelConfig)
     process: Any = part(PROCESSES, "uniform", optional=True)
     schedule: Any = part(SCHEDULES, "linear", optional=True)  # null where there is no process
@@ -257,6 +258,8 @@ def _check(experiment: Experiment, where: str) -> None:
         refuse("process", f"objective '{name}' needs a corruption process; one of {', '.join(PROCESSES.names())}")
     if not objective.needs_process and experiment.process is not None:
         refuse("process", f"objective '{name}' corrupts nothing; write process: null")
+    if refused := objective.refusal(experiment):
+        refuse(*refused)
     causal = ATTENTION_PATTERNS.get(model.attention["name"]).causal
     if objective.causal not in (None, causal):
         fitting = [p for p in ATTENTION_PATTERNS.names() if ATTENTION_PATTERNS.get(p).causal == objective.causal]

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import fingerprint
 from sumi_core.lineage.store import Artifact, Store
-from sumi_core.stages import STAGES, stage_identity
+from sumi_core.stages import STAGES, stage_identity, stage_inputs, stages_of
 from sumi_core.sweeps import Cell
 
 # The most telling first: it is what a cell with stages in several states is said to be in.
@@ -72,7 +72,7 @@ def plan(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
 
 def _plan_cell(cell: Cell, store: Store, earlier: Mapping[tuple[str, str], Artifact]) -> CellPlan:
     stages: list[StagePlan] = []
-    for name in STAGES:
+    for name in stages_of(cell.experiment):
         try:
             identity = stage_identity(cell.experiment, name)
         except (SumiError, OSError) as error:  # what it is made from is gone, or cannot be read
@@ -104,8 +104,8 @@ def _plan_stage(
     old = earlier.get((name, cell.key))
     if old is None:
         return StagePlan(name, own, "missing", "never computed")
-    recorded = old.manifest.get("inputs", {})
-    inputs = [s.stage for s in before if s.stage in STAGES[name].inputs and s.fingerprint != recorded.get(s.stage)]
+    recorded, wanted = old.manifest.get("inputs", {}), stage_inputs(cell.experiment, name)
+    inputs = [s.stage for s in before if s.stage in wanted and s.fingerprint != recorded.get(s.stage)]
     words = changed_fields(old.manifest.get("identity", {}), identity)
     words = words or [f"its input {stage} changes" for stage in inputs]
     return StagePlan(name, own, "stale", "; ".join(words) or "its recipe changed")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sumi_core.config import Experiment
+from sumi_core.data import TOKEN_TABLES
 from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import canonical_json, fingerprint
 from sumi_core.lineage.provenance import provenance
@@ -38,6 +39,7 @@ class Stage:
     inputs: tuple[str, ...]  # stages
     function: str  # "module:function", imported when first computed
     resumable: bool = False  # continues from what an interrupted run left in its folder
+    knows_tokens: bool = False  # also takes the stages of the token tables that the experiment's parts are made from
 
 
 STAGES: dict[str, Stage] = {
@@ -54,12 +56,20 @@ STAGES: dict[str, Stage] = {
             resumable=True,
         ),
         Stage(
+            "token_clusters",
+            "1",
+            ("clusters",),
+            ("tokenizer", "token_shards"),
+            "sumi_core.data.clusters.stage:build_token_clusters",
+        ),
+        Stage(
             "pretrained_denoiser",
             "2",
             ("model", "process", "schedule", "clock", "parameterisation", "objective", "training", "seed"),
             ("tokenizer", "token_shards"),
             "sumi_core.training.stage:build_pretrained_denoiser",
             resumable=True,
+            knows_tokens=True,
         ),
         Stage(
             "exported_model",
@@ -67,6 +77,7 @@ STAGES: dict[str, Stage] = {
             (),
             ("corpus", "tokenizer", "token_shards", "pretrained_denoiser"),
             "sumi_core.export.stage:build_exported_model",
+            knows_tokens=True,
         ),
         Stage(
             "evaluation",
@@ -78,7 +89,27 @@ STAGES: dict[str, Stage] = {
     )
 }
 DATA_STAGES = ("corpus", "tokenizer", "token_shards")
-CELL_STAGES = ("pretrained_denoiser", "exported_model", "evaluation")
+CELL_STAGES = ("token_clusters", "pretrained_denoiser", "exported_model", "evaluation")
+OPTIONAL_STAGES = ("token_clusters",)  # only experiments have them whose parts are made from what they measure
+
+
+def stages_of(experiment: Experiment) -> tuple[str, ...]:
+    """The stages that an experiment has, upstream first."""
+    wanted = _table_stages(experiment)
+    return tuple(name for name in STAGES if name not in OPTIONAL_STAGES or name in wanted)
+
+
+def stage_inputs(experiment: Experiment, name: str) -> tuple[str, ...]:
+    """The stages that a stage of this experiment is made from."""
+    stage = STAGES[name]
+    more = _table_stages(experiment) if stage.knows_tokens else []
+    return (*stage.inputs, *(upstream for upstream in more if upstream not in stage.inputs))
+
+
+def _table_stages(experiment: Experiment) -> list[str]:
+    from sumi_core.parts import needed_tables
+
+    return list(dict.fromkeys(TOKEN_TABLES[table] for table in needed_tables(experiment)))
 
 
 class Launcher(Protocol):
@@ -137,8 +168,8 @@ def stage_fingerprint(experiment: Experiment, name: str) -> str:
 
 
 def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
-    """The fingerprint of every stage."""
-    return {name: stage_fingerprint(experiment, name) for name in STAGES}
+    """The fingerprint of every stage that the experiment has."""
+    return {name: stage_fingerprint(experiment, name) for name in stages_of(experiment)}
 
 
 def _parts_in(
@@ -192,7 +223,7 @@ class Computation:
         stage = STAGES[name]
         identity = stage_identity(experiment, name)
         own = fingerprint(identity)
-        inputs = {upstream: self._input(experiment, key, name, upstream) for upstream in stage.inputs}
+        inputs = {upstream: self._input(experiment, key, name, upstream) for upstream in stage_inputs(experiment, name)}
         with self.store.building(name, own, resumable=stage.resumable, log=self.log) as build:
             if build.artifact is not None:
                 return build.artifact, True
@@ -209,7 +240,7 @@ class Computation:
 
     def ensure_all(self, experiment: Experiment, key: str) -> dict[str, Artifact]:
         """Every stage of an experiment, in order."""
-        return {name: self.ensure(experiment, key, name)[0] for name in STAGES}
+        return {name: self.ensure(experiment, key, name)[0] for name in stages_of(experiment)}
 
     def _input(self, experiment: Experiment, key: str, name: str, upstream: str) -> Artifact:
         artifact = self.whole(experiment, upstream)

@@ -43,7 +43,7 @@ class ForwardProcess(ABC):
     class Options:
         """No options."""
 
-    #: Names of the token tables that the process is made from, keys of ``sumi_core.data.vocabulary.TOKEN_TABLES``.
+    #: Names of the token tables that the process is made from, keys of ``sumi_core.data.TOKEN_TABLES``.
     tables: ClassVar[tuple[str, ...]] = ()
     mask_id: int | None = None
 

@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING
 from sumi_core.registry import Registry
 
 if TYPE_CHECKING:
+    from sumi_core.data.clusters.clustering import Clustering
     from sumi_core.data.sources import Source
     from sumi_core.data.tokenizers import Tokenizer
+
+CLUSTERINGS: "Registry[Clustering]" = Registry(
+    "clustering of tokens",
+    {
+        "distribution": "sumi_core.data.clusters.distribution:Distribution",
+        "surface": "sumi_core.data.clusters.surface:Surface",
+    },
+)
 
 SOURCES: "Registry[Source]" = Registry(
     "corpus source",
@@ -29,3 +38,6 @@ TOKENIZERS: "Registry[Tokenizer]" = Registry(
         "huggingface": "sumi_core.data.tokenizers.huggingface:HuggingFace",
     },
 )
+
+#: A number per token that a part may ask for (its ``tables``) → the stage that measures it, in ``<name>.npy``.
+TOKEN_TABLES: dict[str, str] = {"token_clusters": "token_clusters", "token_counts": "token_shards"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sumi_core.data.noise import Noise, stratified_times
@@ -28,7 +29,10 @@ class Batch:
         """Per-example random numbers on the tokens' device."""
         return Noise(self.seed, stream, self.step, self.examples, self.tokens.device)
 
-    def times(self, low: float, high: float) -> Tensor:
-        """One stratified noise level per sequence in [low, high), ``[B]`` float64 on the tokens' device."""
+    def times(self, low: float, high: float, *, stratified: bool = True) -> Tensor:
+        """One noise level per sequence in [low, high), ``[B]`` float64 on the tokens' device: spread evenly over the
+        global batch, or each drawn by itself."""
+        if not stratified:
+            return low + (high - low) * self.noise("time_alone").uniform(dtype=torch.float64)
         drawn = stratified_times(self.seed, "time", self.step, self.positions.cpu(), self.global_size, low, high)
         return drawn.to(self.tokens.device)

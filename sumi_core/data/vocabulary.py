@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sumi_core.data import TOKEN_TABLES
 from sumi_core.errors import SumiError
 
 
@@ -32,10 +33,6 @@ class Vocabulary:
         if name not in self.tables:
             raise VocabularyError(f"no table '{name}' was given for these tokens; compute their token_shards again")
         return self.tables[name]
-
-
-#: A number per token that a part may ask for (its ``tables``) → the stage that measures it, in ``<name>.npy``.
-TOKEN_TABLES: dict[str, str] = {"token_counts": "token_shards"}
 
 
 def read_tables(names: tuple[str, ...], folders: Mapping[str, Path], size: int) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from sumi_core.lineage.targets import LineageError, recorded_experiment
 from sumi_core.lineage.trace import StageTrace, Trace
 from sumi_core.lineage.tracking import flatten
 from sumi_core.planning import changed_fields
-from sumi_core.stages import STAGES, Computation, Launcher, refresh_source_identities
+from sumi_core.stages import STAGES, Computation, Launcher, refresh_source_identities, stage_inputs
 
 # Figures of how fast and with how much memory: they are never the same twice and say nothing of the result.
 _CLOCK = re.compile(r"(^|[._])(seconds|mfu|peak_memory_bytes|resumed)$|_(per_second|seconds)$")
@@ -186,12 +186,12 @@ def _recorded_experiments(traced: Trace) -> dict[str, Experiment]:
     if not traced.experiment:
         raise LineageError(f"'{traced.target.given}' has no record of its experiment; name a cell or a run that has")
     recorded = {stage.stage: stage for stage in traced.stages}
-    needed = _with_inputs(traced.target.last)
+    needed = _with_inputs(recorded_experiment(traced.experiment, traced.target.given), traced.target.last)
     return {name: _experiment(traced, recorded.get(name)) for name in STAGES if name in needed}
 
 
-def _with_inputs(stage: str) -> set[str]:
-    return {stage}.union(*(_with_inputs(upstream) for upstream in STAGES[stage].inputs))
+def _with_inputs(experiment: Experiment, stage: str) -> set[str]:
+    return {stage}.union(*(_with_inputs(experiment, upstream) for upstream in stage_inputs(experiment, stage)))
 
 
 def _experiment(traced: Trace, stage: StageTrace | None) -> Experiment:

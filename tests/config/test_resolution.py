@@ -144,7 +144,8 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
         ({"process": {"name": "uniform", "rows": 2}}, "a.yaml: process.rows: unknown key; known: none"),
         (
             {"process": None},
-            "a.yaml: process: objective 'nelbo' needs a corruption process; one of absorbing, fake, uniform",
+            "a.yaml: process: objective 'nelbo' needs a corruption process; one of "
+            + ", ".join(sorted([*PROCESSES.names(), "fake"])),
         ),
         (
             {"schedule": None},

@@ -17,9 +17,20 @@ import pytest
 
 from sumi_core.data import SOURCES, TOKENIZERS
 from sumi_core.project import Project
-from sumi_core.stages import STAGES, Computation, StageContext, experiment_fingerprints, refresh_source_identities
+from sumi_core.stages import (
+    CELL_STAGES,
+    OPTIONAL_STAGES,
+    STAGES,
+    Computation,
+    StageContext,
+    experiment_fingerprints,
+    refresh_source_identities,
+)
 from sumi_core.sweeps import Cell
 
+# The stages of a cell whose process knows nothing of tokens.
+PLAIN_STAGES = tuple(name for name in STAGES if name not in OPTIONAL_STAGES)
+PLAIN_CELL_STAGES = tuple(name for name in CELL_STAGES if name not in OPTIONAL_STAGES)
 SEQUENCES = 20
 # What the fake trainer and evaluator do another time; a test changes it to act as another machine would.
 DRIFT: dict[str, float] = {}
@@ -33,6 +44,7 @@ class FakeSource:
         path: str = "corpus.txt"
 
     licence = "public domain"
+    tables = ()  # it also stands in for a process that knows nothing of tokens
 
     def __init__(self, options: Options) -> None:
         self.options, self.skipped = options, Counter[str]()
@@ -77,6 +89,10 @@ def build_token_shards(context: StageContext) -> dict[str, Any]:
     corpus = (context.inputs["corpus"].folder / "train.parquet").read_text()
     (context.folder / "train-00000.tokens.npy").write_text(_digest(corpus))
     return {"train_tokens": len(corpus)}
+
+
+def build_token_clusters(context: StageContext) -> dict[str, Any]:
+    return {"clusters": 1}
 
 
 def build_pretrained_denoiser(context: StageContext) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import pytest
 from sumi_core.planning import CellPlan, changed_fields, plan
 from sumi_core.project import Project
 from sumi_core.reporting import build_sweep_report
-from sumi_core.stages import CELL_STAGES, STAGES, refresh_source_identities, stage_fingerprint
-from tests.lineage.fakes import cell_of, compute, fake_project
+from sumi_core.stages import refresh_source_identities, stage_fingerprint
+from tests.lineage.fakes import PLAIN_CELL_STAGES, PLAIN_STAGES, cell_of, compute, fake_project
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_what_is_computed_is_done_and_the_rest_missing(project: Project) -> None
     told = plans(project)
     assert set(states(told["demo.s0"]).values()) == {"done"}
     assert (told["demo.s0"].state, told["demo.s0"].why) == ("done", "every stage is whole")
-    assert list(told["demo.s0"].artifacts) == list(STAGES)
-    assert [stage.stage for stage in told["demo.s1"].pending] == list(CELL_STAGES)
+    assert list(told["demo.s0"].artifacts) == list(PLAIN_STAGES)
+    assert [stage.stage for stage in told["demo.s1"].pending] == list(PLAIN_CELL_STAGES)
     assert (told["demo.s1"].state, told["demo.s1"].why) == ("missing", "pretrained_denoiser: never computed")
 
 

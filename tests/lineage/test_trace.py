@@ -12,8 +12,8 @@ from sumi_core.errors import SumiError
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.lineage.trace import trace, trace_lines
 from sumi_core.project import Project
-from sumi_core.stages import STAGES, experiment_fingerprints
-from tests.lineage.fakes import compute, fake_project
+from sumi_core.stages import experiment_fingerprints
+from tests.lineage.fakes import PLAIN_STAGES, compute, fake_project
 
 DAGSTER_RUN = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
@@ -32,7 +32,7 @@ def folder_of(project: Project, stage: str, key: str = "demo.s0") -> Path:
 
 def test_every_kind_of_name_leads_to_the_same_stages(project: Project) -> None:
     wanted = find_target(project, "demo.s0").fingerprints
-    assert list(wanted) == list(STAGES)
+    assert list(wanted) == list(PLAIN_STAGES)
     evaluation = folder_of(project, "evaluation")
     for given in (str(evaluation), str(evaluation / "manifest.json"), evaluation.name, DAGSTER_RUN):
         assert find_target(project, given).fingerprints == wanted, given
@@ -90,7 +90,7 @@ def test_circumstances_are_told_once_or_at_each_stage_that_differs(project: Proj
         blocks = "\n".join(trace_lines(trace(project, "demo.s0"))).split("\n\n")
         return [[line.strip() for line in block.splitlines()] for block in blocks]
 
-    for stage in STAGES:
+    for stage in PLAIN_STAGES:
         change_record(folder_of(project, stage), git={"commit": "c0ffee"}, packages={"torch": "1.0", "numpy": "2.0"})
     overview, *stages = lines()
     assert {"code        commit c0ffee", f"Dagster run {DAGSTER_RUN}"} <= set(overview)

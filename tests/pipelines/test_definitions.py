@@ -13,7 +13,8 @@ GRAPH = {
     "corpus": (),
     "tokenizer": ("corpus",),
     "token_shards": ("corpus", "tokenizer"),
-    "pretrained_denoiser": ("token_shards", "tokenizer"),
+    "token_clusters": ("token_shards", "tokenizer"),
+    "pretrained_denoiser": ("token_clusters", "token_shards", "tokenizer"),
     "exported_model": ("pretrained_denoiser",),
     "evaluation": ("corpus", "exported_model", "token_shards"),
     "ablation_report": ("evaluation",),
@@ -29,7 +30,7 @@ def test_the_asset_graph_is_as_drawn(graph: dg.AssetGraph) -> None:
     found = {node.key.to_user_string(): node for node in graph.asset_nodes}
     assert {name: tuple(sorted(k.to_user_string() for k in node.parent_keys)) for name, node in found.items()} == GRAPH
     assert {name: node.group_name for name, node in found.items()} == {
-        **dict.fromkeys(["corpus", "tokenizer", "token_shards"], "data"),
+        **dict.fromkeys(["corpus", "tokenizer", "token_shards", "token_clusters"], "data"),
         **dict.fromkeys(["pretrained_denoiser", "exported_model"], "model"),
         "evaluation": "evaluation",
         "ablation_report": "report",

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from sumi_core.project import Project
-from sumi_core.stages import CELL_STAGES, DATA_STAGES
+from sumi_core.stages import DATA_STAGES
+from tests.lineage.fakes import PLAIN_CELL_STAGES
 from tests.pipelines.tiny import EXPERIMENT, enter, write_texts
 
 SUMI = [sys.executable, "-m", "pipelines.cli"]
@@ -53,7 +54,7 @@ def test_two_at_once_compute_each_thing_once(asked_twice_at_once: tuple[Project,
     made = [artifact.stage for artifact in project.store.artifacts()]
     for stage in DATA_STAGES:
         assert made.count(stage) == 1
-    for stage in CELL_STAGES:
+    for stage in PLAIN_CELL_STAGES:
         assert made.count(stage) == 2
     assert list(project.store.root.glob("*/*.partial")) == []
     runs = project.tracking.cell_runs(["tiny"])
@@ -76,7 +77,7 @@ def test_no_step_is_logged_twice(asked_twice_at_once: tuple[Project, list[str]])
 def test_lineage_points_both_ways(asked_twice_at_once: tuple[Project, list[str]]) -> None:
     project, _ = asked_twice_at_once
     for artifact in project.store.artifacts():
-        if artifact.stage in CELL_STAGES:
+        if artifact.stage in PLAIN_CELL_STAGES:
             run = project.tracking.client.get_run(artifact.manifest["provenance"]["mlflow_run_id"])
             assert run.data.tags[f"sumi.fingerprint.{artifact.stage}"] == artifact.fingerprint
             assert run.data.tags["dagster.run_id"]

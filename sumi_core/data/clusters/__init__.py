@@ -1,0 +1,1 @@
+"""Clusters of tokens: which tokens noise takes for alike."""

@@ -1,0 +1,106 @@
+"""Clusters by where tokens occur: those with alike neighbours stand in for each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sumi_core.data.clusters.clustering import Clustering, Progress, TokenClusters
+from sumi_core.data.shards import PackedSequences
+from sumi_core.data.tokenizers.tokenizer import Tokenizer
+from sumi_core.errors import SumiError
+from sumi_core.typed import number
+
+_ROWS = 4096  # sequences counted at a time
+
+
+class ClusterError(SumiError, ValueError):
+    """Tokens that cannot be clustered as asked. One sentence that names the key and what to do."""
+
+
+class Distribution(Clustering):
+    """k-means on token vectors from positive pointwise mutual information with the neighbours on either side.
+
+    PPMI = max(0, log p(token, context) / (p(token) p(context)^¾)), the context being a neighbour at one of the offsets
+    −window … window; the exponent damps rare contexts (Levy, Goldberg and Dagan, TACL 2015). Its leading ``dimensions``
+    singular vectors, times the root of the singular values and normalised, are clustered. Tokens that occur less than
+    ``min_count`` times, and end-of-text, have no vector worth the name and share a cluster.
+    """
+
+    @dataclass
+    class Options(Clustering.Options):
+        clusters: int = number(64, low=1, high=2**16)
+        window: int = number(2, low=1, high=64)
+        dimensions: int = number(64, low=1, high=4096)
+        min_count: int = number(5, low=1)
+        max_tokens: int = number(20_000_000, low=1)  # of the train split, from its start
+        seed: int = number(0, low=0, high=2**32 - 1)
+
+    def assign(
+        self, tokenizer: Tokenizer, counts: NDArray[np.int64], train: PackedSequences, progress: Progress
+    ) -> TokenClusters:
+        options = self.options
+        known = np.flatnonzero(counts >= options.min_count)
+        known = known[known != tokenizer.eos_id]
+        if len(known) <= options.clusters:
+            raise ClusterError(
+                f"clusters.clusters: {options.clusters} clusters for {len(known)} tokens that occur at least "
+                f"{options.min_count} times; ask for fewer, or lower clusters.min_count"
+            )
+        vectors = _vectors(self._cooccurrence(len(counts), train, progress)[known], options.dimensions, options.seed)
+        progress(0, 1, "clusterings", "k-means")
+        members = _k_means(vectors, options.clusters, options.seed)
+        order = np.argsort(np.argsort([np.flatnonzero(members == c)[0] for c in range(options.clusters)]))
+        cluster = np.zeros(len(counts), dtype=np.int64)  # 0: rare tokens
+        cluster[known] = order[members] + 1
+        names = ["rare"] + [_name(tokenizer, counts, np.flatnonzero(cluster == c + 1)) for c in range(options.clusters)]
+        return TokenClusters(cluster, names)
+
+    def _cooccurrence(self, size: int, train: PackedSequences, progress: Progress):  # type: ignore[no-untyped-def]
+        """How often each token stands at each offset from each other: sparse ``[V, 2 · window · V]``."""
+        from scipy.sparse import coo_array, csr_array
+
+        window, sequences = self.options.window, min(len(train), max(1, self.options.max_tokens // train.length))
+        offsets = [offset for offset in range(-window, window + 1) if offset]
+        total = csr_array((size, len(offsets) * size), dtype=np.float64)
+        for start in range(0, sequences, _ROWS):
+            rows = np.stack([train[i] for i in range(start, min(start + _ROWS, sequences))]).astype(np.int64)
+            pairs = []
+            for place, offset in enumerate(offsets):
+                here = rows[:, max(0, -offset) : train.length - max(0, offset)].ravel()
+                there = rows[:, max(0, offset) : train.length - max(0, -offset)].ravel()
+                pairs.append((here, place * size + there))
+            here, there = (np.concatenate(part) for part in zip(*pairs, strict=True))
+            total += coo_array((np.ones(len(here)), (here, there)), shape=total.shape).tocsr()
+            progress(min(start + _ROWS, sequences), sequences, "sequences", "neighbours")
+        return total
+
+
+def _vectors(cooccurrence, dimensions: int, seed: int) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
+    """``[n, dimensions]`` of length 1 from counts ``[n, contexts]``."""
+    from sklearn.decomposition import TruncatedSVD
+
+    pairs = cooccurrence.tocoo()
+    by_token, by_context = cooccurrence.sum(axis=1), cooccurrence.sum(axis=0) ** 0.75
+    mutual = np.log(pairs.data * by_context.sum() / (by_token[pairs.coords[0]] * by_context[pairs.coords[1]]))
+    pairs.data = np.maximum(mutual, 0.0)
+    dimensions = min(dimensions, min(cooccurrence.shape) - 1)
+    svd = TruncatedSVD(dimensions, algorithm="randomized", n_iter=7, random_state=seed)
+    vectors = svd.fit_transform(pairs.tocsr()) / np.sqrt(np.maximum(svd.singular_values_, 1e-12))
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
+def _k_means(vectors: NDArray[np.float64], clusters: int, seed: int) -> NDArray[np.int64]:
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # sums over threads would differ in their last bits from one machine to the next
+        return np.asarray(KMeans(clusters, n_init=3, random_state=seed).fit_predict(vectors), dtype=np.int64)
+
+
+def _name(tokenizer: Tokenizer, counts: NDArray[np.int64], members: NDArray[np.int64]) -> str:
+    """Its most frequent tokens."""
+    frequent = members[np.argsort(-counts[members], kind="stable")[:4]]
+    return " ".join(repr(tokenizer.decode([int(token)])) for token in frequent)
