@@ -222,37 +222,35 @@ class ClusteredDivergence(RowTerm):
         return (self.anywhere[rows] * everywhere + self.within[rows] * inside).to(chunk.dtype)
 
     def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
-        # h_y = ∂value/∂q_θ(y), up to a constant over y that the softmax does not feel, with the rates k into z from c:
-        #   h_y = k_c (1 − q/q_θ) + within 1[c = c(z)] (ρ − 1) + 1[y=z] G,   and ∂value/∂p_y = a h_y + v_c Σ_{y'∈c} h_y'
+        # With k_c the rate from c into z, over q(z|x), and ∂value/∂p_y = a h_y + v_c Σ_{y'∈c} h_y':
+        #   h_y = ∂value/∂q_θ(y) = −k_c q(y|x)/q_θ(y) + within 1[c = c(z)] ρ + 1[y = z] jump_z
         p = chunk.softmax(-1)
         at = _AtPoints.of(self, p, rows)
         x, z, scale = self.x[rows], self.z[rows], scale.double()
         alpha, anywhere, within = self.alpha[rows], scale * self.anywhere[rows], scale * self.within[rows]
         own, origin = self.cluster[x], self.cluster[z]
 
-        weight = anywhere[:, None].repeat(1, len(self.size))
-        put_add(weight, origin, within)
-        moved = -at.per_member * at.sums  # b_c − m_c
-        put_add(moved, own, pick(at.per_member, own))
         model = self.far[rows, None] + at.per_member * at.sums
-        noise = model + moved
-        jump_x = -pick(weight, own) * alpha / (alpha * at.p_x + at.model_x)
-        balance = -anywhere * at.excess + within * (at.true_mass - at.model_mass * (1 + at.excess))
+        pull = anywhere[:, None].repeat(1, len(self.size))  # k, and then k b
+        put_add(pull, origin, within)
+        jump_x = -pick(pull, own) * alpha / (alpha * at.p_x + at.model_x)
+        own_pull = pick(pull, own) * pick(at.per_member, own)
+        pull.mul_(self.far[rows, None])
+        put_add(pull, own, own_pull)
+        balance = within * (at.true_mass - at.model_mass * (1 + at.excess)) - anywhere * at.excess
         jump_z = balance / (alpha * at.p_z + at.model_z)
 
         share = p * self._signal(at, chunk, rows)
         share.div_(share + 1)  # a p_y / q_θ(y)
         rest = self.size - cluster_sums(share, self.cluster, len(self.size)).double()  # Σ_{y∈c} m_c / q_θ(y)
-        slopes = weight * (self.size - noise * rest / model)
-        put_add(slopes, origin, within * at.excess * self.size[origin])
+        slopes = -pull * rest / model  # Σ_{y∈c} h_y
+        ratio = within * (1 + at.excess)
+        put_add(slopes, origin, ratio * self.size[origin] + jump_z)
         put_add(slopes, own, jump_x)
-        put_add(slopes, origin, jump_z)
-        flat = at.per_member * slopes  # of v_c Σ h, and next of a h what is proportional to p
-        put_add(flat, origin, alpha * within * at.excess)
+        flat = at.per_member * slopes  # what p_y is multiplied by in all of a cluster
+        put_add(flat, origin, alpha * ratio)
 
-        result = p * self._tokens(alpha[:, None] * weight, p)
-        result.sub_(self._tokens(weight * moved, p)).mul_(share)
-        result.addcmul_(p, self._tokens(flat, p))
+        result = share.mul_(self._tokens(-pull, p)).addcmul_(p, self._tokens(flat, p))
         put_add(result, x, (alpha * at.p_x * jump_x).to(p))
         put_add(result, z, (alpha * at.p_z * jump_z).to(p))
         return result.sub_(p.mul_(result.sum(-1, keepdim=True)))

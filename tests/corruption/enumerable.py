@@ -1,6 +1,6 @@
 """A world small enough to know everything: V tokens at L positions with random probabilities.
 
-Everything here is written from the definitions (q_t(y|x) = α δ_xy + (1 − α) π(y) and Bayes' rule), not with the code
+Everything here is written from the definitions (q_t(state | token), the jump rates and Bayes' rule), not with the code
 under test; only α(t) is taken from the schedule.
 """
 
@@ -14,23 +14,173 @@ import torch
 from torch import Tensor
 
 from sumi_core.corruption import PROCESSES, SCHEDULES
-from sumi_core.corruption.interpolating import Interpolating
+from sumi_core.corruption.process import ForwardProcess
+from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.vocabulary import Vocabulary
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
-CASES = [(process, schedule) for process in ("uniform", "absorbing") for schedule in ("linear", "cosine")]
+# Every process under its name, in settings where all that it can do is done; "unseen" is unigram noise that never draws
+# one of the tokens.
+SETTINGS: dict[str, tuple[str, dict[str, float]]] = {
+    "absorbing": ("absorbing", {}),
+    "clustered": ("clustered", {"late": 1.5}),
+    "hybrid": ("hybrid", {"p_uniform": 0.3}),
+    "mixture": ("mixture", {"share": 0.4}),
+    "uniform": ("uniform", {}),
+    "unigram": ("unigram", {"smoothing": 2.0}),
+    "unseen": ("unigram", {"smoothing": 0.0}),
+}
+
+CASES = [
+    ("uniform", "linear"),
+    ("uniform", "cosine"),
+    ("absorbing", "linear"),
+    ("absorbing", "cosine"),
+    ("clustered", "linear"),
+    ("hybrid", "cosine"),
+    ("mixture", "linear"),
+    ("unigram", "cosine"),
+    ("unseen", "linear"),
+]
 
 
-def build_process(process: str, schedule: str = "linear", num_tokens: int = 4) -> Interpolating:
-    return PROCESSES.build(process, {}, vocabulary=Vocabulary(num_tokens, 0), schedule=SCHEDULES.build(schedule, {}))
+NAMES = list(SETTINGS)
+
+
+def token_counts(num_tokens: int) -> Tensor:
+    """Uneven, and none of token 1."""
+    return torch.tensor([0 if i == 1 else 1 + 7 * i * i % 11 for i in range(num_tokens)])
+
+
+def token_clusters(num_tokens: int) -> Tensor:
+    """Two clusters, of one third and two thirds, under names that are no indices."""
+    return torch.tensor([7 - 9 * (i * i % 3) for i in range(num_tokens)])
+
+
+def vocabulary_of(num_tokens: int, **tables: Tensor) -> Vocabulary:
+    given = {"token_counts": token_counts(num_tokens), "token_clusters": token_clusters(num_tokens)}
+    return Vocabulary(num_tokens, 0, given | tables)
+
+
+def build_process(process: str, schedule: str = "linear", num_tokens: int = 4) -> ForwardProcess:
+    name, options = SETTINGS[process]
+    context = {"vocabulary": vocabulary_of(num_tokens), "schedule": SCHEDULES.build(schedule, {})}
+    return PROCESSES.build(name, options, **context)
+
+
+def has_mask(process: str) -> bool:
+    return SETTINGS[process][0] in ("absorbing", "hybrid", "mixture")
 
 
 def pi_of(process: str, num_tokens: int) -> Tensor:
-    """π by hand."""
-    if process == "uniform":
-        return torch.full((num_tokens,), 1 / num_tokens, dtype=torch.float64)
-    return torch.cat([torch.zeros(num_tokens, dtype=torch.float64), torch.ones(1, dtype=torch.float64)])
+    """What everything has become at t = 1, by hand."""
+    name, options = SETTINGS[process]
+    if name == "unigram":
+        counts = token_counts(num_tokens).double() + options["smoothing"]
+        return counts / counts.sum()
+    flat = torch.full((num_tokens,), 1 / num_tokens, dtype=torch.float64)
+    share = {"absorbing": 0.0, "hybrid": 0.0, "mixture": options.get("share")}.get(name)
+    if share is None:
+        return flat
+    return torch.cat([share * flat, torch.tensor([1 - share], dtype=torch.float64)])
+
+
+def gidd_time(alpha: Tensor, odds: float) -> tuple[Tensor, Tensor]:
+    """t and 1 − t in GIDD's own parameterisation, α = (1 − t)/(1 + B √(t(1 − t))), by bisection of log(t/(1 − t))."""
+    alpha = torch.as_tensor(alpha, dtype=torch.float64)
+    low, high = (torch.full_like(alpha, end) for end in (-700.0, 700.0))
+    for _ in range(70):
+        middle = (low + high) / 2
+        t, rest = middle.sigmoid(), (-middle).sigmoid()
+        above = rest / (1 + odds * (t * rest).sqrt()) > alpha
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return torch.where(alpha > 0, low.sigmoid(), 1.0), torch.where(alpha > 0, (-low).sigmoid(), 0.0)
+
+
+def kernel_of(
+    process: str, num_tokens: int, alpha: Tensor, since: Tensor | None = None, pi: Tensor | None = None
+) -> Tensor:
+    """q(state when α is ``alpha`` | state when it was ``since``, 1 unless given): ``[...]`` → ``[..., S, S]``.
+
+    Each process by its definition. pi: another π than the process has by hand.
+    """
+    name, options = SETTINGS[process]
+    pi = pi_of(process, num_tokens) if pi is None else pi
+    a = alpha[..., None, None]
+    before = torch.ones((), dtype=torch.float64) if since is None else since[..., None, None]
+    stay = a / before * torch.eye(len(pi), dtype=torch.float64)
+    if name == "hybrid":
+        noise, noise_before = (hybrid_noise(process, num_tokens, level) for level in (a, before))
+        return stay + noise - a / before * noise_before
+    if name == "clustered":
+        survives, survived = (1 - (1 - level) ** (1 + options["late"]) for level in (a, before))
+        survives = survives / survived
+        return stay + (survives - a / before) * within_cluster(num_tokens) + (1 - survives) / num_tokens
+    return stay + (1 - a / before) * pi
+
+
+def hybrid_noise(process: str, num_tokens: int, alpha: Tensor) -> Tensor:
+    """GIDD's (t m + c u)/C, ``[..., S]`` for alpha ``[..., 1]``."""
+    odds = gidd_odds(process)
+    t, rest = gidd_time(alpha, odds)
+    c = odds * (t * rest).sqrt()
+    return torch.where(torch.arange(num_tokens + 1) < num_tokens, c / num_tokens, t) / (1 + c)
+
+
+def gidd_odds(process: str) -> float:
+    """B."""
+    return 2 * SETTINGS[process][1]["p_uniform"] / (1 - SETTINGS[process][1]["p_uniform"])
+
+
+def within_cluster(num_tokens: int) -> Tensor:
+    """1[c(y) = c(x)] / n: ``[V, V]``."""
+    clusters = token_clusters(num_tokens)
+    same = (clusters[:, None] == clusters).double()
+    return same / same.sum(-1)
+
+
+def rates_of(process: str, num_tokens: int, alpha: Tensor) -> Tensor:
+    """Jump rates from every state to every other, per unit by which α falls: ``[...]`` → ``[..., S, S]``."""
+    name, options = SETTINGS[process]
+    pi, a = pi_of(process, num_tokens), alpha.double()[..., None, None]
+    if name == "hybrid":  # GIDD's β π′ − (α′/α) π per unit of its t, over −α′
+        odds = gidd_odds(process)
+        t, rest = gidd_time(a, odds)
+        c = odds * (t * rest).sqrt()
+        slope_c = (1 - 2 * t) / (2 * t * rest) * c
+        slope = -(1 + c + rest * slope_c) / (1 + c) ** 2  # α′
+        tokens = torch.arange(len(pi)) < num_tokens
+        noise = hybrid_noise(process, num_tokens, a)  # β π
+        slope_noise = (torch.where(tokens, slope_c / num_tokens, 1.0) - noise * slope_c) / (1 + c)  # (β π)′
+        into = slope_noise - slope / a * noise  # with β′ = −α′ the same as above
+        return (into / -slope).expand(*a.shape[:-2], len(pi), -1)
+    if name == "clustered":
+        late = options["late"]
+        survives, slope = 1 - (1 - a) ** (1 + late), (1 + late) * (1 - a) ** late  # g and dg/da
+        return slope / survives / num_tokens + (1 / a - slope / survives) * within_cluster(num_tokens)
+    return (pi / a).expand(*a.shape[:-2], len(pi), -1)
+
+
+def reference_integrand(
+    process: str, schedule: NoiseSchedule, logits: Tensor, x: Tensor, z: Tensor, t: Tensor
+) -> Tensor:
+    """The generalised KL divergence between true and predicted reverse rates (math.md 4), in plain tensor algebra.
+
+    logits ``[B, L, S]`` float64, t broadcastable to x. Tables of S² a position: for autograd and small vocabularies.
+    """
+    t = t.expand(x.shape)
+    num_tokens = logits.shape[-1] - has_mask(process)
+    q = kernel_of(process, num_tokens, schedule.alpha(t))[..., :num_tokens, :]  # [B, L, V, S]
+    true = q.gather(-2, x[..., None, None].expand(*x.shape, 1, q.shape[-1])).squeeze(-2)
+    model = (logits[..., :num_tokens].softmax(-1).unsqueeze(-2) @ q).squeeze(-2)
+    rates = rates_of(process, num_tokens, schedule.alpha(t))
+    rates = rates.gather(-1, z[..., None, None].expand(*z.shape, rates.shape[-2], 1)).squeeze(-1)
+    jumps = (torch.arange(q.shape[-1]) != z[..., None]) & (rates > 0)
+    true, model = true / true.gather(-1, z[..., None]), model / model.gather(-1, z[..., None])
+    true, model = torch.where(jumps, true, 1.0), torch.where(jumps, model, 1.0)  # no 0/0 for autograd to meet
+    gap = model - true + torch.xlogy(true, true) - torch.where(true > 0, true * model.log(), 0.0)
+    return -schedule.dalpha(t) * (rates * jumps * gap).sum(-1)
 
 
 def all_sequences(states: int, length: int) -> Tensor:
@@ -59,11 +209,11 @@ def log_odds_quadrature(epsilon: float, points: int) -> tuple[Tensor, Tensor]:
 
 
 class World:
-    """A random joint distribution p(x_1 … x_L), and exact inference in it under interpolating noise."""
+    """A random joint distribution p(x_1 … x_L), and exact inference in it under noise."""
 
     def __init__(self, process: str, schedule: str = "linear", *, tokens: int = 4, length: int = 2, seed: int = 0):
         generator = torch.Generator().manual_seed(seed)
-        self.process = build_process(process, schedule, tokens)
+        self.name, self.process = process, build_process(process, schedule, tokens)
         self.pi = pi_of(process, tokens)
         self.tokens, self.length = tokens, length
         self.states = len(self.pi)
@@ -78,9 +228,8 @@ class World:
         return float(-(self.p * self.p.log()).sum())
 
     def q(self, t: Tensor) -> Tensor:
-        """q_t(state | token): ``[B, V, S]`` for t ``[B]``."""
-        alpha = self.process.schedule.alpha(t)[:, None, None]
-        return alpha * torch.eye(self.tokens, self.states, dtype=torch.float64) + (1 - alpha) * self.pi
+        """q_t(state | token): ``[..., V, S]`` for t ``[...]``."""
+        return kernel_of(self.name, self.tokens, self.process.schedule.alpha(t), pi=self.pi)[..., : self.tokens, :]
 
     def evidence(self, z: Tensor, t: Tensor) -> Tensor:
         """q_t(z_j | x_j) for every sequence x: ``[B, M, L]``."""

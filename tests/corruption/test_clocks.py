@@ -67,22 +67,15 @@ def test_spans_have_the_length_law_and_start_that_they_say() -> None:
 class ToldWorld(World):
     """Exact inference when every position has a level of its own."""
 
-    def q(self, t: Tensor) -> Tensor:
-        """``[B, L, V, S]`` for levels ``[B, L]``; as in World for one level a text."""
-        if t.ndim == 1:
-            return super().q(t)
-        alpha = self.process.schedule.alpha(t)[..., None, None]
-        return alpha * torch.eye(self.tokens, self.states, dtype=torch.float64) + (1 - alpha) * self.pi
-
     def evidence(self, z: Tensor, t: Tensor) -> Tensor:
         if t.ndim == 1:
             return super().evidence(z, t)
-        q = self.q(t)
+        q = self.q(t)  # [B, L, V, S]
         rows, place = torch.arange(len(z))[:, None, None], torch.arange(self.length)
         return q[rows, place, self.x[None], z[:, None, :]]
 
 
-@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+@pytest.mark.parametrize("process", ["uniform", "absorbing", "hybrid", "clustered"])
 def test_every_pair_of_clocks_gives_the_entropy_when_told(process: str) -> None:
     """The entropy identity with span clocks: Σ over x, z and the quadrature over t of the bound is H(p)."""
     world, epsilon, window = ToldWorld(process), 1e-3, 0.4

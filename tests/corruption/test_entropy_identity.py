@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.corruption.enumerable import CASES, World, end_gaps, expected_bound
+from tests.corruption.enumerable import CASES, NAMES, World, end_gaps, expected_bound
 
 EPSILON = 1e-3
 
@@ -44,8 +44,9 @@ def test_the_cut_vanishes_with_epsilon(process, schedule):
     assert excess[2] < 1e-5
 
 
-def test_three_positions():
-    world = World("uniform", "cosine", tokens=3, length=3, seed=2)
+@pytest.mark.parametrize("process", ["uniform", "hybrid", "clustered"])
+def test_three_positions(process):
+    world = World(process, "cosine", tokens=3, length=3, seed=2)
     total = sum(expected_bound(world, world.denoiser, EPSILON).values())
     assert total == pytest.approx(world.entropy + sum(end_gaps(world, EPSILON).values()), abs=1e-10)
 
@@ -58,7 +59,7 @@ def test_the_full_posterior_is_the_wrong_denoiser_for_uniform_noise(schedule):
     assert total > world.entropy + 0.3
 
 
-@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+@pytest.mark.parametrize("process", NAMES)
 def test_any_other_denoiser_is_worse(process):
     """Blurring the exact denoiser can only raise the bound."""
     world = World(process)
@@ -70,7 +71,7 @@ def test_any_other_denoiser_is_worse(process):
     assert worse > exact + 1e-3
 
 
-@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+@pytest.mark.parametrize("process", NAMES)
 def test_the_bound_does_not_depend_on_the_schedule(process):
     """Between the same two values of α the diffusion term is the same integral, whatever the schedule.
 
