@@ -10,6 +10,8 @@ from typing import Any
 class FakeSource:
     """A source whose options show every type an option may have."""
 
+    tables = ("token_clusters",)  # it also stands in for a process that knows its tokens
+
     @dataclass
     class Options:
         """``path`` must be written."""

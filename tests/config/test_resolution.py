@@ -16,7 +16,7 @@ from sumi_core.config import ConfigError, Experiment, merge, resolve
 from sumi_core.corruption import PROCESSES
 from sumi_core.data import SOURCES
 from sumi_core.models import PRESETS
-from sumi_core.stages import STAGES, experiment_fingerprints
+from sumi_core.stages import STAGES, experiment_fingerprints, stage_inputs
 
 AUTOREGRESSIVE = {"process": None, "objective": "autoregressive", "model": {"attention": "causal"}}
 
@@ -274,7 +274,7 @@ def test_a_field_changes_the_stages_that_read_it_and_what_is_made_from_them_and_
     before, after = experiment_fingerprints(EXPERIMENT), experiment_fingerprints(_with_change(EXPERIMENT, leaf))
     touched: set[str] = set()
     for name, stage in STAGES.items():  # in order, inputs first
-        if leaf != ("model", "preset") and (leaf[0] in stage.reads or touched & set(stage.inputs)):
+        if leaf != ("model", "preset") and (leaf[0] in stage.reads or touched & set(stage_inputs(EXPERIMENT, name))):
             touched.add(name)
     assert {name for name in STAGES if before[name] != after[name]} == touched
     assert bool(touched) == (leaf[0] != "runtime" and leaf != ("model", "preset"))
@@ -291,7 +291,7 @@ def test_sections_reach_where_they_should() -> None:
     def touched(**data: Any) -> list[str]:
         before = experiment_fingerprints(resolve({}, "a.yaml"))
         after = experiment_fingerprints(resolve(data, "a.yaml"))
-        return [name for name in STAGES if before[name] != after[name]]
+        return [name for name in before if before[name] != after[name]]
 
     cell = ["pretrained_denoiser", "exported_model", "evaluation"]
     assert touched(runtime={"device": "cpu", "threads": 1, "log_every": 3}) == []
