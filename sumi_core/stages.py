@@ -149,7 +149,7 @@ def stage_identity(experiment: Experiment, name: str) -> dict[str, Any]:
         "stage": name,
         "version": stage.version,
         "config": {section: config[section] for section in stage.reads},
-        "inputs": {upstream: stage_fingerprint(experiment, upstream) for upstream in stage.inputs},
+        "inputs": {upstream: stage_fingerprint(experiment, upstream) for upstream in stage_inputs(experiment, name)},
     }
     made_from = {
         key: own
