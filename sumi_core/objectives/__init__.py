@@ -11,6 +11,8 @@ OBJECTIVES: "Registry[Objective]" = Registry(
     "objective",
     {
         "autoregressive": "sumi_core.objectives.autoregressive:Autoregressive",
+        "mixture_path": "sumi_core.objectives.mixture_path:MixturePath",
         "nelbo": "sumi_core.objectives.nelbo:Nelbo",
+        "posterior_cross_entropy": "sumi_core.objectives.posterior_cross_entropy:PosteriorCrossEntropy",
     },
 )

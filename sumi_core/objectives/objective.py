@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.function import DenoiserFunction
+
+if TYPE_CHECKING:
+    from sumi_core.config import Experiment
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class Objective(ABC):
             self.process = process
         self.num_tokens = vocabulary.size
         self.eos_id = vocabulary.eos_id
+
+    @classmethod
+    def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
+        """Key and sentence of what this objective cannot be trained with; None if it can train the experiment."""
+        return None
 
     @abstractmethod
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:

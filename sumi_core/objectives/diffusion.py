@@ -1,0 +1,187 @@
+"""What the objectives of corruption processes share: the noise they train on, and the bound they are reported with.
+
+    −log p(x) ≤ ∫_ε^{1−ε} E_{z~q_t(·|x)}[integrand(x_θ(·|z), x, z, t)] dt     diffusion, estimated at one t per sequence
+                + E_{z~q_ε(·|x)}[−log p_θ(x|z)]                              reconstruction, the clean end
+                + KL(q_{1−ε}(·|x) ‖ p_{1−ε})                                  prior, the noisy end
+
+per position, summed over positions (design: math.md 1 and 2). The process supplies every term. Where positions have
+clocks of their own, t is the level of each and the integral runs along the clocks: ∫ E[integrand · dlevel/dt] dt
+(design: math.md 5).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sumi_core.corruption import SCHEDULES
+from sumi_core.corruption.process import ForwardProcess
+from sumi_core.data.batch import Batch
+from sumi_core.models.function import DenoiserFunction
+from sumi_core.objectives.log_partition import squared_log_partition
+from sumi_core.objectives.objective import Likelihood, Loss, Objective, per_sequence
+from sumi_core.typed import choice, number, part
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A batch in noise. x, z: ``[B, L]`` int64. level: t of every position, in [ε, 1 − ε]; weight: the speed of its
+    clock over the density that the time was drawn with, so that (1 − 2ε) E[weight · f(level)] = ∫_ε^{1−ε} f dt; both
+    float64, ``[B, 1]`` or ``[B, L]``. told: the level that the denoiser is given, ``[B]`` or ``[B, L]``. clocked:
+    whether a sequence's levels are those of the process's own clock, ``[B, 1]`` bool."""
+
+    x: Tensor
+    z: Tensor
+    level: Tensor
+    weight: Tensor
+    told: Tensor
+    clocked: Tensor
+
+
+class Diffusion(Objective):
+    """Trains on a corrupted batch, a loss per token; reports the tight bound, whatever the loss.
+
+    Subclasses give ``token_loss``. ``loss`` is the mean over all tokens of
+
+        weight · token_loss + z_loss · (log Σ exp logits)²         (z_loss: PaLM, 2204.02311, Sec. 5; Sumi has 1e-5)
+
+    with t uniform on [ε, 1 − ε], or drawn otherwise and weighted so that the mean is the same. time_sampling:
+    ``stratified`` spreads the times of a batch evenly (VDM, 2107.00630, App. I.1); ``iid`` draws each by itself;
+    ``importance`` draws, stratified, the noise levels that a uniform time would have under another schedule,
+    ``time_density``, and divides each sequence's loss by the density. The process, what its denoiser is told, and the
+    evaluation keep their own schedule: only the variance changes.
+
+    token_levels: this share of the sequences, drawn for each by its address, is trained with an independent level at
+    every token (diffusion forcing, 2407.01392; Sumi, 2606.19005, has half). Their loss is no bound, whatever its
+    weight: the chain rule adds up what is learnt of each token *along one path* from noise to text, and independent
+    levels mix the contexts of all paths. With masks, a shared level shows a token every number of others with the same
+    probability, independent ones show a binomial number: of three tokens that are always equal the entropy and the
+    bound are log 2, the independent figure is ¾ log 2. So ``nats`` always uses the process's own clock.
+    """
+
+    @dataclass
+    class Options(Objective.Options):
+        time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # train on t in [ε, 1 − ε]
+        time_sampling: str = choice("stratified", "iid", "stratified", "importance")
+        time_density: Any = part(SCHEDULES, None, optional=True)
+        token_levels: float = number(0.0, low=0.0, high=1.0)
+        z_loss: float = number(0.0, low=0.0)
+
+        def check(self) -> None:
+            """Raises ValueError for a density without importance sampling, or the reverse."""
+            if (self.time_sampling == "importance") != (self.time_density is not None):
+                raise ValueError(
+                    "time_sampling: importance and time_density, a schedule, go together; write both or none"
+                )
+
+    process: ForwardProcess
+    options: Options
+
+    def __init__(self, options: Options, **context: Any) -> None:
+        super().__init__(options, **context)
+        options.check()
+        self.options = options
+        self._density = SCHEDULES.from_config(options.time_density) if options.time_density else None
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def token_loss(self, logits: Tensor, noisy: Corrupted) -> Tensor:
+        """What each token adds to the loss at its level, ``[B, L]``, from the denoiser's own logits ``[B, L, S]``."""
+
+    def metrics(self, token_loss: Tensor, noisy: Corrupted) -> dict[str, Tensor]:
+        """Scalars to log, made of the weighted loss of every token ``[B, L]``, which has no gradient."""
+        return {}
+
+    def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
+        noisy = self.training_noise(batch)
+        logits = denoiser(noisy.z, noisy.told)
+        token_loss = self.token_loss(logits, noisy)
+        token_loss = noisy.weight.to(token_loss.dtype) * token_loss
+        value = token_loss.mean()
+        metrics = self.metrics(token_loss.detach(), noisy)
+        metrics["changed_tokens"] = (noisy.z != noisy.x).to(torch.float32).mean()
+        if self.options.z_loss:
+            squared = squared_log_partition(logits, self.num_tokens).mean()
+            value = value + self.options.z_loss * squared
+            metrics["squared_log_partition"] = squared.detach()
+        return Loss(value, metrics)
+
+    def training_noise(self, batch: Batch) -> Corrupted:
+        """The noise of a training step, by the options: a function of the examples' addresses alone."""
+        options, x = self.options, batch.tokens
+        uniform = batch.times(0.0, 1.0, stratified=options.time_sampling != "iid").unsqueeze(-1)
+        time, weight = self._drawn(uniform)
+        reading = self.process.clock.draw(batch.noise("clock"), x.shape[-1]).at(time.squeeze(-1))
+        level, told, weight = reading.level, reading.told, weight * reading.speed
+        clocked = torch.ones_like(uniform, dtype=torch.bool)
+        if options.token_levels:
+            noise = batch.noise("token_levels")
+            clocked = noise.uniform(1, dtype=torch.float64) >= options.token_levels
+            own_level, own_weight = self._drawn(noise.uniform(x.shape[-1], dtype=torch.float64))
+            told = torch.where(clocked, told.unsqueeze(-1) if told.ndim == 1 else told, own_level)
+            level, weight = torch.where(clocked, level, own_level), torch.where(clocked, weight, own_weight)
+        return self._corrupted(batch, level, weight, told, clocked, options.time_epsilon)
+
+    def _drawn(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Uniform numbers as times in [0, 1] with the density in question, and one over that density there."""
+        if self._density is None:
+            return uniform, torch.ones_like(uniform)
+        process, density, epsilon = self.process, self._density, self.options.time_epsilon
+        ends = process.alpha(uniform.new_tensor([epsilon, 1 - epsilon]))
+        low, high = density.time_of_alpha(ends)
+        drawn = low + (high - low) * uniform
+        t = process.time_of_alpha(density.alpha(drawn))
+        # dt/ddrawn by way of α; both have α falling, so the ratio is positive.
+        stretch = density.dalpha(drawn) / process.dalpha(t) * (high - low) / (1 - 2 * epsilon)
+        return ((t - epsilon) / (1 - 2 * epsilon)).clamp(0, 1), stretch
+
+    # --- the bound --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
+        x, process = batch.tokens, self.process
+        noisy = self.corrupt(batch, epsilon)
+        integrand = self._integrand(denoiser(noisy.z, noisy.told), noisy)
+        density = per_sequence(noisy.weight.to(integrand.dtype) * integrand)
+
+        clean_end = torch.full((len(x), 1), epsilon, dtype=torch.float64, device=x.device)
+        z = process.corrupt(x, clean_end, batch.noise("reconstruction"))
+        logits = process.predict(denoiser, z, clean_end, clean_end.squeeze(-1))
+        reconstruction = process.reconstruction(logits, x, z, clean_end)
+        prior = process.prior(x, 1 - clean_end)
+        # α falls by this much per token and unit of drawn time, whatever the schedule and the clocks.
+        fall = -(noisy.weight * process.dalpha(noisy.level)).expand(x.shape).sum(-1)
+        return Likelihood(
+            diffusion=(1 - 2 * epsilon) * density,
+            reconstruction=per_sequence(reconstruction),
+            prior=per_sequence(prior),
+            level=noisy.level.mean(-1),
+            alpha=process.alpha(noisy.level).mean(-1),
+            nats_per_alpha=density / fall,
+        )
+
+    def corrupt(self, batch: Batch, epsilon: float) -> Corrupted:
+        """The noise of the bound: a stratified time for each sequence, by its clocks a level for each position."""
+        clocks = self.process.clock.draw(batch.noise("clock"), batch.tokens.shape[-1])
+        time = batch.times(0.0, 1.0)
+        reading = clocks.at(time)
+        clocked = torch.ones_like(time, dtype=torch.bool).unsqueeze(-1)
+        return self._corrupted(batch, reading.level, reading.speed, reading.told, clocked, epsilon)
+
+    def _corrupted(
+        self, batch: Batch, level: Tensor, weight: Tensor, told: Tensor, clocked: Tensor, epsilon: float
+    ) -> Corrupted:
+        level, told = (epsilon + (1 - 2 * epsilon) * part for part in (level, told))
+        z = self.process.corrupt(batch.tokens, level, batch.noise("corrupt"))
+        return Corrupted(batch.tokens, z, level, weight, told, clocked)
+
+    def _integrand(self, logits: Tensor, noisy: Corrupted) -> Tensor:
+        """The bound's integrand per unit of level at every position, ``[B, L]``, from the denoiser's own logits."""
+        process = self.process
+        left_out = process.parameterisation.leave_one_out(process, logits, noisy.z, noisy.level)
+        return process.bound_integrand(left_out, noisy.x, noisy.z, noisy.level)
