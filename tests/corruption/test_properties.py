@@ -4,8 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
+from sumi_core.data.vocabulary import Vocabulary
 from tests.corruption.enumerable import CASES, build_process
 
 EXTREMES = [1e-9, 1e-6, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-6, 1 - 1e-9]
@@ -90,3 +92,49 @@ def test_logits_matter_only_up_to_a_constant(case, tokens, shape, t, spread, see
     (integrand / weight).sum().backward()
     assert logits.grad is not None
     assert logits.grad.sum(-1).abs().max() < 1e-9
+
+
+@st.composite
+def any_process(draw):
+    """A process with options and tables of its own, extremes included."""
+    tokens = draw(st.integers(2, 9))
+    name, options = draw(
+        st.one_of(
+            st.tuples(st.just("hybrid"), st.fixed_dictionaries({"p_uniform": st.floats(0, 0.99)})),
+            st.tuples(st.just("mixture"), st.fixed_dictionaries({"share": st.floats(0, 1)})),
+            st.tuples(st.just("unigram"), st.fixed_dictionaries({"smoothing": st.floats(0.01, 100)})),
+            st.tuples(st.just("clustered"), st.fixed_dictionaries({"late": st.floats(0, 4)})),
+        )
+    )
+    each = {"min_size": tokens, "max_size": tokens}
+    counts = draw(st.lists(st.sampled_from([0, 1, 3, 10**6]), **each))
+    clusters = draw(st.lists(st.integers(-2, 2), **each))
+    tables = {"token_counts": torch.tensor(counts), "token_clusters": torch.tensor(clusters)}
+    schedule = SCHEDULES.build(draw(st.sampled_from(["linear", "cosine"])), {})
+    return PROCESSES.build(name, options, vocabulary=Vocabulary(tokens, 0, tables), schedule=schedule)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    process=any_process(), t=st.one_of(st.sampled_from([1e-6, 1 - 1e-6]), st.floats(1e-4, 1 - 1e-4)), seed=st.integers()
+)
+def test_any_options_and_tables_meet_the_general_forms(process, t, seed):
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    x = torch.randint(process.num_tokens, (3, 4), generator=generator)
+    t = torch.full((3, 1), t, dtype=torch.float64)
+    z = process.corrupt(x, t, Noise(seed % 2**31, "corrupt", 0, range(3)))
+    logits = 2 * torch.randn(3, 4, process.num_states, generator=generator, dtype=torch.float64)
+    weight = 1 + weight_of(process, x, z, t)
+    general = ForwardProcess.bound_integrand(process, logits, x, z, t)
+    torch.testing.assert_close(
+        process.bound_integrand(logits, x, z, t) / weight, general / weight, rtol=1e-9, atol=1e-10
+    )
+    for method, arguments in [
+        ("prior", (x, t)),
+        ("likelihood", (z, x, t)),
+        ("reconstruction", (logits, x, z, t)),
+        ("reverse", (logits, z, t, t / 3)),
+    ]:
+        shipped = getattr(process, method)(*arguments)
+        general = getattr(ForwardProcess, method)(process, *arguments)
+        torch.testing.assert_close(shipped, general, rtol=1e-9, atol=1e-10)
