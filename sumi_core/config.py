@@ -68,7 +68,7 @@ class ModelConfig:
     tie_embeddings: bool = False
     qk_norm: bool = False
     attention: Any = part(ATTENTION_PATTERNS, "bidirectional")
-    time_conditioning: str = choice("none", "none", "adaln")
+    time_conditioning: str = choice("none", "none", "adaln", "token")
     init_std: float = number(0.02, above=0.0, high=10.0)
     initialiser: Any = part(INITIALISERS, "random")  # where the weights start
 

@@ -39,9 +39,13 @@ def num_parameters(model: ModelConfig, vocabulary: int) -> int:
     if model.qk_norm:
         block += 2 * head
     total = width + (1 if model.tie_embeddings else 2) * vocabulary * width
+    if model.time_conditioning != "none":
+        total += 2 * _TIME_WIDTH * _TIME_WIDTH
     if model.time_conditioning == "adaln":
         block += _TIME_WIDTH * 6 * width
-        total += 2 * _TIME_WIDTH * _TIME_WIDTH + _TIME_WIDTH * 2 * width
+        total += _TIME_WIDTH * 2 * width
+    elif model.time_conditioning == "token":
+        total += _TIME_WIDTH * width
     return total + model.num_layers * block
 
 

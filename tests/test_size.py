@@ -20,6 +20,7 @@ from sumi_core.size import expected_vocabulary, experiment_size, num_parameters
         *PRESETS.values(),
         {"qk_norm": True, "tie_embeddings": True, "num_layers": 1},
         {"time_conditioning": "adaln", "num_heads": 8, "num_kv_heads": 1},
+        {"time_conditioning": "token", "qk_norm": True},
     ],
 )
 def test_parameters_are_those_of_the_denoiser(model: dict[str, Any]) -> None:

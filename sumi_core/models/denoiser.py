@@ -18,6 +18,7 @@ from sumi_core.models.layers import (
     RMSNorm,
     Rotary,
     TimeEmbedding,
+    TimeToken,
     modulate,
 )
 
@@ -35,9 +36,13 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
         self.rotary = Rotary(config.hidden_size // config.num_heads, config.rope_theta)
-        adaptive = config.time_conditioning == "adaln"
-        self.time_embedding = TimeEmbedding() if adaptive else None
-        self.modulation = Modulation(config.hidden_size, 2) if adaptive else None
+        self.conditioning = config.time_conditioning
+        self.time_embedding: TimeEmbedding | None = None
+        self.modulation: Modulation | None = None
+        if self.conditioning == "token":
+            self.time_embedding = TimeToken(config.hidden_size)
+        elif self.conditioning == "adaln":
+            self.time_embedding, self.modulation = TimeEmbedding(), Modulation(config.hidden_size, 2)
 
     def blocks(self) -> list[Block]:
         """The layers, first to last."""
@@ -93,12 +98,18 @@ class Denoiser(nn.Module):
         return embedded
 
     def encode(self, x: Tensor, t: Tensor | None = None, *, pattern: AttentionPattern | None = None) -> Tensor:
-        """Features ``[B, L, D]`` of input embeddings x ``[B, L, D]``, whatever made them."""
+        """Features ``[B, L, D]`` of input embeddings x ``[B, L, D]``, whatever made them.
+
+        x may be a sum of ``embed`` and whatever else is to enter at the input; the noise level, where it does, is
+        added here.
+        """
         model, time = self.model, None
         if model.time_embedding is not None:
             if t is None:
-                raise ValueError("this denoiser is conditioned on time (adaln): give the noise level t")
+                raise ValueError(f"this denoiser is conditioned on time ({model.conditioning}): give the noise level t")
             time = model.time_embedding(t)
+            if model.modulation is None:
+                x, time = x + time, None
         rotary = model.rotary(x.shape[1], x.device)
         sdpa = (pattern or self.pattern).sdpa_arguments(x.shape[1], x.device)
         for block in model.layers:
@@ -111,7 +122,7 @@ class Denoiser(nn.Module):
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
         """Fill the weights: normal with ``init_std``; projections into the residual stream divided by
-        sqrt(2·num_layers) (GPT-2), since so many are added up; gains one; modulations zero.
+        sqrt(2·num_layers) (GPT-2), since so many are added up; gains one; what brings in the time zero.
 
         Each parameter draws from its own generator, addressed by (seed, name), on the CPU: the same on every device,
         and denoisers that differ in one part start alike in all others. The global random state is not touched.
@@ -123,7 +134,7 @@ class Denoiser(nn.Module):
                 continue
             if parameter.dim() == 1:
                 parameter.fill_(1.0)
-            elif "modulation" in name:
+            elif "modulation" in name or "token_proj" in name:
                 parameter.zero_()
             else:
                 std = self.config.init_std * (residual if name.endswith(into_stream) else 1.0)

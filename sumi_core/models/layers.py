@@ -143,13 +143,26 @@ class TimeEmbedding(nn.Module):
         self.out_proj = Linear(TIME_WIDTH, TIME_WIDTH)
 
     def forward(self, t: Tensor) -> Tensor:
-        """t: ``[B]``, ``[B, 1]`` or ``[B, L]`` → ``[B, 1 or L, TIME_WIDTH]``, ready for a modulation."""
+        """t: ``[B]``, ``[B, 1]`` or ``[B, L]`` → ``[B, 1 or L, TIME_WIDTH]``."""
         t = t[:, None] if t.dim() == 1 else t
         half = TIME_WIDTH // 2
         exponents = torch.arange(half, dtype=torch.float32, device=t.device) / half
         angles = 1000.0 * t.to(torch.float32)[..., None] * torch.exp(-math.log(10_000.0) * exponents)
         waves = torch.cat((angles.cos(), angles.sin()), -1).to(self.in_proj.weight.dtype)
         return F.silu(self.out_proj(F.silu(self.in_proj(waves))))
+
+
+class TimeToken(TimeEmbedding):
+    """The noise level as one more input embedding, added to those of the tokens (Diffusion-LM, 2205.14217). The last map
+    starts at zero, so that a conditioned denoiser starts as the unconditioned one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.token_proj = Linear(TIME_WIDTH, width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t: ``[B]``, ``[B, 1]`` or ``[B, L]`` → ``[B, 1 or L, width]``."""
+        return self.token_proj(super().forward(t))
 
 
 class Modulation(nn.Module):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sumi_core.config import ConfigError, resolve
+from sumi_core.export.stock import why_not_stock
 from sumi_core.models import ATTENTION_PATTERNS, PRESETS
 from sumi_core.models.denoiser import Denoiser, build_denoiser
 from sumi_core.models.layers import Rotary, rotate
@@ -100,16 +101,21 @@ def test_training_follows_a_validation_in_inference_mode() -> None:
 # --- time conditioning ----------------------------------------------------------------------------------------------
 
 
-def test_a_conditioned_denoiser_starts_as_the_unconditioned_one() -> None:
-    plain, conditioned = Denoiser(small(), STATES), Denoiser(small(time_conditioning="adaln"), STATES)
+each_conditioning = pytest.mark.parametrize("conditioning", ["adaln", "token"])
+
+
+@each_conditioning
+def test_a_conditioned_denoiser_starts_as_the_unconditioned_one(conditioning: str) -> None:
+    plain, conditioned = Denoiser(small(), STATES), Denoiser(small(time_conditioning=conditioning), STATES)
     with torch.no_grad():
         wanted = plain(some_tokens())
         for t in (torch.tensor([0.1, 0.9]), torch.rand(2, 12)):
             assert torch.equal(conditioned(some_tokens(), t), wanted)
 
 
-def test_noise_levels_of_a_sequence_or_of_positions() -> None:
-    denoiser, tokens = lively(Denoiser(small(time_conditioning="adaln"), STATES)).double(), some_tokens()
+@each_conditioning
+def test_noise_levels_of_a_sequence_or_of_positions(conditioning: str) -> None:
+    denoiser, tokens = lively(Denoiser(small(time_conditioning=conditioning), STATES)).double(), some_tokens()
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
     with torch.no_grad():
         logits = denoiser(tokens, t)
@@ -121,12 +127,41 @@ def test_noise_levels_of_a_sequence_or_of_positions() -> None:
         assert not torch.allclose(logits, denoiser(tokens, one), atol=1e-3)
 
 
-def test_time_is_ignored_or_demanded() -> None:
-    plain, conditioned = Denoiser(small(), STATES), Denoiser(small(time_conditioning="adaln"), STATES)
+@each_conditioning
+def test_time_is_ignored_or_demanded(conditioning: str) -> None:
+    plain, conditioned = Denoiser(small(), STATES), Denoiser(small(time_conditioning=conditioning), STATES)
     with torch.no_grad():
         assert torch.equal(plain(some_tokens(), torch.rand(2)), plain(some_tokens()))
-        with pytest.raises(ValueError, match="noise level"):
+        with pytest.raises(ValueError, match=f"{conditioning}.*noise level"):
             conditioned(some_tokens())
+
+
+def test_a_time_token_is_one_more_input_embedding() -> None:
+    """The conditioned denoiser is the plain one with the embedded level added to its embeddings, position by position:
+    so is anything else that a caller adds."""
+    conditioned = lively(Denoiser(small(time_conditioning="token"), STATES))
+    plain, tokens, t = Denoiser(small(), STATES), some_tokens(), torch.rand(2, 12)
+    plain.load_state_dict({k: v for k, v in conditioned.state_dict().items() if "time_embedding" not in k})
+    embedding = conditioned.model.time_embedding
+    assert embedding is not None
+    with torch.no_grad():
+        added = embedding(t)
+        assert added.shape == (2, 12, conditioned.config.hidden_size)
+        assert float(added.std()) > 0
+        assert torch.equal(conditioned.features(tokens, t), plain.encode(plain.embed(tokens) + added))
+
+
+def test_stock_code_is_told_that_it_cannot_open_a_model_with_a_time_token() -> None:
+    reason = why_not_stock(small(time_conditioning="token"))
+    assert reason == "model.time_conditioning is token, and stock classes take no noise level"
+    assert why_not_stock(small()) is None
+
+
+def test_the_time_token_learns_from_zero() -> None:
+    denoiser = Denoiser(small(time_conditioning="token"), STATES)
+    denoiser(some_tokens(), torch.rand(2, 12)).square().sum().backward()
+    gradients = {n: float(p.grad.abs().sum()) for n, p in denoiser.named_parameters() if p.grad is not None}
+    assert gradients["model.time_embedding.token_proj.weight"] > 0
 
 
 # --- the seams ------------------------------------------------------------------------------------------------------
@@ -142,8 +177,9 @@ def test_forward_is_head_of_encode_of_embed() -> None:
         torch.testing.assert_close(denoiser.encode(soft), features, rtol=0, atol=1e-5)
 
 
-def test_gradient_reaches_every_parameter() -> None:
-    config = small(qk_norm=True, time_conditioning="adaln", tie_embeddings=False)
+@each_conditioning
+def test_gradient_reaches_every_parameter(conditioning: str) -> None:
+    config = small(qk_norm=True, time_conditioning=conditioning, tie_embeddings=False)
     denoiser = lively(Denoiser(config, STATES))
     tokens = torch.arange(STATES).expand(2, STATES)  # every row of the table is used
     denoiser(tokens, torch.rand(2)).square().sum().backward()

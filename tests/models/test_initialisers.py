@@ -88,12 +88,13 @@ def exported(folder: Path, states: int = STATES, **changes: Any) -> Denoiser:
     return trained
 
 
-def test_an_autoregressive_model_becomes_a_denoiser_with_a_mask(tmp_path: Path) -> None:
+@pytest.mark.parametrize("conditioning", ["adaln", "token"])
+def test_an_autoregressive_model_becomes_a_denoiser_with_a_mask(conditioning: str, tmp_path: Path) -> None:
     trained = exported(tmp_path / "causal", attention="causal")
     start = starting(
-        {"name": "exported", "folder": str(tmp_path / "causal")}, states=STATES + 1, time_conditioning="adaln"
+        {"name": "exported", "folder": str(tmp_path / "causal")}, states=STATES + 1, time_conditioning=conditioning
     )
-    fresh = Denoiser(small(time_conditioning="adaln"), STATES + 1, seed=3).state_dict()
+    fresh = Denoiser(small(time_conditioning=conditioning), STATES + 1, seed=3).state_dict()
     for name, value in start.state_dict().items():
         if name in ("model.embed_tokens.weight", "lm_head.weight"):
             assert value[:STATES].equal(trained.state_dict()[name])
