@@ -15,6 +15,7 @@ from assets import (
 from assets.resources import SumiProject
 from pipelines.console import console_logger
 from pipelines.launchers import LocalLauncher
+from pipelines.schedules import edited_experiments, sweep_schedules, sweeps_under_way
 from sumi_core.stages import CELL_STAGES, DATA_STAGES
 
 token_set_job = define_asset_job("token_set", selection=list(DATA_STAGES), description="Corpus, tokenizer and shards.")
@@ -35,6 +36,8 @@ defs = Definitions(
         ]
     ),
     jobs=[token_set_job, cell_job, report_job],
+    schedules=sweep_schedules(),
+    sensors=[sweeps_under_way, edited_experiments],
     resources={"sumi": SumiProject(), "trainer": LocalLauncher()},
     loggers={"console": console_logger},
     executor=in_process_executor,  # one process a run: a step of its own would spend seconds on imports

@@ -11,6 +11,7 @@ from dagster import DagsterInstance
 from sumi_core.lineage.store import locked, made_folder, write_atomically
 from sumi_core.project import Project
 
+TRAINER_POOL = "trainer"  # whoever trains holds a slot of it
 PROCESS_TAG = "sumi/process"  # host, pid and start time of the process that executes a run itself
 
 _DAGSTER_YAML = """\
@@ -34,6 +35,10 @@ def open_instance(project: Project) -> DagsterInstance:
         os.environ["DAGSTER_HOME"] = str(home)
         instance = DagsterInstance.from_config(str(home))
         instance.get_runs_count()  # creates the databases
+        events = instance.event_log_storage
+        if events.supports_global_concurrency_limits and TRAINER_POOL not in events.get_concurrency_keys():
+            # The daemon does so itself, but lets everything pass that it finds waiting when it first hears of a pool.
+            events.initialize_concurrency_limit_to_default(TRAINER_POOL)
     return instance
 
 

@@ -54,13 +54,14 @@ def servers_of(project: Project, host: str, dagster_port: int | None, mlflow_por
     workspace = project.root / "workspace.yaml"
     code = ["-w", str(workspace)] if workspace.is_file() else ["-m", "pipelines.definitions"]
     command = [sys.executable, "-m", "dagster", "dev", *code, "--host", host, "--port", str(port)]
+    url = f"http://{_in_url(host)}:{port}"
     environment = {
         "DAGSTER_HOME": str(project.dagster_home),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "SUMI_PROJECT": str(project.root),
         "SUMI_MLFLOW_UI": mlflow_url,  # where assets link to
+        "SUMI_DAGSTER_UI": url,  # where sensors ask for new experiments to be loaded
     }
-    url = f"http://{_in_url(host)}:{port}"
     servers.append(Server("Dagster", command, url, "/server_info", logs / "dagster.log", environment, project.root))
     return servers
 

@@ -1,0 +1,161 @@
+"""What a sweep needs next, as requests to Dagster's daemon. Schedules and sensors ask here; nothing is computed.
+
+A sweep goes in waves: first the token sets that its cells lack, then cells, then those that failed and have attempts
+left, and at last the report. A wave is asked for when every run of the one before has ended, so the state of the store
+is all there is to know, and asking twice asks for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunRequest, RunsFilter
+
+from pipelines.execution import JOBS
+from pipelines.health import is_gone
+from sumi_core.lineage.store import Store
+from sumi_core.planning import CellPlan, plan
+from sumi_core.stages import DATA_STAGES
+from sumi_core.sweeps import Sweep
+
+SWEEP_TAG = "sumi/sweep"  # on every run that was asked for here
+ASKER_TAG = "sumi/asked_by"  # who asked, and sees to the waves that follow
+RECIPE_TAG = "sumi/recipe"  # what was to be computed: partition:fingerprint
+REPORT_RECIPE = "report"
+_UNKNOWN = "not loaded by Dagster yet"
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The partition keys that Dagster knows: those of the experiment files as they were when it loaded them."""
+
+    cells: Collection[str]
+    token_sets: Mapping[str, str]  # cell → token set
+    sweeps: Collection[str]
+
+
+@dataclass
+class Wave:
+    """What to ask for now, or why nothing. ``waits``: runs of the sweep are in progress. ``last``: after this there is
+    nothing left to ask for. ``unknown``: cells that Dagster has to load first."""
+
+    requests: list[RunRequest] = field(default_factory=list)
+    why: str = ""
+    waits: bool = False
+    last: bool = False
+    unknown: list[str] = field(default_factory=list)
+
+
+class History:
+    """The runs that were asked for on behalf of a sweep, newest first."""
+
+    def __init__(self, instance: DagsterInstance, sweep: str) -> None:
+        self.instance = instance
+        self.runs: Sequence[DagsterRun] = instance.get_runs(RunsFilter(tags={SWEEP_TAG: sweep}))
+
+    def in_progress(self) -> list[DagsterRun]:
+        """Runs that have not ended, and whose processes are not known to be gone."""
+        return [run for run in self.runs if not run.is_finished and not is_gone(self.instance, run)]
+
+    def count(self, recipe: str) -> int:
+        """How often a recipe was asked for."""
+        return len(self._of(recipe))
+
+    def was_cancelled(self, recipe: str) -> bool:
+        """Whether somebody cancelled the newest run of a recipe."""
+        return any(run.status == DagsterRunStatus.CANCELED for run in self._of(recipe)[:1])
+
+    def failures(self, recipe: str) -> int:
+        """How often it failed since it last succeeded. A run that somebody cancelled says nothing of the recipe."""
+        failed = 0
+        for run in self._of(recipe):
+            if run.status == DagsterRunStatus.SUCCESS:
+                break
+            failed += run.status != DagsterRunStatus.CANCELED
+        return failed
+
+    def _of(self, recipe: str) -> list[DagsterRun]:
+        return [run for run in self.runs if run.tags.get(RECIPE_TAG) == recipe]
+
+
+def is_under_way(instance: DagsterInstance, sweep: str, asker: str) -> bool:
+    """Whether a sweep that ``asker`` began has not come to its report yet."""
+    newest = instance.get_runs(RunsFilter(tags={SWEEP_TAG: sweep, ASKER_TAG: asker}), limit=1)
+    return bool(newest) and newest[0].tags.get(RECIPE_TAG) != REPORT_RECIPE
+
+
+def next_wave(
+    instance: DagsterInstance,
+    store: Store,
+    sweep: Sweep,
+    known: Partitions,
+    asker: str,
+    only: Collection[str] | None = None,
+    follows: bool = False,
+) -> Wave:
+    """What a sweep needs now, or what those of its cells need that ``only`` names. ``follows``: this goes on with
+    earlier waves, so what somebody cancelled meanwhile is left alone."""
+    history = History(instance, sweep.name)
+    if running := history.in_progress():
+        return Wave(why=f"{sweep.name}: {len(running)} of its runs are in progress", waits=True)
+    asked = [cell for cell in sweep.cells if only is None or cell.key in only]
+    pending = [planned for planned in plan(asked, store) if planned.state != "done"]
+    left_out: dict[str, list[str]] = {}
+    token_sets: dict[str, RunRequest] = {}
+    cells: dict[str, RunRequest] = {}
+    for planned in pending:
+        key, token_set = planned.cell.key, known.token_sets.get(planned.cell.key, "")
+        recipes = {"cell": f"{key}:{planned.stages[-1].fingerprint}"}
+        if any(stage.stage in DATA_STAGES for stage in planned.pending):
+            recipes["token_set"] = f"{token_set}:{_fingerprint(planned, DATA_STAGES[-1])}"
+        reason = _hindrance(planned, history, recipes, store, sweep.options.retries, known)
+        if follows and history.was_cancelled(recipes["cell"]):
+            reason = "cancelled"
+        if reason is not None:
+            left_out.setdefault(reason, []).append(key)
+            continue
+        job, partition = ("token_set", token_set) if "token_set" in recipes else ("cell", key)
+        attempt = 1 + max(_recorded(planned, store), history.count(recipes[job]))
+        asked_for = token_sets if job == "token_set" else cells
+        asked_for[partition] = _request(sweep, asker, job, partition, recipes[job], attempt)
+    why = "; ".join(f"{reason}: {', '.join(keys)}" for reason, keys in left_out.items()) or "every cell is done"
+    unknown = left_out.get(_UNKNOWN, [])
+    if token_sets or cells:
+        return Wave([*(token_sets or cells).values()], why, unknown=unknown)
+    if (only is not None or is_under_way(instance, sweep.name, asker)) and sweep.name in known.sweeps:
+        attempt = 1 + history.count(REPORT_RECIPE)
+        report = _request(sweep, asker, "report", sweep.name, REPORT_RECIPE, attempt)
+        return Wave([report], why, last=True, unknown=unknown)
+    return Wave(why=f"{sweep.name}: {why}", last=True, unknown=unknown)
+
+
+def _request(sweep: Sweep, asker: str, job: str, partition: str, recipe: str, attempt: int) -> RunRequest:
+    return RunRequest(
+        run_key=f"{sweep.name}:{recipe}:{attempt}",  # a sweep has runs of its own: they tell how far it has come
+        partition_key=partition,
+        asset_selection=[AssetKey(asset) for asset in JOBS[job]],
+        tags={SWEEP_TAG: sweep.name, ASKER_TAG: asker, RECIPE_TAG: recipe},
+    )
+
+
+def _hindrance(
+    planned: CellPlan, history: History, recipes: Mapping[str, str], store: Store, retries: int, known: Partitions
+) -> str | None:
+    """Why a cell that is not done is not asked for; None if nothing speaks against it."""
+    if planned.state in ("blocked", "damaged"):
+        return planned.state
+    if max(_recorded(planned, store), *map(history.failures, recipes.values())) > retries:
+        return "failed, and no attempt is left"
+    cell = planned.cell.key
+    return None if cell in known.cells and cell in known.token_sets else _UNKNOWN
+
+
+def _recorded(planned: CellPlan, store: Store) -> int:
+    """Attempts that failed, by any way of running, of the stage that most often did."""
+    failures = (store.failure(stage.stage, stage.fingerprint) for stage in planned.pending)
+    return max((failure["attempts"] for failure in failures if failure), default=0)
+
+
+def _fingerprint(planned: CellPlan, stage: str) -> str:
+    return next(found.fingerprint for found in planned.stages if found.stage == stage)
