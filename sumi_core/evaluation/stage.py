@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sumi_core.evaluation import METRICS
+from sumi_core.evaluation.corruption_picture import corrupted_texts, plot_corruption
 from sumi_core.evaluation.likelihood import (
     SequenceLikelihoods,
     evaluate_likelihood,
@@ -35,6 +37,8 @@ from sumi_core.numerics import choose_device, exact_numerics
 
 if TYPE_CHECKING:
     from sumi_core.stages import StageContext
+
+_PICTURED = 64  # tokens of a text in the picture of the noise
 
 
 def build_evaluation(context: StageContext) -> dict[str, Any]:
@@ -67,6 +71,10 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
     chosen = evaluated_indices(len(measured.bytes), len(validation))
     tokens = [np.asarray(validation[i], dtype=np.int64) for i in chosen]
     texts = [sequence_bytes(ids, tokenizer) for ids in tokens]
+    if parts.process is not None:
+        shown = corrupted_texts(parts.process, tokenizer, torch.from_numpy(tokens[0][:_PICTURED]))
+        picture = context.folder / "plots" / "corruption.png"
+        plot_corruption(shown, picture, f"{context.key}: what its noise does to validation text")
     context.progress(0, 1, "yardsticks", "coding the validation text with compressors")
 
     def train_texts() -> Iterator[str]:

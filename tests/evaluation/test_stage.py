@@ -133,7 +133,7 @@ def test_everything_is_written_and_the_summary_is_what_the_files_say(laboratory,
     assert ("| bits per byte | = " if exact else "| bits per byte | ≤ ") in page
     assert not any(ord(c) < 32 and c != "\n" for c in page)
     plots = {path.name for path in (folder / "plots").iterdir()}
-    assert plots == {"bits_per_byte.png", "sample_quality.png"} | (set() if exact else {"loss_by_level.png"})
+    assert plots == {"bits_per_byte.png", "sample_quality.png"} | (set() if exact else {"loss_by_level.png", "corruption.png"})
 
 
 def test_cells_are_measured_on_the_same_texts_and_yardsticks(laboratory):
