@@ -153,8 +153,8 @@ class TimeEmbedding(nn.Module):
 
 
 class TimeToken(TimeEmbedding):
-    """The noise level as one more input embedding, added to those of the tokens (Diffusion-LM, 2205.14217). The last map
-    starts at zero, so that a conditioned denoiser starts as the unconditioned one."""
+    """The noise level as one more input embedding, added to those of the tokens (Diffusion-LM, 2205.14217). The last
+    map starts at zero, so that a conditioned denoiser starts as the unconditioned one."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

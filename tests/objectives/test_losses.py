@@ -145,6 +145,18 @@ def test_knowing_nothing_costs_log_v(process: str, loss: str) -> None:
     assert error < 0.05
 
 
+@pytest.mark.parametrize("sampling", ["stratified", "iid"])
+@pytest.mark.parametrize("tokens", [(5, 3), (1, 1), (7, 40)])
+def test_every_token_counts_once_in_the_mean(tokens: tuple[int, int], sampling: str) -> None:
+    """Regression: a mean over another number than that of the tokens. Knowing nothing is log V at each, exactly."""
+    world = World("uniform", tokens=4)
+    objective = build("posterior_cross_entropy", world, time_sampling=sampling)
+    batch = batch_of(torch.zeros(tokens, dtype=torch.int64))
+    loss = objective.loss(lambda z, t: torch.zeros(*z.shape, 4, dtype=torch.float64), batch)
+    assert float(loss.value) == pytest.approx(math.log(4), abs=1e-14)
+    assert float(loss.metrics["cross_entropy"]) == float(loss.value)
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 

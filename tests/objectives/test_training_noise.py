@@ -10,8 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from sumi_core.config import resolve
 from sumi_core.corruption.fitted import fit_profile
+from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.denoiser import build_denoiser
 from sumi_core.objectives import OBJECTIVES
+from sumi_core.parts import build_parts
 from sumi_core.typed import ConfigError, component
 from tests.corruption.enumerable import World
 from tests.corruption.test_fitted import curve_of, moments
@@ -260,6 +264,26 @@ def test_z_loss_is_the_squared_log_partition_of_the_network(process: str, loss: 
 def test_bad_options_are_refused_by_name(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         component(OBJECTIVES, {"name": "nelbo", **options}, "a.yaml", "objective")
+
+
+def test_everything_together_from_a_config_to_a_gradient() -> None:
+    """A fitted schedule, levels of tokens, importance and z-loss, with a denoiser that is told each token's level."""
+    experiment = resolve(
+        {
+            "schedule": KNOTS,
+            "objective": {**SAMPLINGS["importance log_snr"], "name": "nelbo", "token_levels": 0.5, "z_loss": 1e-5},
+            "model": {"preset": "nano", "time_conditioning": "token"},
+        },
+        "a.yaml",
+    )
+    parts = build_parts(experiment, Vocabulary(6, 5))
+    denoiser = build_denoiser(experiment.model, parts.num_states)
+    batch = batch_of(torch.arange(48).view(8, 6) % 6)
+    loss = parts.objective.loss(denoiser, batch)
+    assert 0 < float(loss.metrics["elbo"]) < 6
+    loss.value.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in denoiser.parameters())
+    assert parts.objective.nats(denoiser, batch, EPSILON).total.isfinite().all()
 
 
 def test_a_density_is_written_as_a_schedule() -> None:
