@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +12,9 @@ import torch
 from sumi_core.corruption import SCHEDULES
 from sumi_core.corruption.fitted import fit_profile
 from sumi_core.corruption.schedules import NoiseSchedule
+from sumi_core.evaluation.likelihood import loss_by_level
 from tests.corruption.enumerable import World
+from tests.evaluation.fakes import likelihoods
 
 EPSILON = 1e-3
 FINE = torch.linspace(EPSILON**0.5, (1 - EPSILON) ** 0.5, 600, dtype=torch.float64) ** 2
@@ -93,6 +96,17 @@ def test_the_fit_by_hand() -> None:
         }
     )
     assert fit_profile(curve) == {"noise": [0.04, 0.25, 0.81], "weight": [1.0, 3.0, round(4 / 3 * 0.05, 7)]}
+
+
+def test_knots_are_read_off_a_measured_table() -> None:
+    """From draws of a known mean and deviation, through the table that evaluations write."""
+    generator = np.random.default_rng(0)
+    level = (generator.random() + np.arange(40_000).reshape(10_000, 4) / 40_000) % 1.0
+    nats = 16 * (1 + level + 0.5 * generator.standard_normal(level.shape))
+    knots = fit_profile(loss_by_level(likelihoods(nats, level=level, tokens=16, epsilon=1e-9), bins=10))
+    noise = np.array(knots["noise"])
+    np.testing.assert_allclose(noise, np.arange(0.05, 1, 0.1), atol=1e-3)
+    np.testing.assert_allclose(knots["weight"], np.sqrt(noise * ((1 + noise) ** 2 + 0.25)), rtol=0.03)
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
