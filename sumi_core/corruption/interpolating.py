@@ -111,10 +111,9 @@ class Interpolating(ForwardProcess):
             noise_z=self.arrived(z, t, start).reshape(-1),
             pi=pi.to(precision_of(logits)),
         )
+        divergence = rowwise(term, logits.reshape(-1, logits.shape[-1]), width=self.num_tokens).view(x.shape)
         # Where nothing jumps into z there is nothing to pay, however wrong the denoiser: not even 0 · ∞.
-        some = None if (weight > 0).all() else (weight > 0).reshape(-1).nonzero().squeeze(1)
-        divergence = rowwise(term, logits.reshape(-1, logits.shape[-1]), width=self.num_tokens, rows=some)
-        return weight.to(divergence.dtype) * divergence.view(x.shape)
+        return torch.where(weight > 0, weight.to(divergence.dtype) * divergence, 0.0)
 
     def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         log_p = self.log_denoiser(logits)
@@ -190,7 +189,8 @@ class MixingDivergence(RowTerm):
     are O(α). What is one number per row is computed in float64; only the sum over y is in the type of the logits.
 
     x, z: int64. share: of the tokens' noise. noise_x, noise_z: b at x and at z, which may be a mask outside of ``pi``:
-    there the denoiser has no p, ρ = 1. pi: ``[W]``, in the type of the computation. Not for rows with noise_z = 0.
+    there the denoiser has no p, ρ = 1. pi: ``[W]``, in the type of the computation.
+    Where noise_z is 0, and with it the bound's weight, ρ is taken for 1.
     """
 
     x: Tensor
@@ -221,7 +221,7 @@ class MixingDivergence(RowTerm):
         p_x, p_z = pick(p, self.x[rows]).double(), self._at_z(p, rows, 0.0).double()
         noise_x = self.noise_x[rows]
         w_x = torch.where(noise_x > 0, alpha * p_x / (alpha * p_x + noise_x), 1.0)
-        w_z = alpha * p_z / (alpha * p_z + self.noise_z[rows])
+        w_z = alpha * p_z / (alpha * p_z + self.noise_z[rows]).clamp(min=torch.finfo(torch.float64).tiny)
         at_x, at_z = (scale * alpha * w_x).to(p), (scale * self._excess(p_z, rows) * w_z).to(p)
         spread = (p * self.signal[rows, None]).mul_(self.inverse)
         spread.div_(spread + 1).mul_(self.pi).mul_((scale * self.share[rows]).to(p)[:, None])
@@ -236,4 +236,5 @@ class MixingDivergence(RowTerm):
 
     def _excess(self, p_z: Tensor, rows: Rows) -> Tensor:
         alpha, same = self.alpha[rows], (self.x[rows] == self.z[rows]).double()
-        return alpha * (same - p_z) / (alpha * p_z + self.noise_z[rows])
+        noise = self.noise_z[rows]
+        return torch.where(noise > 0, alpha * (same - p_z) / (alpha * p_z + noise), 0.0)
