@@ -26,9 +26,12 @@ def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: Su
     artifact, cached = build_sweep_report(project.store, sweep, context.log.info)
     links: dict[str, Any] = {}
     if not overrides:  # what was asked aside from the file is no part of the sweep's record
-        run_id = project.tracking.record_report(sweep.name, artifact)
-        experiment = project.tracking.experiment_id(sweep.name)
+        tracking = project.tracking
+        run_id = tracking.record_report(sweep.name, artifact, sweep.description)
+        experiment = tracking.experiment_id(sweep.name)
         links = {"mlflow_run": MetadataValue.url(f"{sumi.mlflow_ui}/#/experiments/{experiment}/runs/{run_id}")}
+        if comparison := tracking.comparison_link(sweep.cells):
+            links["mlflow_comparison"] = MetadataValue.url(f"{sumi.mlflow_ui}{comparison}")
     figures = {key: value for key, value in flatten(artifact.summary) if isinstance(value, int | float | str)}
     return MaterializeResult(
         metadata={

@@ -1,18 +1,23 @@
-"""The comparison of a sweep as an artifact: its fingerprint is that of the evaluations it compares."""
+"""The comparison of a sweep as an artifact: its fingerprint is that of the question and of the evaluations it compares.
+
+One more seed or cell is one more evaluation: the report is made anew, and nothing else is."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
-from sumi_core.evaluation.report import ReportCell, build_ablation_report
+from sumi_core.evaluation.comparison_table import SweepComparison, compare_cells
+from sumi_core.evaluation.rendering import short_count
+from sumi_core.evaluation.report import Question, ReportCell, build_ablation_report
 from sumi_core.lineage.fingerprint import fingerprint
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import Artifact, Store
 from sumi_core.planning import plan
 from sumi_core.sweeps import Sweep
 
-REPORT_VERSION = "2"
+REPORT_VERSION = "3"
 
 
 def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
@@ -25,14 +30,34 @@ def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
     ]
 
 
+def sweep_question(sweep: Sweep) -> Question:
+    """What a sweep asks, as its report tells it."""
+    budget = sweep.options.budget
+    spent = {"tokens": budget.tokens, "training FLOPs": budget.flops}
+    return Question(
+        sweep.name,
+        sweep.description,
+        sweep.axes,
+        sweep.reference,
+        ", ".join(f"{short_count(value)} {what} for every cell" for what, value in spent.items() if value is not None),
+        fingerprint({cell.key: cell.experiment.identity() for cell in sweep.cells}),
+    )
+
+
+def compare_sweep(store: Store, sweep: Sweep) -> SweepComparison:
+    """The cells of a sweep side by side as they are now; writes nothing."""
+    question = sweep_question(sweep)
+    return compare_cells(sweep.name, sweep.description, report_cells(store, sweep), question=question)
+
+
 def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = print) -> tuple[Artifact, bool]:
     """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
     cells = report_cells(store, sweep)
+    question = sweep_question(sweep)
     identity = {
         "stage": "ablation_report",
         "version": REPORT_VERSION,
-        "sweep": sweep.name,
-        "description": sweep.description,
+        "question": asdict(question),
         "overrides": list(cells[0].cell.overrides) if cells else [],  # the page names them
         "cells": {c.cell.key: c.evaluation.fingerprint if c.evaluation else f"{c.state}: {c.why}" for c in cells},
     }
@@ -40,7 +65,7 @@ def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = 
         if build.artifact is not None:
             return build.artifact, True
         started = time.time()
-        summary = build_ablation_report(sweep.name, sweep.description, cells, build.folder)
+        summary = build_ablation_report(question, cells, build.folder)
         return build.finish(
             {
                 "key": sweep.name,

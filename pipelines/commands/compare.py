@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from sumi_core.config import ConfigError
 from sumi_core.lineage.comparison import compare_tracked
 from sumi_core.lineage.store import write_atomically
 from sumi_core.project import Project
-from sumi_core.sweeps import select_cells, split_arguments
+from sumi_core.sweeps import Cell, Sweeps, select_cells, split_arguments
 
 
 def compare_command(
@@ -27,23 +28,48 @@ def compare_command(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Likewise rows, differences and the standing, as JSON.")
     ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option("--study", help="Write the figures of one experiment into this Markdown file, its plots beside."),
+    ] = None,
 ) -> None:
     """Print the comparison of cells, from what MLflow has of them.
 
-    Bits per byte (≤ an upper bound, = exact) ± standard error, paired differences to the best cell with p-values that
-    are corrected for all of them, and what each model cost."""
+    Cells that differ only in their seed are one row. Bits per byte (≤ an upper bound, = exact) ± standard error, paired
+    differences to the reference with p-values that are corrected for all pairs, and what each model cost."""
     from sumi_core.evaluation.comparison_pages import comparison_text
     from sumi_core.evaluation.rendering import text_width
 
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    comparison = compare_tracked(project, select_cells(project.sweeps(overrides), names))
+    sweeps = project.sweeps(overrides)
+    cells = select_cells(sweeps, names)
+    references = {sweeps[cell.sweep].reference for cell in cells} & {cell.group for cell in cells}
+    comparison = compare_tracked(project, cells, references.pop() if len(references) == 1 else None)
     if _STDOUT not in (csv_file, json_file):
         print(comparison_text(comparison, text_width(sys.stdout)), end="")
+    if study is not None:
+        _write_study(project, sweeps, cells, study)
     if csv_file is not None:
         _write(csv_file, "--csv", comparison.to_csv())
     if json_file is not None:
         _write(json_file, "--json", json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_study(project: Project, sweeps: Sweeps, cells: Sequence[Cell], path: Path) -> None:
+    """The report of the one sweep that was named, as the generated part of a document."""
+    from sumi_core.evaluation.study import write_study
+    from sumi_core.reporting import build_sweep_report
+
+    named = {cell.sweep for cell in cells}
+    if len(named) != 1:
+        raise ConfigError("command line", "--study", f"a study is of one experiment, not {len(named)}; name one")
+    report, _ = build_sweep_report(project.store, sweeps[named.pop()])
+    try:
+        write_study(report.folder, path)
+    except OSError as error:
+        problem = f"cannot write {path}: {error.strerror}; name a file in a folder that exists and can be written"
+        raise ConfigError("command line", "--study", problem) from None
 
 
 def _write(path: Path, option: str, text: str) -> None:

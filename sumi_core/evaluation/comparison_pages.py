@@ -1,15 +1,18 @@
-"""Comparisons as people read them: one table for the terminal, the log and the page, with the same columns."""
+"""Comparisons as people read them: one table for the terminal, the log, the page and the study, with the same columns,
+and sentences made from the same rows."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sumi_core.evaluation import METRICS
 from sumi_core.evaluation.comparison import Difference
 from sumi_core.evaluation.comparison_table import (
+    COLUMNS,
     Comparison,
+    Question,
     Row,
     SweepComparison,
     figures_of,
@@ -18,44 +21,56 @@ from sumi_core.evaluation.comparison_table import (
 )
 from sumi_core.evaluation.rendering import (
     WIDTH,
+    Block,
+    Bullets,
+    Heading,
+    Paragraph,
+    Picture,
+    Preformatted,
+    Table,
+    counted,
     excerpt,
-    fenced,
     filled,
-    markdown_table,
+    html_page,
+    markdown_page,
     render_text_table,
+    short_bytes,
     short_count,
     short_duration,
+    short_interval,
     visible,
     with_error,
 )
 from sumi_core.evaluation.result import footnotes, sample_rows
+from sumi_core.evaluation.statistics import mean_estimate
 
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
+_NAMED = 6  # methods named in one sentence; more are counted
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
 
 
 def table_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """The comparison as text cells, by column title."""
+    """The comparison as text cells, by column title: a row for each method and yardstick."""
     to_reference = f"to {comparison.reference}" if comparison.reference else "difference"
-    return [
-        _yardstick(row) if row.kind == "yardstick" else _cell(row, to_reference, comparison.reference)
-        for row in comparison.rows
-    ]
+    rows = [row for row in comparison.rows if row.group is None]
+    return [_yardstick(row) if row.kind == "yardstick" else _method(row, to_reference, comparison) for row in rows]
 
 
 def _yardstick(row: Row) -> dict[str, str]:
     return {"cell": f"[{row.name}]", "bits per byte": f"  {row.bits_per_byte:.3f}"}
 
 
-def _cell(row: Row, to_reference: str, reference: str | None) -> dict[str, str]:
-    change = "reference" if row.name == reference else "–"
-    if row.difference is not None:
-        shown = with_error(row.difference, row.difference_stderr)
-        change = ("+" if row.difference >= 0 else "") + shown + ("" if row.paired else " (unpaired)")
+def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, str]:
     measured = row.bits_per_byte is not None
+    seeds = {"seeds": _seeds(row)} if comparison.has_groups else {}
     return {
         "cell": row.name,
+        **seeds,
         "bits per byte": with_error(row.bits_per_byte, row.stderr, row.sign) if measured else row.state,
-        to_reference: change,
+        to_reference: "reference" if row.name == comparison.reference else _change(row),
+        "95 % interval": short_interval(row.difference_low_95, row.difference_high_95),
         "p (Holm)": "–" if row.p_adjusted is None else _p(row.p_adjusted),
         "rank": str(row.rank or "–"),
         "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
@@ -64,11 +79,174 @@ def _cell(row: Row, to_reference: str, reference: str | None) -> dict[str, str]:
         "training FLOPs": short_count(row.flops),
         "training time": short_duration(row.seconds),
         "tokens/s": short_count(row.tokens_per_second),
+        "peak memory": short_bytes(row.peak_memory_bytes),
     }
+
+
+def _seeds(row: Row) -> str:
+    asked = row.seeds_planned or 1
+    return f"{row.seeds or 0} of {asked}" if (row.seeds or 0) < asked else str(asked)
+
+
+def _change(row: Row) -> str:
+    if row.difference is None:
+        return "–"
+    return _signed(row.difference, row.difference_stderr) + ("" if row.paired else " (unpaired)")
+
+
+def _signed(value: float, stderr: float | None) -> str:
+    return ("+" if value >= 0 else "") + with_error(value, stderr)
 
 
 def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def error_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """Where the errors of each method come from, and how noisy its bound and its gradient are. Columns that nobody
+    has anything in are left out."""
+    rows = [
+        {
+            "cell": row.name,
+            "± over documents": with_error(row.stderr_documents, digits=4),
+            "± over seeds": with_error(row.stderr_seeds, digits=4),
+            "Monte-Carlo error": with_error(row.mc_stderr, digits=4),
+            "noise of one draw": with_error(row.draw_deviation),
+            "difference: ± over documents": with_error(row.difference_stderr_documents, digits=4),
+            "difference: ± over seeds": with_error(row.difference_stderr_seeds, digits=4),
+            "bootstrap 95 %": short_interval(row.difference_bootstrap_low_95, row.difference_bootstrap_high_95),
+            "gradient norm": with_error(row.gradient_norm),
+            "gradient variance": _significant(row.gradient_variance, row.gradient_variance_stderr),
+        }
+        for row in comparison.method_rows
+        if row.bits_per_byte is not None
+    ]
+    known = [name for name in (rows[0] if rows else ()) if any(row[name] != "–" for row in rows)]
+    return [{name: row[name] for name in known} for row in rows] if len(known) > 1 else []
+
+
+def _significant(value: float | None, stderr: float | None) -> str:
+    """Two digits of a figure of any size."""
+    error = f" ± {stderr:.1g}" if stderr else ""
+    return "–" if value is None else f"{value:.2g}{error}"
+
+
+def seed_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """The cells of the groups, a row each."""
+    return [
+        {
+            "cell": row.name,
+            "seed": str(row.seed),
+            "bits per byte": row.state
+            if row.bits_per_byte is None
+            else with_error(row.bits_per_byte, row.stderr, row.sign),
+            "training FLOPs": short_count(row.flops),
+            "training time": short_duration(row.seconds),
+            "peak memory": short_bytes(row.peak_memory_bytes),
+        }
+        for row in comparison.cell_rows
+        if row.group is not None
+    ]
+
+
+def _pair_row(d: Difference) -> dict[str, str]:
+    apart = d if d.value >= 0 else d.turned()
+    return {
+        "better": d.first if d.value <= 0 else d.second,
+        "worse": d.second if d.value <= 0 else d.first,
+        "bits per byte apart": with_error(apart.value, apart.stderr),
+        "95 % interval": short_interval(apart.low_95, apart.high_95),
+        "paired": "no" if not d.paired else "texts and seeds" if d.paired_seeds and d.seeds > 1 else "texts",
+        "seeds": str(d.seeds),
+        "p (Holm)": _p(d.p_adjusted),
+        "verdict": "differ" if d.significant else "cannot be told apart",
+    }
+
+
+def question_rows(comparison: Comparison, question: Question) -> list[dict[str, str]]:
+    """What was asked, a row for each thing that was set."""
+    reference = comparison.reference or "–"
+    if comparison.reference and not comparison.asked_reference:
+        reference += " (the best: none was named)"
+    done = sum(row.bits_per_byte is not None for row in comparison.cell_rows)
+    told = {
+        **{f"axis {axis}": ", ".join(labels) for axis, labels in question.axes.items()},
+        "cells": f"{len(comparison.cell_rows)}, {done} of them evaluated",
+        "differences are taken to": reference,
+        "budget": question.budget,
+    }
+    return [{"set": name, "to": value} for name, value in told.items() if value]
+
+
+def command(comparison: Comparison, question: Question) -> str:
+    """The command that computes the comparison."""
+    return shlex.join(["sumi", "run", question.name, *comparison.overrides])
+
+
+# --- sentences ------------------------------------------------------------------------------------------------------
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """What was found, in two to four sentences: the best, what differs from the reference and what does not, what is
+    missing."""
+    said = [standing(comparison)]
+    if comparison.reference_missing and comparison.reference:
+        said.append(f"{comparison.asked_reference} has no figures, so differences are to the best.")
+    compared = [row for row in comparison.method_rows if row.difference is not None]
+    parts = {
+        "better": [row for row in compared if row.significant and (row.difference or 0) < 0],
+        "worse": [row for row in compared if row.significant and (row.difference or 0) > 0],
+        "not to be told apart": [row for row in compared if not row.significant],
+    }
+    told = [f"{word}: {_enumerated(rows)}" for word, rows in parts.items() if rows]
+    if told:
+        said.append(f"Against {comparison.reference}, in bits per byte, {'; '.join(told)}.")
+    missing = [row for row in comparison.cell_rows if row.bits_per_byte is None]
+    if missing:
+        named = ", ".join(f"{row.name} ({row.state})" for row in missing[:_NAMED])
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        said.append(f"{len(missing)} of {counted(len(comparison.cell_rows), 'cell')} have no figures: {named}{more}.")
+    return said
+
+
+def _enumerated(rows: Sequence[Row]) -> str:
+    shown = [f"{row.name} ({_signed(row.difference or 0.0, row.difference_stderr)})" for row in rows[:_NAMED]]
+    return ", ".join(shown) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
+
+
+def certainty(comparison: Comparison) -> list[str]:
+    """How sure the findings are: seeds, intervals, correction."""
+    measured = [row for row in comparison.method_rows if row.bits_per_byte is not None]
+    if not measured:
+        return []
+    said = []
+    counts = sorted({row.seeds or 1 for row in measured})
+    if counts[-1] == 1:
+        said.append(
+            "Every figure is of one training seed. Errors and p-values speak of other validation text and contain no "
+            "variation between seeds: a difference here is one between trained models, not yet between methods."
+        )
+    else:
+        range_ = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        said.append(
+            f"Figures are means over {range_} training seeds. ± joins two errors, over validation documents and over "
+            "seeds; what both do together is in each, so that ± errs on the large side."
+        )
+        if alone := [row.name for row in measured if (row.seeds or 1) == 1]:
+            said.append(
+                f"One seed only, so errors and p-values without variation between seeds: {', '.join(alone)}, and every "
+                "difference to them."
+            )
+    if lesser := [row for row in measured if row.seeds_compared and row.seeds_compared < (row.seeds or 1)]:
+        named = ", ".join(f"{row.name} ({row.seeds_compared} of {row.seeds})" for row in lesser)
+        said.append(f"Differences to {comparison.reference} use the seeds that both have: {named}.")
+    if any(row.difference is not None for row in measured):
+        said.append(
+            "Intervals and p-values are by Student's t; intervals are of each difference alone, p-values are "
+            "Holm-corrected over all pairs. The bootstrap interval, over documents and seeds, stands beside them as a "
+            "check on their shape and decides nothing."
+        )
+    return said
 
 
 def _changed(comparison: Comparison) -> str:
@@ -76,7 +254,7 @@ def _changed(comparison: Comparison) -> str:
     return f"Changed on the command line: {shlex.join(comparison.overrides)}" if comparison.overrides else ""
 
 
-def _notes(comparison: Comparison) -> list[str]:
+def notes(comparison: Comparison) -> list[str]:
     """What is amiss with cells, a sentence each: why they have no figures, or are not as their figures were."""
     return [
         f"{row.name} is {row.state}: {visible(' '.join(row.why.split()))}"
@@ -85,76 +263,141 @@ def _notes(comparison: Comparison) -> list[str]:
     ]
 
 
+# --- terminal -------------------------------------------------------------------------------------------------------
+
+
 def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
     """The comparison for a terminal or a log in plain text, in lines of ``width`` characters."""
     parts = [
         filled(_changed(comparison), width),
         render_text_table(table_rows(comparison), width),
-        "\n".join(filled(line, width, further="  ") for line in _notes(comparison)),
-        filled(standing(comparison), width),
-        filled(_LEGEND, width),
+        render_text_table(seed_rows(comparison), width),
+        "\n".join(filled(line, width, further="  ") for line in notes(comparison)),
+        *(filled(sentence, width) for sentence in findings(comparison)),
+        filled(_LEGEND + _seed_legend(comparison), width),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def report_text(comparison: SweepComparison, width: int = WIDTH) -> str:
-    """The report of a sweep for a terminal or a log: what is asked, the comparison, a sample of each cell."""
+    """The report of a sweep for a terminal or a log: what is asked, the comparison, a sample of each method."""
     title = f"{comparison.name}: {comparison.description}".removesuffix(": ")
     parts = [filled(title, width), comparison_text(comparison, width).rstrip("\n")]
-    for key, cell in comparison.cells.items():
-        steps, text = first_sample(cell)
+    for key in comparison.first_cells:
+        steps, text = first_sample(comparison.cells[key])
         sample = filled(excerpt(text, 300), width, first="  ", further="  ")
         parts.append(f"{key}, first sample at {steps} steps:\n{sample}")
     return "\n\n".join(parts) + "\n"
 
 
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
 def report_markdown(comparison: SweepComparison, plots: Sequence[Path]) -> str:
-    """The comparison as a page; ``plots`` are files in its folder ``plots/``."""
-    parts = [
-        f"# {comparison.name}",
-        comparison.description,
-        _changed(comparison),
-        markdown_table(table_rows(comparison)),
-        "\n".join(f"* {line}" for line in _notes(comparison)),
-        standing(comparison),
-        _LEGEND,
+    """The comparison as a Markdown page; ``plots`` are files in its folder ``plots/``, which it links to."""
+    links = ", ".join(f"[{path.stem}](plots/{path.name})" for path in plots)
+    return markdown_page(_page(comparison, [Paragraph(f"Plots: {links}" if links else "")]))
+
+
+def report_html(comparison: SweepComparison, plots: Sequence[Path]) -> str:
+    """The same page as HTML that needs no other file."""
+    return html_page(comparison.name, _page(comparison, [Picture(path, path.name) for path in plots]))
+
+
+def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
+    question = comparison.question
+    blocks: list[Block] = [
+        Heading(comparison.name, 1),
+        Paragraph(comparison.description),
+        *result_blocks(comparison, plots),
+        Heading("What was asked"),
+        Table(question_rows(comparison, question)),
+        Heading("How to reproduce it"),
+        *reproduction_blocks(comparison, question, comparison.commits),
     ]
-    if plots:
-        parts.append("Plots: " + ", ".join(f"[{path.stem}](plots/{path.name})" for path in plots))
-    if len(comparison.cells) > 1:
-        parts += ["## Differences between cells", markdown_table([_difference_row(d) for d in comparison.differences])]
+    if comparison.has_groups:
+        blocks += [Heading("Each seed"), Table(seed_rows(comparison))]
+    if len(comparison.differences) > 1:
+        blocks += [Heading("Every pair"), Table([_pair_row(d) for d in comparison.differences])]
     if comparison.cells:
-        parts += ["## Samples", "At the most steps of each cell; beside them validation text of the same size."]
-        parts.append(markdown_table(sample_rows(_described(comparison))))
-    for key, cell in comparison.cells.items():
-        steps, text = first_sample(cell)
+        blocks += [
+            Heading("Samples"),
+            Paragraph("At the most steps of each cell; beside them validation text of the same size."),
+            Table(sample_rows(_described(comparison))),
+        ]
+    for key in comparison.first_cells:
+        steps, text = first_sample(comparison.cells[key])
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
-        parts += [f"### {key}, first sample at {steps} steps", fenced(shown)]
+        blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
     metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
-    notes = [*footnotes(list(dict.fromkeys(METRICS.from_config(m).definition for m in metrics))), *_NOTES]
-    parts += ["## What the figures mean", "\n".join(f"* {note}" for note in notes)]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    definitions = dict.fromkeys(METRICS.from_config(m).definition for m in metrics)
+    return [*blocks, Heading("What the figures mean"), Bullets([*footnotes(list(definitions)), *_NOTES])]
+
+
+def result_blocks(comparison: Comparison, plots: Sequence[Block], level: int = 2) -> list[Block]:
+    """What was found and how sure it is: table, sentences, plots."""
+    return [
+        Heading("What was found", level),
+        Paragraph(" ".join(findings(comparison))),
+        Paragraph(_changed(comparison)),
+        Table(table_rows(comparison)),
+        Paragraph(_LEGEND + _seed_legend(comparison)),
+        Bullets(notes(comparison)),
+        *plots,
+        Heading("How sure it is", level),
+        Paragraph(" ".join(certainty(comparison))),
+        Table(error_rows(comparison)),
+    ]
+
+
+def reproduction_blocks(comparison: Comparison, question: Question, commits: Sequence[str]) -> list[Block]:
+    """The command, the code and the configuration behind the figures."""
+    code = ", ".join(commits) or "not known: it was no git checkout"
+    return [
+        Preformatted(command(comparison, question)),
+        Bullets(
+            [
+                f"code: commit {code}" + (" (+: with local changes)" if any("+" in c for c in commits) else ""),
+                f"configuration: digest {question.config_digest or '–'} of the resolved configuration of every cell",
+            ]
+        ),
+    ]
 
 
 def _described(comparison: SweepComparison) -> dict[str, dict[str, float]]:
-    """Sample metrics of each cell at its most steps, then those of validation text: once, if all cells agree on it."""
+    """Sample metrics of each method at its most steps, then those of validation text: once, if all agree on it. Of
+    several seeds, means, with their standard errors over seeds."""
     samples = {key: figures_of(cell)["samples"] for key, cell in comparison.cells.items()}
     own = {key: samples[key][f"steps_{figures_of(cell)['sample_steps']}"] for key, cell in comparison.cells.items()}
+    shown = {name: _averaged([own[key] for key in keys]) for name, keys in comparison.members.items()}
     validation = {key: figures["validation"] for key, figures in samples.items()}
     if len({tuple(sorted(figures.items())) for figures in validation.values()}) == 1:
-        return {**own, "validation": next(iter(validation.values()))}
-    return {**own, **{f"validation ({key})": figures for key, figures in validation.items()}}
+        return {**shown, "validation": next(iter(validation.values()))}
+    return {**shown, **{f"validation ({key})": figures for key, figures in validation.items()}}
 
 
-def _difference_row(d: Difference) -> dict[str, str]:
+def _averaged(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    if len(seeds) == 1:
+        return dict(seeds[0])
+    names = [name for name in seeds[0] if not name.endswith("_stderr") and all(name in figures for figures in seeds)]
+    estimates = {name: mean_estimate([figures[name] for figures in seeds]) for name in names}
     return {
-        "better": d.first if d.value <= 0 else d.second,
-        "worse": d.second if d.value <= 0 else d.first,
-        "bits per byte apart": with_error(abs(d.value), d.stderr),
-        "paired": "yes" if d.paired else "no",
-        "p (Holm)": _p(d.p_adjusted),
-        "verdict": "differ" if d.significant else "cannot be told apart",
+        key: value for name, e in estimates.items() for key, value in ((name, e.value), (f"{name}_stderr", e.stderr))
     }
+
+
+def column_definitions(names: Iterable[str]) -> list[tuple[str, str]]:
+    """What each column of the tables is; ``axis.<axis>`` is the label of a cell."""
+    return [
+        (name, COLUMNS.get(name) or f"label on the axis {name.removeprefix('axis.')}; empty for a yardstick")
+        for name in names
+    ]
+
+
+def _seed_legend(comparison: Comparison) -> str:
+    return (
+        " Rows with several seeds are means; their ± adds the variation between seeds." if comparison.has_groups else ""
+    )
 
 
 _LEGEND = (
@@ -162,12 +405,29 @@ _LEGEND = (
     "fitted on the same train split. Differences are paired, text by text, unless marked."
 )
 _NOTES = (
-    "differences: of two cells on the same texts, sequence by sequence (paired); where the texts differ, the error is "
-    "that of two independent figures. p: two-sided, Holm-corrected over all pairs of this report.",
-    "rank: 1 + the number of cells that are significantly better, so cells that cannot be told apart may share one.",
+    "a row is a method: the cells that differ only in their seed. Its figure is the mean over them.",
+    "± over documents: had other validation documents been drawn, the models as they are (ratio estimate of the mean "
+    "over seeds). ± over seeds: had other seeds been trained, the documents as they are (standard deviation of the "
+    "seeds' figures / √seeds). ±: √(documents² + seeds²); without the second part where there is one seed.",
+    "differences: on the same texts, sequence by sequence (paired), and seed by seed over the seeds that both have; "
+    "where they share none, the variation of both between seeds is in the error; where the texts differ, the error is "
+    "that of two independent figures.",
+    "95 % interval: ± √((t · se over documents)² + (t′ · se over seeds)²), Student's t for documents − 1 and t′ for "
+    "seeds − 1 degrees of freedom (Howe 1974), of this difference alone; the primary one. bootstrap 95 %: percentiles "
+    "of 2,000 draws of documents and, independently, of seeds, n − 1 of n with replacement; with two or three seeds it "
+    "is too narrow.",
+    "p: two-sided, the level at which that interval just reaches 0, Holm-corrected over all pairs of this report.",
+    "rank: 1 + the number of methods that are significantly better, so those that cannot be told apart may share one.",
     "a bound (≤) may lie above its model's own bits per byte by an unknown amount, an exact figure (=) does not: such "
     "a difference compares what can be guaranteed.",
-    "every cell is one trained model: ± and p speak of other validation text, not of other training seeds.",
-    "samples shown are the first drawn, not chosen; invisible characters are written as escapes.",
+    "Monte-Carlo error: the part of ± that comes from noise levels and noise, on these same sequences. noise of one "
+    "draw: standard deviation of the bound of one sequence from one noise level and one corruption, in bits per byte: "
+    "what a schedule makes small.",
+    "gradient norm: of updates before clipping, mean over the last tenth of training. gradient variance: trace of the "
+    "covariance of a batch's training gradient at the final weights, the data held fixed.",
+    "costs are means over seeds; peak memory is the largest: allocated on a GPU, resident in the process on a CPU. "
+    "tokens/s leaves validation and checkpoints out.",
+    "samples shown are the first drawn of a method's first seed, not chosen; invisible characters are written as "
+    "escapes.",
     "FLOPs: forward and backward, 6 for each weight that multiplies a token, plus attention (2204.02311, appendix B).",
 )

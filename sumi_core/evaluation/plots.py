@@ -32,13 +32,27 @@ class Bar:
     stderr: float = math.nan
     sign: str = ""  # "≤" a bound, "=" exact
     index: int | None = None
+    seeds: tuple[float, ...] = ()  # the figure of each seed, where the value is their mean
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A difference to the reference with its 95 % interval; ``index`` as in ``Bar``."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    significant: bool
+    index: int
 
 
 def plot_loss_history(histories: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
     """Training and validation loss against tokens seen, one colour a cell; tokens on a logarithmic axis.
 
     histories: by cell, a long table with columns step, tokens, name, value (history.parquet of pretrained_denoiser).
-    Names that end in ``loss`` or ``nats_per_token`` are drawn: validation solid with markers, training thin.
+    Names that end in ``loss`` or ``nats_per_token`` are drawn: validation solid with markers, training thin. A column
+    ``error`` (standard error over seeds) becomes a band around the validation loss.
     """
     figure, axes = _figure(7.0, 4.2)
     for index, (label, history) in enumerate(histories.items()):
@@ -54,6 +68,8 @@ def plot_loss_history(histories: Mapping[str, pd.DataFrame], path: Path, title: 
                 style = {"linewidth": 1.6, "marker": marker, "markersize": 4}
             shown = f"{label} ({'validation' if validation else 'training'})"
             axes.plot(points["tokens"], points["value"], color=colour, label=shown, **style)
+            if validation:
+                _band(axes, points["tokens"], points["value"], points.get("error"), colour)
     axes.set_xscale("log")
     axes.set_xlabel("tokens seen in training")
     axes.set_ylabel("loss (nats per token)")
@@ -64,7 +80,9 @@ def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: st
     """Where the bound comes from: its part of the bits per byte in each interval of t, and what a token costs per unit
     of α against the share of tokens hit, a curve that does not depend on the schedule.
 
-    curves: by cell, the table of ``likelihood.loss_by_level``. Exact likelihoods have none and are left out.
+    curves: by cell, the table of ``likelihood.loss_by_level``. Exact likelihoods have none and are left out. Columns
+    ``bits_per_byte_error`` and ``per_alpha_error`` (standard errors over seeds) become bands; error bars are over
+    documents, and stand where there is no band.
     """
     from matplotlib.figure import Figure
 
@@ -77,7 +95,12 @@ def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: st
         middle = (curve["low"] + curve["high"]) / 2
         common: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.4, "label": label}
         part.plot(middle, curve["bits_per_byte"], **common)
-        curve_axes.errorbar(curve["noise"], curve["per_alpha"], yerr=curve["per_alpha_stderr"], capsize=2, **common)
+        _band(part, middle, curve["bits_per_byte"], curve.get("bits_per_byte_error"), colour)
+        if "per_alpha_error" in curve:
+            curve_axes.plot(curve["noise"], curve["per_alpha"], **common)
+            _band(curve_axes, curve["noise"], curve["per_alpha"], curve["per_alpha_error"], colour)
+        else:
+            curve_axes.errorbar(curve["noise"], curve["per_alpha"], yerr=curve["per_alpha_stderr"], capsize=2, **common)
     part.set_ylabel("part of the bound in this interval (bits per byte)")
     part.set_xlabel("noise level t (0: clean, 1: noise)")
     curve_axes.set_ylabel("loss (nats per token per unit of α)")
@@ -93,7 +116,8 @@ def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: st
 
 
 def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
-    """Bits per byte of cells (coloured, with ± one standard error) among the yardsticks (grey, dotted lines)."""
+    """Bits per byte of cells (coloured, with ± one standard error; dots: each seed) among the yardsticks (grey, dotted
+    lines)."""
     ordered = sorted(bars, key=lambda bar: bar.value)
     figure, axes = _figure(8.0, 1.2 + 0.34 * len(ordered))
     reach = max((bar.value for bar in ordered), default=1.0)
@@ -103,10 +127,12 @@ def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
             axes.axvline(bar.value, color=_GREY, linewidth=0.8, linestyle=":", zorder=0)
         known = bar.stderr > 0  # not of NaN either
         axes.barh(row, bar.value, color=colour, height=0.7, xerr=bar.stderr if known else None, capsize=3)
+        axes.plot(bar.seeds, [row] * len(bar.seeds), "o", color="white", markeredgecolor="black", markersize=3)
         error = f" ± {bar.stderr:.3f}" if known else ""
         text = f"{bar.sign} {bar.value:.3f}{error}".strip()
         axes.text(
-            bar.value + (bar.stderr if known else 0.0) + 0.015 * reach, row, text, va="center", ha="left", fontsize=8,
+            max(bar.value + (bar.stderr if known else 0.0), *bar.seeds, 0.0) + 0.015 * reach, row, text,
+            va="center", ha="left", fontsize=8,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     axes.set_yticks(range(len(ordered)), [bar.label for bar in ordered])
@@ -114,6 +140,25 @@ def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
     axes.set_xlim(0, 1.25 * reach)
     axes.set_xlabel("bits per byte of validation text (lower is better; ≤ upper bound, = exact)")
     axes.grid(axis="y", visible=False)
+    return _save(figure, axes, path, title, legend=False)
+
+
+def plot_differences(gaps: Sequence[Gap], path: Path, title: str = "", reference: str = "") -> Path:
+    """Differences in bits per byte to the reference (the line at 0) with 95 % intervals, best first; hollow where the
+    data cannot tell them apart."""
+    ordered = sorted(gaps, key=lambda gap: gap.value)
+    figure, axes = _figure(8.0, 1.4 + 0.34 * len(ordered))
+    for row, gap in enumerate(ordered):
+        colour, marker = _style(gap.index)
+        axes.plot([gap.low, gap.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
+        filled = colour if gap.significant else "white"
+        axes.plot(gap.value, row, marker, color=filled, markeredgecolor=colour, markersize=7)
+    axes.axvline(0.0, color="#444444", linewidth=1.0, zorder=0)
+    axes.set_yticks(range(len(ordered)), [gap.label for gap in ordered])
+    axes.set_ylim(len(ordered) - 0.4, -0.6)
+    axes.set_xlabel(
+        f"bits per byte minus those of {reference} (95 % intervals; hollow: not significant after correction)"
+    )
     return _save(figure, axes, path, title, legend=False)
 
 
@@ -161,6 +206,12 @@ def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "")
     if title:
         figure.suptitle(title)
     return _write(figure, path)
+
+
+def _band(axes: Axes, across: Any, values: Any, error: Any, colour: str) -> None:
+    """± one standard error over seeds, where there are several."""
+    if error is not None:
+        axes.fill_between(across, values - error, values + error, color=colour, alpha=0.18, linewidth=0)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -1,14 +1,19 @@
-"""Figures and texts as people read them: ``≤ 2.313 ± 0.012``, escaped samples, Markdown and terminal tables."""
+"""Figures and texts as people read them: ``≤ 2.313 ± 0.012``, escaped samples, tables, and pages made of blocks, which
+are written as Markdown or as HTML."""
 
 from __future__ import annotations
 
+import base64
 import codecs
+import html
 import math
 import re
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 # Unicode categories that are invisible or act on the terminal: controls, formats (bidirectional overrides, zero-width),
@@ -75,6 +80,25 @@ def short_count(value: float | None) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.3g} {unit}"
     return f"{value:.3g}"
+
+
+def short_bytes(value: float | None) -> str:
+    """``864215040`` → ``824 MiB``."""
+    if value is None or math.isnan(value):
+        return "–"
+    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
+def short_interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """``+0.012 to +0.034``; ``–`` where an end is not known. ``digits`` is raised until the ends differ in two."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return "–"
+    if high > low:
+        digits = min(6, max(digits, 1 - math.floor(math.log10(high - low))))
+    return f"{low:+.{digits}f} to {high:+.{digits}f}"
 
 
 def short_duration(seconds: float | None) -> str:
@@ -167,3 +191,126 @@ def text_width(file: TextIO) -> int:
 
 def _columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A title; level 1 is the page's."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text. Empty: nothing."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """One point a line."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by column title, as ``markdown_table`` takes them."""
+
+    rows: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Preformatted:
+    """Text as it is, of a sample or a command."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file; ``address`` is where Markdown finds it, HTML holds it itself."""
+
+    path: Path
+    address: str
+
+
+Block = Heading | Paragraph | Bullets | Table | Preformatted | Picture
+
+
+def markdown_page(blocks: Iterable[Block]) -> str:
+    """The blocks as Markdown."""
+    return "\n\n".join(filter(None, map(_markdown, blocks))) + "\n"
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"{'#' * level} {visible(text)}"
+        case Paragraph(text):
+            return visible(text)
+        case Bullets(lines):
+            return "\n".join(f"* {visible(line)}" for line in lines)
+        case Table(rows):
+            return markdown_table(rows)
+        case Preformatted(text):
+            return fenced(text)
+        case Picture(path, address):
+            return f"![{path.stem.replace('_', ' ')}]({address})"
+
+
+def html_page(title: str, blocks: Iterable[Block]) -> str:
+    """The blocks as a page that needs nothing beside itself: its pictures are in it, and it has no scripts."""
+    body = "\n".join(filter(None, map(_html, blocks)))
+    head = f'<meta charset="utf-8"/>\n<title>{_text(title)}</title>\n<style>{_STYLE}</style>'
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{_text(text)}</h{level}>"
+        case Paragraph(text):
+            return f"<p>{_text(text)}</p>" if text else ""
+        case Bullets(lines):
+            points = "".join(f"<li>{_text(line)}</li>" for line in lines)
+            return f"<ul>{points}</ul>" if points else ""
+        case Table(rows):
+            return _html_table(rows)
+        case Preformatted(text):
+            return f"<pre>{_text(text)}</pre>"
+        case Picture(path, _):
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            name = _text(path.stem.replace("_", " "))
+            return f'<p><img src="data:image/png;base64,{data}" alt="{name}"/></p>'
+
+
+def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
+    if not rows:
+        return ""
+    names = _columns(rows)
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{_text(_one_line(row.get(name, '')))}</td>" for name in names) + "</tr>" for row in rows
+    )
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+
+
+def _text(text: str) -> str:
+    return html.escape(visible(text))
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
+th, td { text-align: left; padding: .25rem .7rem; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th { border-bottom: 2px solid #999; }
+td { font-variant-numeric: tabular-nums; }
+pre { background: #f5f5f5; padding: .7rem; white-space: pre-wrap; }
+img { max-width: 100%; }
+"""

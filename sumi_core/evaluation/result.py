@@ -122,8 +122,16 @@ def report_markdown(key: str, result: Result) -> str:
     ]
     for steps, texts in result.sample_texts.items():
         parts += [f"### {steps} steps", *(fenced(text) for text in texts[:3])]
-    parts += ["## What the figures mean", "\n".join(f"* {line}" for line in footnotes(result.definitions))]
+    first, *others = footnotes(result.definitions)
+    notes = [first, _ERROR, *others]
+    parts += ["## What the figures mean", "\n".join(f"* {line}" for line in notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+_ERROR = (
+    "± is one standard error: of bits per byte over validation documents as independent units (ratio estimate; it "
+    "contains the Monte-Carlo noise). It says nothing of other training seeds."
+)
 
 
 def sample_rows(described: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
@@ -144,8 +152,6 @@ def footnotes(metric_definitions: Sequence[str]) -> list[str]:
     return [
         "bits per byte: total nats / ln 2 / UTF-8 bytes of the same validation sequences; the nats of end-of-text "
         "tokens are counted, their bytes are 0. ≤ marks an upper bound, estimated by Monte Carlo; = an exact figure.",
-        "± is one standard error: of bits per byte over validation documents as independent units (ratio estimate; it "
-        "contains the Monte-Carlo noise). It says nothing of other training seeds.",
         "Monte-Carlo error: over noise levels and noise alone, on these same sequences.",
         "diffusion, reconstruction, prior: the three terms of the bound, in bits per byte: the integral over noise "
         "levels in [ε, 1 − ε], −log p(x|z) at ε, and the divergence of the text noised to 1 − ε from where "

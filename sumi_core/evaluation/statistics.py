@@ -1,18 +1,21 @@
 """Small statistics behind every ``±`` of a report: ratio estimates, paired differences, intervals, Holm correction.
 
-All of them take independent units (here: validation documents, or sample texts) and say how far the figure would move
-had other units been drawn. Nothing here knows about training seeds: a difference between two models that is far
-beyond these errors is one between those two *trained models*, not yet one between two methods.
+All of them take independent units (validation documents, training seeds, sample texts) and say how far the figure
+would move had other units been drawn. A difference between two models that is far beyond its error over documents is
+one between those two *trained models*; one between two methods takes the error over seeds as well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+_SMALLEST = math.log(1e-250)  # p-values below are 0
+_RESAMPLED_AT_ONCE = 4_000_000  # numbers: bounds the memory of a bootstrap
 
 
 class Estimate(NamedTuple):
@@ -93,39 +96,152 @@ def jackknife_stderr(leave_one_out: ArrayLike) -> float:
     return float(math.sqrt((array.size - 1) / array.size * ((array - array.mean()) ** 2).sum()))
 
 
-def bootstrap_interval(
-    units: ArrayLike,
-    statistic: Callable[[NDArray[np.float64]], float],
+class Error(NamedTuple):
+    """A standard error from one source, and its degrees of freedom: the number of units that it was seen in, less 1."""
+
+    stderr: float
+    freedom: float
+
+
+def t_reach(errors: Sequence[Error], alpha: float) -> float:
+    """Half the width of a two-sided interval, √Σ (t_f(1 − α/2) · se)² over independent sources of error.
+
+    Each source brings its own t quantile (Howe 1974; Zou and Donner 2008), which is Student's interval where one
+    outweighs the others, and errs on the large side between. One t for the sum, by Satterthwaite's degrees of freedom,
+    does not serve: when three seeds happen to lie close together it takes the many degrees of the documents, and at the
+    small levels that a correction for many comparisons asks for it is wrong several times as often as it says.
+    """
+    from scipy.special import stdtrit
+
+    return math.hypot(*(float(stdtrit(f, alpha / 2)) * se if se else 0.0 for se, f in errors))
+
+
+def t_interval(value: float, errors: Sequence[Error], level: float = 0.95) -> tuple[float, float]:
+    """Two-sided interval around a figure; NaN where an error is not known."""
+    reach = t_reach(errors, 1 - level)
+    return value - reach, value + reach
+
+
+def two_sided_p(value: float, errors: Sequence[Error]) -> float:
+    """Probability of a figure at least this far from 0 if the truth were 0: the α whose ``t_reach`` just reaches it.
+
+    An exact zero error means the figure is exact: p is 0, or 1 for a figure of exactly 0. An unknown error gives 1.
+    """
+    if any(math.isnan(se) for se, _ in errors):
+        return 1.0
+    counting = [error for error in errors if error.stderr]
+    if value == 0 or not counting:
+        return 1.0 if value == 0 else 0.0
+    from scipy.special import stdtr
+
+    if len(counting) == 1:
+        return float(2 * stdtr(counting[0].freedom, -abs(value) / counting[0].stderr))
+    from scipy.optimize import brentq
+
+    def beyond(log_alpha: float) -> float:
+        return t_reach(counting, math.exp(log_alpha)) - abs(value)
+
+    return 0.0 if beyond(_SMALLEST) < 0 else float(math.exp(brentq(beyond, _SMALLEST, 0.0)))
+
+
+class CrossedEstimate(NamedTuple):
+    """A figure of models trained with several seeds, measured on the same documents, and where its error comes from.
+
+    documents: what it would move had other documents been drawn, the models as they are. seeds: had other seeds been
+    trained, the documents as they are; empty where there is one seed, since its spread cannot be seen. Each has several
+    parts where the figure is a difference of independent ones."""
+
+    value: float
+    documents: tuple[Error, ...]
+    seeds: tuple[Error, ...]
+
+    @property
+    def errors(self) -> tuple[Error, ...]:
+        """Every source."""
+        return self.documents + self.seeds
+
+    @property
+    def stderr_documents(self) -> float:
+        """Standard error over documents."""
+        return math.hypot(*(error.stderr for error in self.documents))
+
+    @property
+    def stderr_seeds(self) -> float:
+        """Standard error over seeds; NaN where it is not known."""
+        return math.hypot(*(error.stderr for error in self.seeds)) if self.seeds else math.nan
+
+    @property
+    def stderr(self) -> float:
+        """Both together, √(documents² + seeds²); over documents alone where seeds say nothing.
+
+        What seeds and documents do only together is in both parts, so that the sum errs on the large side."""
+        return math.hypot(*(error.stderr for error in self.errors))
+
+    def minus(self, other: CrossedEstimate) -> CrossedEstimate:
+        """The difference to a figure that shares neither seeds nor documents."""
+        seeds = self.seeds + other.seeds if self.seeds and other.seeds else ()
+        return CrossedEstimate(self.value - other.value, self.documents + other.documents, seeds)
+
+
+def crossed_estimate(blocks: Sequence[ArrayLike], weights: ArrayLike, units: ArrayLike) -> CrossedEstimate:
+    """The first block's mean over its rows of Σ row / Σ weights, minus that of a second block if there is one.
+
+    blocks: ``[S, n]`` each: rows are seeds, columns the same sequences in every row; weights: ``[n]`` their bytes;
+    units: ``[n]`` their documents. The error over documents is that of the ratio of sums of the row means, with
+    documents − 1 degrees of freedom; the one over seeds is s/√S for each block, s the standard deviation (n − 1) of its
+    rows' ratios, with S − 1. A block of one row has no spread that could be seen: then no error over seeds is known.
+    """
+    rows = [np.atleast_2d(np.asarray(block, dtype=np.float64)) for block in blocks]
+    means = [block.mean(axis=0) for block in rows]
+    other = means[1] if len(means) > 1 else np.zeros_like(means[0])
+    value, stderr = paired_difference(means[0], other, weights=weights, units=units)
+    seeds = [mean_estimate(block.sum(axis=1) / np.sum(weights)).stderr for block in rows]
+    known = all(len(block) > 1 for block in rows)
+    return CrossedEstimate(
+        value,
+        (Error(stderr, len(np.unique(units)) - 1),),
+        tuple(Error(se, len(block) - 1) for se, block in zip(seeds, rows, strict=True)) if known else (),
+    )
+
+
+def crossed_bootstrap(
+    blocks: Sequence[ArrayLike],
+    weights: ArrayLike,
     *,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (Efron 1979) of ``statistic`` over rows of ``units`` (``[n]`` or ``[n, k]``).
+    """Percentile bootstrap interval where seeds and documents are both drawn: of the first block's mean over its rows
+    of Σ row / Σ weights, minus that of a second block if there is one.
 
-    The same seed gives the same interval. Raises ValueError for fewer than two units or a level outside (0, 1).
+    blocks: ``[S, D]`` each, sums by seed and document; weights: ``[D]``. Every resample draws one set of documents for
+    all rows and, independently, rows within each block (the pigeonhole bootstrap: McCullagh 2000; Owen 2007), n − 1 of
+    n, so that the variance of a mean comes out without the factor (n − 1)/n (Rao & Wu 1988), which matters for few
+    seeds. A block of one row says nothing of seeds: that row is taken as it is. Percentiles know no t distribution:
+    with two or three seeds the interval is too narrow. The same seed gives the same interval. Raises ValueError for
+    fewer than two documents or a level outside (0, 1).
     """
-    array = np.asarray(units, dtype=np.float64)
-    if array.shape[0] < 2 or not 0 < level < 1:
-        raise ValueError("a bootstrap interval needs two or more units and a level between 0 and 1")
+    bytes_ = _vector(weights, "weights")
+    rows = [np.asarray(block, dtype=np.float64) for block in blocks]
+    if len(bytes_) < 2 or not 0 < level < 1:
+        raise ValueError("a bootstrap interval needs two or more documents and a level between 0 and 1")
     generator = np.random.default_rng(seed)
-    drawn = [statistic(array[generator.integers(len(array), size=len(array))]) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    figures = []
+    for part in np.array_split(np.arange(resamples), -(-resamples * len(bytes_) // _RESAMPLED_AT_ONCE)):
+        times = _resampled(generator, len(bytes_), len(part))
+        total, figure = times @ bytes_, np.zeros(len(part))
+        for sign, block in zip((1.0, -1.0), rows, strict=False):
+            drawn = _resampled(generator, len(block), len(part)) if len(block) > 1 else np.ones((len(part), 1))
+            figure += sign * ((times @ block.T) * drawn).sum(axis=1) / drawn.sum(axis=1) / total
+        figures.append(figure)
+    low, high = np.quantile(np.concatenate(figures), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def two_sided_p(estimate: Estimate, units: int) -> float:
-    """Probability of a figure at least this far from 0 if the truth were 0: Student's t with units − 1 degrees.
-
-    An exact zero error means the figure is exact: p is 0, or 1 for a figure of exactly 0. An unknown error gives 1.
-    """
-    if math.isnan(estimate.stderr):
-        return 1.0
-    if estimate.stderr == 0:
-        return 1.0 if estimate.value == 0 else 0.0
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(units - 1, -abs(estimate.value / estimate.stderr)))
+def _resampled(generator: np.random.Generator, count: int, resamples: int) -> NDArray[np.float64]:
+    """How often each of ``count`` units is in a draw of ``count − 1`` with replacement, ``[resamples, count]``."""
+    return generator.multinomial(count - 1, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:

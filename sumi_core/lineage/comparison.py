@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.evaluation.comparison import CellLikelihood
-from sumi_core.evaluation.comparison_table import TRAINING_FIGURES, Comparison, Row, compare_rows, yardstick_rows
+from sumi_core.evaluation.comparison_table import (
+    TRAINING_FIGURES,
+    Comparison,
+    Row,
+    add_measured,
+    compare_rows,
+    seed_groups,
+    yardstick_rows,
+)
 from sumi_core.lineage.targets import mlflow_exists
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.planning import CellPlan, plan
@@ -24,8 +32,10 @@ if TYPE_CHECKING:
 _YARDSTICK = "evaluation/yardsticks."
 
 
-def compare_tracked(project: Project, cells: Sequence[Cell]) -> Comparison:
-    """Cells and yardsticks with the figures that MLflow has of the cells' current recipes. Creates nothing."""
+def compare_tracked(project: Project, cells: Sequence[Cell], reference: str | None = None) -> Comparison:
+    """Cells and yardsticks with the figures that MLflow has of the cells' current recipes. Creates nothing.
+
+    reference: the cell or group that differences are taken to; without it, the best."""
     runs = _runs_by_cell(project, cells)
     rows: list[Row] = []
     yardsticks: dict[str, dict[str, float]] = {}
@@ -34,13 +44,20 @@ def compare_tracked(project: Project, cells: Sequence[Cell]) -> Comparison:
         run = _finished(planned, runs.get(planned.cell.key, []))
         row = _cell_row(planned, run)
         rows.append(row)
-        if run is None or row.bits_per_byte is None:
-            continue
-        yardsticks[row.name] = _below(run.data.metrics, _YARDSTICK)
-        if evaluation := planned.artifacts.get("evaluation"):
-            likelihoods[row.name] = CellLikelihood.load(evaluation.folder / "likelihood.parquet")
-    overrides = cells[0].overrides if cells else ()
-    return compare_rows([*rows, *yardstick_rows(yardsticks)], likelihoods, overrides=overrides)
+        evaluation = planned.artifacts.get("evaluation")
+        if run is not None and row.bits_per_byte is not None:
+            yardsticks[row.name] = _below(run.data.metrics, _YARDSTICK)
+            if evaluation is not None:
+                likelihoods[row.name] = CellLikelihood.load(evaluation.folder / "likelihood.parquet")
+        trained = planned.artifacts.get("pretrained_denoiser")
+        add_measured(row, likelihoods.get(row.name), trained.folder if trained else None)
+    return compare_rows(
+        [*rows, *yardstick_rows(yardsticks)],
+        likelihoods,
+        groups=seed_groups(cells),
+        reference=reference,
+        overrides=cells[0].overrides if cells else (),
+    )
 
 
 def _runs_by_cell(project: Project, cells: Sequence[Cell]) -> dict[str, list[Run]]:
@@ -81,9 +98,15 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
     row.bits_per_byte = metrics.get("evaluation/bits_per_byte")
     row.stderr = metrics.get("evaluation/bits_per_byte_stderr")
     row.mc_stderr = metrics.get("evaluation/bits_per_byte_mc_stderr")
+    row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
+    row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")
     for name in TRAINING_FIGURES:
         value = metrics.get(f"pretrained_denoiser/{name}")
-        whole = value is not None and name in ("parameters", "tokens_seen")  # MLflow keeps every figure as a float
+        whole = value is not None and name in (
+            "parameters",
+            "tokens_seen",
+            "peak_memory_bytes",
+        )  # MLflow keeps every figure as a float
         setattr(row, name, int(value or 0) if whole else value)
     return row
 

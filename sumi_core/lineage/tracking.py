@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sumi_core.lineage.metric_log import sync_history
 from sumi_core.lineage.quiet import quiet_mlflow
@@ -167,14 +168,27 @@ class Tracking:
         client.set_tag(run_id, f"sumi.folder.{artifact.stage}", str(artifact.folder))
         client.set_tag(run_id, f"sumi.recorded.{artifact.stage}", artifact.fingerprint)
 
-    def record_report(self, sweep: str, report: Artifact) -> str:
-        """Put a sweep's comparison into its parent run; returns that run's id. Does nothing the second time."""
-        run_id = self.open_sweep(sweep)
+    def record_report(self, sweep: str, report: Artifact, description: str = "") -> str:
+        """Put a sweep's comparison into its parent run: the report's files, and what was found as a tag; returns that
+        run's id. Does nothing the second time."""
+        run_id = self.open_sweep(sweep, description)
         with self._writing(run_id):
-            if not self.is_recorded(self.client.get_run(run_id), "ablation_report", report.fingerprint):
+            run = self.client.get_run(run_id)
+            if not self.is_recorded(run, "ablation_report", report.fingerprint):
                 self.client.log_artifacts(run_id, str(report.folder), "report")
+                self.client.set_tag(run_id, "sumi.findings", str(report.summary.get("findings", ""))[:_PARAM_LENGTH])
                 self.client.set_tag(run_id, "sumi.recorded.ablation_report", report.fingerprint)
         return run_id
+
+    def comparison_link(self, cells: Iterable[Cell]) -> str | None:
+        """The page of the MLflow UI that compares the runs of these cells' current recipes, to be put behind the UI's
+        address; None for fewer than two runs."""
+        runs = [run for cell in cells if (run := self.find_cell(cell)) is not None]
+        if len(runs) < 2:
+            return None
+        ids = json.dumps([run.info.run_id for run in runs], separators=(",", ":"))
+        experiments = json.dumps(sorted({run.info.experiment_id for run in runs}), separators=(",", ":"))
+        return f"/#/compare-runs?runs={quote(ids)}&experiments={quote(experiments)}"
 
     def close(self, run_id: str, *, failed: str | None = None) -> None:
         """End a run well, or as failed with its reason."""

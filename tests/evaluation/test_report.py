@@ -15,7 +15,7 @@ from sumi_core.evaluation.comparison import Difference, ranks
 from sumi_core.evaluation.comparison_pages import comparison_text, table_rows
 from sumi_core.evaluation.comparison_table import Row, compare_cells, tied_with_best
 from sumi_core.evaluation.likelihood import loss_by_level, summarize
-from sumi_core.evaluation.report import ReportCell, build_ablation_report
+from sumi_core.evaluation.report import Question, ReportCell, build_ablation_report
 from sumi_core.evaluation.result import Result, report_markdown
 from sumi_core.evaluation.samples import Drawn
 from sumi_core.evaluation.stage import write_result
@@ -27,6 +27,7 @@ COUNT, DRAWS = 120, 4
 GENERATOR = np.random.default_rng(0)
 BYTES = GENERATOR.integers(80, 120, COUNT)
 HARDNESS = GENERATOR.normal(1.4, 0.3, COUNT)
+GIT = {"provenance": {"git": {"commit": "0123456789abcdef0123", "dirty": False}}}
 NASTY = "He said:\n```\nrm | x\x1b[31m red\u202e\n```"
 
 
@@ -54,12 +55,17 @@ def result(extra: float, seed: int, exact: bool = False, text: str = "some text"
     return found, measured
 
 
-def report_cell(folder, label, extra=0.0, seed=0, exact=False, text="some text", state="done", why="", texts="t"):
-    """A cell as the store would hold it, or one that is not evaluated."""
-    experiment = Experiment()
+def report_cell(
+    folder, label, extra=0.0, seed=0, exact=False, text="some text", state="done", why="", texts="t", trained=None
+):
+    """A cell as the store would hold it, or one that is not evaluated; of one of several seeds, if ``trained`` is its
+    training seed."""
+    experiment = Experiment(seed=trained or 0)
     if exact:
         experiment.objective, experiment.process = {"name": "autoregressive"}, None
-    cell = Cell(f"sweep.{label}", "sweep", {"method": label}, experiment)
+    labels = {"method": label} | ({} if trained is None else {"seed": f"s{trained}"})
+    cell = Cell(".".join(["sweep", *labels.values()]), "sweep", labels, experiment)
+    label = cell.key
     if state != "done":
         return ReportCell(cell, state, why)
     found, measured = result(extra, seed, exact, text)
@@ -67,18 +73,21 @@ def report_cell(folder, label, extra=0.0, seed=0, exact=False, text="some text",
     own.mkdir()
     drawn = [Drawn(s, s, np.zeros((2, 64), dtype=np.int64)) for s in found.sample_texts]
     write_result(own, cell.key, found, measured, [f"{texts}{i}" for i in range(COUNT)], drawn)
-    history = [(s, s * 1000, "train/loss", 3 / s) for s in range(1, 50)]
+    history = [(s, s * 1000, "train/loss", 3 / s + extra) for s in range(1, 51)]
+    history += [(s, s * 1000, "validation/nats_per_token", 3 / s + 0.2 + extra) for s in range(10, 51, 10)]
+    history += [(s, s * 1000, "train/grad_norm", 1.0 if s <= 45 else 0.25) for s in range(1, 51)]
     (folder / f"{label}-training").mkdir()
     pd.DataFrame(history, columns=["step", "tokens", "name", "value"]).to_parquet(
         folder / f"{label}-training" / "history.parquet"
     )
-    trained = {"tokens_seen": 4_096_000, "parameters": 1_100_000, "flops": 3e13, "seconds": 75.0}
+    summary = {"tokens_seen": 4_096_000, "parameters": 1_100_000, "flops": 3e13, "seconds": 75.0}
+    summary |= {"tokens_per_second": 5e4, "peak_memory_bytes": 2**29 + experiment.seed}
     return ReportCell(
         cell,
         "done",
         "",
-        pretrained_denoiser=Artifact("pretrained_denoiser", "f", folder / f"{label}-training", {"summary": trained}),
-        evaluation=Artifact("evaluation", "e", own, {"summary": json.loads(json.dumps(found.figures()))}),
+        pretrained_denoiser=Artifact("pretrained_denoiser", "f", folder / f"{label}-training", {"summary": summary}),
+        evaluation=Artifact("evaluation", "e", own, {"summary": json.loads(json.dumps(found.figures())), **GIT}),
     )
 
 
@@ -97,7 +106,7 @@ def cells(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(cells, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    return build_ablation_report("sweep", "What is asked.", cells, folder), folder
+    return build_ablation_report(Question("sweep", "What is asked."), cells, folder), folder
 
 
 def test_summary_names_the_best_and_who_cannot_be_told_apart(report):
@@ -139,11 +148,11 @@ def test_differences_are_paired_and_go_to_the_reference(cells):
 def test_page_marks_bounds_exact_figures_failures_and_escapes(report):
     _, folder = report
     page = (folder / "report.md").read_text(encoding="utf-8")
-    table = page.split("\n\n")[2].splitlines()
+    table = next(part for part in page.split("\n\n") if part.startswith("| cell |")).splitlines()
     lines = {line.split(" | ")[0].strip("| "): line for line in table}
     assert "| ≤ " in lines["sweep.uniform"]
     assert "| = " in lines["sweep.ar"]
-    assert lines["sweep.broken"].startswith("| sweep.broken | failed | – | – | – |")
+    assert lines["sweep.broken"].startswith("| sweep.broken | failed | – | – | – | – |")
     assert "* sweep.broken is failed: pretrained_denoiser: loss became NaN | at step 3" in page
     assert "| [xz] |   2.200 |" in page
     assert "cannot be told apart" in page
@@ -178,7 +187,7 @@ def test_a_reason_is_told_whole_and_wrapped(tmp_path):
 
 def test_page_and_terminal_have_the_same_columns_and_the_overrides(cells, report, tmp_path):
     page = (report[1] / "report.md").read_text(encoding="utf-8")
-    header = [title.strip() for title in page.split("\n\n")[2].splitlines()[0].strip("|").split("|")]
+    header = next(line for line in page.splitlines() if line.startswith("| cell |")).strip("| ").split(" | ")
     comparison = compare_cells("sweep", "", cells)
     assert header == list(table_rows(comparison)[0])
     assert {"p (Holm)", "training FLOPs", f"to {comparison.reference}"} <= set(header)
@@ -187,7 +196,7 @@ def test_page_and_terminal_have_the_same_columns_and_the_overrides(cells, report
     for title in header:
         assert title in text.splitlines()[0]
     changed = [dataclasses.replace(c, cell=dataclasses.replace(c.cell, overrides=("a=1", "b=[1, 2]"))) for c in cells]
-    build_ablation_report("sweep", "", changed, tmp_path)
+    build_ablation_report(Question("sweep", ""), changed, tmp_path)
     for name in ("report.md", "report.txt"):
         written = (tmp_path / name).read_text(encoding="utf-8")
         assert "Changed on the command line: a=1 'b=[1, 2]'" in written, name
@@ -210,6 +219,7 @@ def test_tables_hold_every_row(report):
     assert len(data["differences"]) == 6
     assert sorted(p.name for p in (folder / "plots").iterdir()) == [
         "bits_per_byte.png",
+        "differences.png",
         "loss_by_level.png",
         "loss_history.png",
         "sample_quality.png",
@@ -218,7 +228,7 @@ def test_tables_hold_every_row(report):
 
 def test_a_sweep_without_figures_is_a_valid_report(tmp_path):
     cells = [report_cell(tmp_path, "one", state="missing", why="pretrained_denoiser: never computed")]
-    summary = build_ablation_report("sweep", "", cells, tmp_path)
+    summary = build_ablation_report(Question("sweep", ""), cells, tmp_path)
     assert summary == {"cells": 1, "evaluated": 0}
     assert "sweep.one is missing: pretrained_denoiser: never computed" in (tmp_path / "report.md").read_text(
         encoding="utf-8"
@@ -227,7 +237,7 @@ def test_a_sweep_without_figures_is_a_valid_report(tmp_path):
 
 
 def test_one_cell_alone_is_not_ranked(tmp_path):
-    summary = build_ablation_report("sweep", "", [report_cell(tmp_path, "one")], tmp_path)
+    summary = build_ablation_report(Question("sweep", ""), [report_cell(tmp_path, "one")], tmp_path)
     assert (summary["best"], summary["tied_with_best"]) == ("sweep.one", [])
     assert "nothing to rank" in (tmp_path / "report.txt").read_text(encoding="utf-8")
 
@@ -235,7 +245,7 @@ def test_one_cell_alone_is_not_ranked(tmp_path):
 def test_cells_on_other_texts_are_marked_unpaired_and_keep_their_own_yardsticks(tmp_path):
     one, other = report_cell(tmp_path, "one"), report_cell(tmp_path, "other", 0.4, 1, texts="other")
     other.evaluation.manifest["summary"]["yardsticks"]["xz"] = 1.7
-    build_ablation_report("sweep", "", [one, other], tmp_path)
+    build_ablation_report(Question("sweep", ""), [one, other], tmp_path)
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "(unpaired)" in page
     assert "[xz (sweep.one)]" in page

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from sumi_core.evaluation.comparison import CellLikelihood, all_differences
+from sumi_core.evaluation.comparison import CellLikelihood, SeedGroup, all_differences
 from sumi_core.evaluation.comparison_table import Row, compare_cells
 from sumi_core.lineage.comparison import compare_tracked
 from sumi_core.planning import plan
@@ -27,10 +27,13 @@ REASON = "TrainingDiverged: the loss is NaN at step 3; " + "lower training.learn
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """demo.s0 and demo.s1 are done, demo.s2 failed, demo.s3 was never asked for."""
+    """demo.s0 and demo.s1 are done, demo.s2 failed, demo.s3 was never asked for; each is a method of its own."""
     with pytest.MonkeyPatch.context() as patch:
         project = fake_project(tmp_path_factory.mktemp("compare") / "project", patch)
         furnish(project.root, tmp_path_factory)
+        file = project.experiments / "demo.yaml"
+        methods = ", ".join(f"s{seed}: {{seed: {seed}}}" for seed in range(4))
+        file.write_text(file.read_text().replace("axes: {seed: [0, 1, 2, 3]}", f"axes: {{method: {{{methods}}}}}"))
         for key in ("demo.s0", "demo.s1"):
             record(project, compute(project, key))
         failed = cell_of(project, "demo.s2")
@@ -117,7 +120,7 @@ def test_differences_are_those_of_the_report(project: Project) -> None:
             assert own == row
     artifacts = {key: rows_of(project)[key].fingerprint for key in ("demo.s0", "demo.s1")}
     likelihoods = {
-        key: CellLikelihood.load(project.store.folder("evaluation", str(own)) / "likelihood.parquet")
+        key: SeedGroup({0: CellLikelihood.load(project.store.folder("evaluation", str(own)) / "likelihood.parquet")})
         for key, own in artifacts.items()
     }
     [pair] = all_differences(likelihoods)
@@ -152,7 +155,7 @@ def test_the_command_prints_and_writes_the_table(project: Project, tmp_path: Pat
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in written["rows"]] == [row["name"] for row in rows]
     by_name = {row["name"]: row for row in rows}
-    assert by_name["demo.s0"]["axis.seed"] == "s0"
+    assert by_name["demo.s0"]["axis.method"] == "s0"
     assert float(by_name["demo.s0"]["bits_per_byte"]) == rows_of(project)["demo.s0"].bits_per_byte
     [worse] = [row for row in written["rows"] if row["difference"] is not None]
     assert float(by_name[worse["name"]]["p_adjusted"]) == worse["p_adjusted"] < 0.05
