@@ -129,9 +129,9 @@ def fit_profile(curve: Mapping[str, Any], floor: float = 0.05) -> dict[str, list
 
     curve: columns noise, per_alpha, per_alpha_stderr and draws of ``evaluation.likelihood.loss_by_level``; the model's
     schedule does not matter. weight = √(noise · E[G²]), and E[G²] of a level is per_alpha² + draws · per_alpha_stderr²,
-    since a standard error over n draws is the deviation of one over √n. No weight is below ``floor`` times their mean:
-    a level that is hardly ever drawn gets a loss that is hardly ever checked. Raises ValueError for a curve without
-    levels or without numbers.
+    since a standard error over n draws is the deviation of one over √n. The curve is drawn on to both ends. No weight
+    is below ``floor`` times their mean: a level hardly ever drawn gets a loss that is hardly ever checked. Raises
+    ValueError for a curve without levels or without numbers.
     """
     noise, mean, error, draws = (
         [float(value) for value in curve[name]] for name in ("noise", "per_alpha", "per_alpha_stderr", "draws")
@@ -144,9 +144,22 @@ def fit_profile(curve: Mapping[str, Any], floor: float = 0.05) -> dict[str, list
     spread = [0.0 if math.isnan(e) else n * e**2 for e, n in zip(error, draws, strict=True)]
     weight = [math.sqrt(u * (m**2 + s)) for u, m, s in zip(noise, mean, spread, strict=True)]
     least = floor * sum(weight) / len(weight)
+    noise, weight = _to_the_ends(noise, weight)
     knots = {"noise": [_short(u) for u in noise], "weight": [_short(max(w, least)) for w in weight]}
     check_knots(knots["noise"], knots["weight"])
     return knots
+
+
+def _to_the_ends(noise: list[float], weight: list[float]) -> tuple[list[float], list[float]]:
+    """Knots at 0 and 1, on the lines in √u through the outer two at either side: where G varies little, the weight goes
+    to 0 with √u, where single hits dominate it, it does not."""
+    ends: list[tuple[float, float]] = []
+    for end, (a, b) in ((0.0, (0, 1)), (1.0, (-1, -2))):
+        if noise[a] != end and len(noise) > 1:
+            slope = (weight[b] - weight[a]) / (math.sqrt(noise[b]) - math.sqrt(noise[a]))
+            ends.append((end, weight[a] + slope * (end - math.sqrt(noise[a]))))
+    pairs = sorted([*ends, *zip(noise, weight, strict=True)])
+    return [place for place, _ in pairs], [height for _, height in pairs]
 
 
 def _short(value: float) -> float:

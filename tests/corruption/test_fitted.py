@@ -86,7 +86,8 @@ def test_twenty_measured_levels_are_enough(process: str) -> None:
 
 
 def test_the_fit_by_hand() -> None:
-    """√(noise · (mean² + draws · error²)), and never below a twentieth of the mean weight."""
+    """√(noise · (mean² + draws · error²)), its lines in √noise drawn on to 0 and 1, and never below a twentieth of the
+    measured mean."""
     curve = pd.DataFrame(
         {
             "noise": [0.04, 0.25, 0.81],
@@ -95,7 +96,14 @@ def test_the_fit_by_hand() -> None:
             "draws": [100, 1, 100],
         }
     )
-    assert fit_profile(curve) == {"noise": [0.04, 0.25, 0.81], "weight": [1.0, 3.0, round(4 / 3 * 0.05, 7)]}
+    assert fit_profile(curve) == {
+        "noise": [0.0, 0.04, 0.25, 0.81, 1.0],
+        "weight": [0.0666667, 1.0, 3.0, 0.0666667, 0.0666667],
+    }
+    curve["per_alpha"] = [10.0, 5.0, 4.0]
+    curve["per_alpha_stderr"] = 0.0
+    weight = fit_profile(curve)["weight"]
+    assert weight == pytest.approx([2 - 0.5 / 0.3 * 0.2, 2.0, 2.5, 3.6, 3.6 + 1.1 / 0.4 * 0.1], rel=1e-5)
 
 
 def test_knots_are_read_off_a_measured_table() -> None:
@@ -104,9 +112,9 @@ def test_knots_are_read_off_a_measured_table() -> None:
     level = (generator.random() + np.arange(40_000).reshape(10_000, 4) / 40_000) % 1.0
     nats = 16 * (1 + level + 0.5 * generator.standard_normal(level.shape))
     knots = fit_profile(loss_by_level(likelihoods(nats, level=level, tokens=16, epsilon=1e-9), bins=10))
-    noise = np.array(knots["noise"])
+    noise = np.array(knots["noise"])[1:-1]
     np.testing.assert_allclose(noise, np.arange(0.05, 1, 0.1), atol=1e-3)
-    np.testing.assert_allclose(knots["weight"], np.sqrt(noise * ((1 + noise) ** 2 + 0.25)), rtol=0.03)
+    np.testing.assert_allclose(knots["weight"][1:-1], np.sqrt(noise * ((1 + noise) ** 2 + 0.25)), rtol=0.03)
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
