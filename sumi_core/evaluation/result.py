@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.evaluation.rendering import excerpt, fenced, markdown_table, with_error
@@ -28,6 +28,7 @@ class Result:
     described: dict[str, dict[str, float]]  # "steps_32" or "validation" → name → value
     definitions: list[str]
     sample_texts: dict[int, list[str]]  # by steps
+    gradient_noise: dict[str, float] = field(default_factory=dict)  # ``GradientNoise.figures``, where it was measured
 
     @property
     def sign(self) -> str:
@@ -41,6 +42,7 @@ class Result:
             **self.labels,
             **self.summary.figures(),
             "time_epsilon": self.time_epsilon,
+            **({"gradient_noise": self.gradient_noise} if self.gradient_noise else {}),
             "yardsticks": self.yardsticks,
             "samples": {label: _known(figures) for label, figures in self.described.items()},
             "sample_steps": best,
@@ -60,12 +62,14 @@ class Result:
         return flat
 
     def table(self) -> pd.DataFrame:
-        """The long table: group (likelihood, yardstick, samples, validation), name, steps, value, stderr."""
+        """The long table: group (likelihood, gradient_noise, yardstick, samples, validation), name, steps, value,
+        stderr."""
         import pandas as pd
 
         figures = self.summary.figures()
         groups: list[tuple[str, int, dict[str, Any]]] = [
             ("likelihood", 0, {k: v for k, v in figures.items() if not isinstance(v, bool)}),
+            ("gradient_noise", 0, self.gradient_noise),
             ("yardstick", 0, self.yardsticks),
         ]
         for label, values in self.described.items():
