@@ -93,21 +93,21 @@ class Clustered(ForwardProcess):
 
     def transition(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         kept, near, far = (share.expand(z.shape) for share in self.shares_between(t, s))
-        table = self._same_cluster(z) * (near / self._members_beside(z)).unsqueeze(-1)
+        table = self._same_cluster(z) * (near / self._members_of(z)).unsqueeze(-1)
         table += (far / self.num_tokens).unsqueeze(-1)
         put_add(table, z, kept)
         return table
 
     def jump_rates(self, z: Tensor, t: Tensor) -> Tensor:
         anywhere, within = self.rates(t)
-        inside = self._same_cluster(z) * (within / self._members_beside(z)).unsqueeze(-1)
+        inside = self._same_cluster(z) * (within / self._members_of(z)).unsqueeze(-1)
         return inside + (anywhere / self.num_tokens).unsqueeze(-1)
 
     def likelihood(self, z: Tensor, x: Tensor, t: Tensor) -> Tensor:
         kept, near, far = self.shares(t)
         self._to(z.device)
         inside = self.cluster[z] == self.cluster[x]
-        return kept * (z == x) + near * inside / self._members_beside(z) + far / self.num_tokens
+        return kept * (z == x) + near * inside / self._members_of(z) + far / self.num_tokens
 
     # --- the bound --------------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Clustered(ForwardProcess):
             "near": near,
             "far": far / self.num_tokens,
             "anywhere": anywhere / self.num_tokens / at_z,
-            "within": within / self._members_beside(z) / at_z,
+            "within": within / self._members_of(z) / at_z,
         }
         term = ClusteredDivergence(
             x=x.reshape(-1),
@@ -136,7 +136,7 @@ class Clustered(ForwardProcess):
         # A uniform guess is uniform at every level, so this is KL(q_t(·|x) ‖ 1/V), and q_t(·|x) has three values:
         # at x, at the n − 1 others of its cluster, elsewhere. Where V q = 1 + d: Σ [(1 + d) log(1 + d) − d] / V.
         kept, near, far = self.shares(t)
-        size = self._members_beside(x)
+        size = self._members_of(x)
         beside = self.num_tokens * near / size - (1 - far)
         above = torch.stack(torch.broadcast_tensors(self.num_tokens * kept + beside, beside, far - 1))
         count = torch.stack([torch.ones_like(size), size - 1, self.num_tokens - size])
@@ -149,7 +149,7 @@ class Clustered(ForwardProcess):
             self.cluster, self.size = self.cluster.to(device), self.size.to(device)
             self.members, self.first = self.members.to(device), self.first.to(device)
 
-    def _members_beside(self, z: Tensor) -> Tensor:
+    def _members_of(self, z: Tensor) -> Tensor:
         """n_{c(z)}, float64."""
         self._to(z.device)
         return self.size[self.cluster[z]].double()

@@ -204,7 +204,7 @@ class MixingDivergence(RowTerm):
     def __post_init__(self) -> None:
         signal = torch.where(self.share > 0, self.alpha / self.share, 0.0)  # no noise on tokens: nothing to sum
         self.signal = signal.clamp(max=_MOST_SIGNAL).to(self.pi)
-        self.inverse = torch.where(self.pi > 0, 1 / self.pi.clamp(min=_TINY_PI), 0.0)
+        self.inverse = 1 / self.pi.clamp(min=_TINY_PI)  # where pi is 0 it is multiplied by it again
 
     def value(self, chunk: Tensor, rows: Rows) -> Tensor:
         log_p = chunk.log_softmax(-1)

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
+from sumi_core.data.vocabulary import Vocabulary
 from tests.corruption.enumerable import (
     CASES,
     NAMES,
@@ -78,6 +80,19 @@ def test_the_short_prior_draw_is_the_general_one(process):
     built = build_process(process, "linear", 50)
     drawn = Interpolating.sample_prior(built, noise(range(20)), 30)
     assert drawn.equal(ForwardProcess.sample_prior(built, noise(range(20)), 30))
+
+
+def test_the_prior_draw_never_gives_a_state_of_no_mass():
+    """Not even at the edges of the cumulative distribution, where one more state of no mass stands on either side."""
+
+    class Edges(Noise):
+        def uniform(self, *shape, dtype=torch.float64):
+            return torch.tensor([[0.0, 0.2, 0.5, 1 - 2**-53]], dtype=dtype)
+
+    vocabulary = Vocabulary(6, 0, {"token_counts": torch.tensor([0, 2, 0, 0, 2, 0])})
+    options = {"vocabulary": vocabulary, "schedule": SCHEDULES.build("linear", {})}
+    process = PROCESSES.build("unigram", {"smoothing": 0.0}, **options)
+    assert process.sample_prior(Edges(0, "sample", 0, [0]), 4).tolist() == [[1, 1, 4, 4]]
 
 
 @pytest.mark.parametrize("process", NAMES)
