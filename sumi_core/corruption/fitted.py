@@ -128,10 +128,11 @@ def fit_profile(curve: Mapping[str, Any], floor: float = 0.05) -> dict[str, list
     """Knots ``{noise, weight}`` of least variance from a table of loss by noise level.
 
     curve: columns noise, per_alpha, per_alpha_stderr and draws of ``evaluation.likelihood.loss_by_level``; the model's
-    schedule does not matter. weight = √(noise · E[G²]), and E[G²] of a level is per_alpha² + draws · per_alpha_stderr²,
-    since a standard error over n draws is the deviation of one over √n. The curve is drawn on to both ends. No weight
-    is below ``floor`` times their mean: a level hardly ever drawn gets a loss that is hardly ever checked. Raises
-    ValueError for a curve without levels or without numbers.
+    schedule does not matter. E[G²] of a level is per_alpha² + draws · per_alpha_stderr², since a standard error over n
+    draws is the deviation of one over √n. A row is the mean over an interval of noise, so its knot stands in the middle
+    of the interval's √u, where a density even in √u has the interval's share, however E[G²] runs inside. The curve is
+    drawn on to both ends. No weight is below ``floor`` times their mean: a level hardly ever drawn gets a loss that is
+    hardly ever checked. Raises ValueError for a curve without levels or without numbers.
     """
     noise, mean, error, draws = (
         [float(value) for value in curve[name]] for name in ("noise", "per_alpha", "per_alpha_stderr", "draws")
@@ -142,24 +143,27 @@ def fit_profile(curve: Mapping[str, Any], floor: float = 0.05) -> dict[str, list
         raise ValueError("some noise levels have no nats per unit of alpha; evaluate more sequences or levels")
     # One document alone has no standard error; its level then counts with its mean.
     spread = [0.0 if math.isnan(e) else n * e**2 for e, n in zip(error, draws, strict=True)]
-    weight = [math.sqrt(u * (m**2 + s)) for u, m, s in zip(noise, mean, spread, strict=True)]
+    between = [(low + high) / 2 for low, high in itertools.pairwise(noise)]
+    edges = [0.0, *between, 1.0]
+    if between:
+        edges[0], edges[-1] = max(0.0, 2 * noise[0] - between[0]), min(1.0, 2 * noise[-1] - between[-1])
+    roots = [(math.sqrt(low) + math.sqrt(high)) / 2 for low, high in itertools.pairwise(edges)]
+    weight = [root * math.sqrt(m**2 + s) for root, m, s in zip(roots, mean, spread, strict=True)]
     least = floor * sum(weight) / len(weight)
-    noise, weight = _to_the_ends(noise, weight)
-    knots = {"noise": [_short(u) for u in noise], "weight": [_short(max(w, least)) for w in weight]}
+    roots, weight = _to_the_ends(roots, weight)
+    knots = {"noise": [_short(root**2) for root in roots], "weight": [_short(max(w, least)) for w in weight]}
     check_knots(knots["noise"], knots["weight"])
     return knots
 
 
-def _to_the_ends(noise: list[float], weight: list[float]) -> tuple[list[float], list[float]]:
-    """Knots at 0 and 1, on the lines in √u through the outer two at either side: where G varies little, the weight goes
+def _to_the_ends(roots: list[float], weight: list[float]) -> tuple[list[float], list[float]]:
+    """Knots at 0 and 1 too, on the lines through the outer two at either side: where G varies little, the weight goes
     to 0 with √u, where single hits dominate it, it does not."""
-    ends: list[tuple[float, float]] = []
-    for end, (a, b) in ((0.0, (0, 1)), (1.0, (-1, -2))):
-        if noise[a] != end and len(noise) > 1:
-            slope = (weight[b] - weight[a]) / (math.sqrt(noise[b]) - math.sqrt(noise[a]))
-            ends.append((end, weight[a] + slope * (end - math.sqrt(noise[a]))))
-    pairs = sorted([*ends, *zip(noise, weight, strict=True)])
-    return [place for place, _ in pairs], [height for _, height in pairs]
+    if len(roots) == 1:
+        return roots, weight
+    low = weight[0] - (weight[1] - weight[0]) / (roots[1] - roots[0]) * roots[0]
+    high = weight[-1] + (weight[-1] - weight[-2]) / (roots[-1] - roots[-2]) * (1 - roots[-1])
+    return [0.0, *roots, 1.0], [low, *weight, high]
 
 
 def _short(value: float) -> float:

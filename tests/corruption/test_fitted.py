@@ -68,17 +68,21 @@ def test_no_density_has_less_variance_than_the_derived_one(process: str) -> None
     assert found["linear"] / least == pytest.approx({"uniform": 7.46, "absorbing": 1.69}[process], rel=0.01)
 
 
-def curve_of(noise: torch.Tensor, first: torch.Tensor, second: torch.Tensor, draws: float = 50.0) -> pd.DataFrame:
-    """What an evaluation of very many sequences would print."""
+def curve_of(world: World, bins: int = 20, draws: float = 50.0) -> pd.DataFrame:
+    """What an evaluation of very many sequences would print: means over even intervals of the noise."""
+    inside = 16
+    edges = torch.linspace(EPSILON, 1 - EPSILON, bins * inside + 1, dtype=torch.float64)
+    noise = (edges[1:] + edges[:-1]) / 2
+    first, second = (moment.view(bins, inside).mean(1) for moment in moments(world, noise))
     error = ((second - first**2) / draws).sqrt()
-    return pd.DataFrame({"noise": noise, "per_alpha": first, "per_alpha_stderr": error, "draws": draws})
+    middle = noise.view(bins, inside).mean(1)
+    return pd.DataFrame({"noise": middle, "per_alpha": first, "per_alpha_stderr": error, "draws": draws})
 
 
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])
 def test_twenty_measured_levels_are_enough(process: str) -> None:
     world = World(process, seed=5)
-    coarse = torch.linspace(0.025, 0.975, 20, dtype=torch.float64)
-    knots = fit_profile(curve_of(coarse, *moments(world, coarse)))
+    knots = fit_profile(curve_of(world))
     first, second = moments(world, FINE)
     mean = float(torch.trapezoid(first, FINE))
     least = float(torch.trapezoid(second.sqrt(), FINE)) ** 2 - mean**2
@@ -86,24 +90,28 @@ def test_twenty_measured_levels_are_enough(process: str) -> None:
 
 
 def test_the_fit_by_hand() -> None:
-    """√(noise · (mean² + draws · error²)), its lines in √noise drawn on to 0 and 1, and never below a twentieth of the
-    measured mean."""
+    """√(mean² + draws · error²) times the middle of the interval's √noise, lines in √noise drawn on to 0 and 1, and
+    nothing below a twentieth of the measured mean."""
     curve = pd.DataFrame(
         {
-            "noise": [0.04, 0.25, 0.81],
+            "noise": [0.08, 0.24, 0.64],  # means of [0, 0.16], [0.16, 0.44], [0.44, 0.84]
             "per_alpha": [3.0, 6.0, 0.0],
             "per_alpha_stderr": [0.4, math.nan, 0.0],
             "draws": [100, 1, 100],
         }
     )
-    assert fit_profile(curve) == {
-        "noise": [0.0, 0.04, 0.25, 0.81, 1.0],
-        "weight": [0.0666667, 1.0, 3.0, 0.0666667, 0.0666667],
-    }
+    root = [0.2, (0.4 + 0.44**0.5) / 2, (0.44**0.5 + 0.84**0.5) / 2]
+    least = (5 * root[0] + 6 * root[1]) / 3 * 0.05
+    knots = fit_profile(curve)
+    assert knots["noise"] == pytest.approx([0, *(v**2 for v in root), 1], rel=1e-5)
+    start = 5 * root[0] - (6 * root[1] - 5 * root[0]) / (root[1] - root[0]) * root[0]
+    assert start < least
+    assert knots["weight"] == pytest.approx([least, 5 * root[0], 6 * root[1], least, least], rel=1e-5)
     curve["per_alpha"] = [10.0, 5.0, 4.0]
     curve["per_alpha_stderr"] = 0.0
-    weight = fit_profile(curve)["weight"]
-    assert weight == pytest.approx([2 - 0.5 / 0.3 * 0.2, 2.0, 2.5, 3.6, 3.6 + 1.1 / 0.4 * 0.1], rel=1e-5)
+    a, b, c = (value * v for value, v in zip([10, 5, 4], root, strict=True))
+    low, high = a - (b - a) / (root[1] - root[0]) * root[0], c + (c - b) / (root[2] - root[1]) * (1 - root[2])
+    assert fit_profile(curve)["weight"] == pytest.approx([low, a, b, c, high], rel=1e-5)
 
 
 def test_knots_are_read_off_a_measured_table() -> None:
@@ -112,9 +120,10 @@ def test_knots_are_read_off_a_measured_table() -> None:
     level = (generator.random() + np.arange(40_000).reshape(10_000, 4) / 40_000) % 1.0
     nats = 16 * (1 + level + 0.5 * generator.standard_normal(level.shape))
     knots = fit_profile(loss_by_level(likelihoods(nats, level=level, tokens=16, epsilon=1e-9), bins=10))
-    noise = np.array(knots["noise"])[1:-1]
-    np.testing.assert_allclose(noise, np.arange(0.05, 1, 0.1), atol=1e-3)
-    np.testing.assert_allclose(knots["weight"][1:-1], np.sqrt(noise * ((1 + noise) ** 2 + 0.25)), rtol=0.03)
+    root = (np.sqrt(np.arange(0, 10) / 10) + np.sqrt(np.arange(1, 11) / 10)) / 2
+    np.testing.assert_allclose(knots["noise"][1:-1], root**2, atol=1e-2)
+    level = np.arange(0.05, 1, 0.1)
+    np.testing.assert_allclose(knots["weight"][1:-1], root * np.sqrt((1 + level) ** 2 + 0.25), rtol=0.03)
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

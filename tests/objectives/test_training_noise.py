@@ -77,8 +77,7 @@ def test_importance_lowers_the_variance_by_what_the_fit_promises(process: str, w
     """One sequence's estimate under linear, its times uniform or drawn by twenty measured levels of this model. Exact:
     for the levels and weights of a large batch the sum over texts and z takes the place of drawing them."""
     world = World(process, seed=5)
-    coarse = torch.linspace(0.025, 0.975, 20, dtype=torch.float64)
-    density = {"name": "fitted", **fit_profile(curve_of(coarse, *moments(world, coarse)))}
+    density = {"name": "fitted", **fit_profile(curve_of(world))}
     variance = []
     for options in ({}, {"time_sampling": "importance", "time_density": density}):
         noisy = build("elbo", world, **options).training_noise(batch_of(world.x[:1].expand(1500, -1)))
