@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +12,64 @@ import pytest
 import torch
 
 from sumi_core.config import Experiment, ModelConfig
+from sumi_core.data import TOKEN_TABLES
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.lineage.fingerprint import canonical_json
 from sumi_core.lineage.store import Store
 from sumi_core.models.denoiser import build_denoiser
 from sumi_core.parts import build_parts
+from sumi_core.size import experiment_size
 from sumi_core.stages import Computation, refresh_source_identities, stages_of
-from sumi_core.sweeps import Cell, load_sweep, load_sweeps
+from sumi_core.sweeps import Cell, Sweep, load_sweep, load_sweeps
 from sumi_core.training.request import Request
 from sumi_core.training.run import train
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 SWEEPS = load_sweeps(FOLDER)
-CELLS = [cell for sweep in SWEEPS.values() for cell in sweep.cells]
+CELLS = [group[0] for sweep in SWEEPS.values() for group in sweep.groups.values()]
 BASES = sorted(FOLDER.glob("base/*.yaml"))
+
+
+@functools.cache
+def reduced(name: str, documents: Path) -> dict[str, Experiment]:
+    """The cells of a sweep over made-up documents, two steps of a small model, every choice of a part kept."""
+    overrides = [
+        f"corpus.source={{name: jsonl, paths: ['{documents}']}}",
+        "corpus.validation_fraction=0.3",
+        "shards.sequence_length=16",
+        "model={hidden_size: 16, intermediate_size: 24, num_layers: 1, num_heads: 2, num_kv_heads: 1}",
+        "training={steps: 2, warmup_steps: 1, batch_size: 4, accumulation: 1, validate_every: 1}",
+        "training.validation_sequences=4",
+        "evaluation={sequences: 4, times_per_sequence: 2, sampling_steps: [2], samples: 2}",
+        "runtime={device: cpu, threads: 1, data_workers: 1, log_every: 1, checkpoint_every: 1}",
+    ]
+    sweep = SWEEPS[name]
+    if "vocab_size" in sweep.cells[0].experiment.tokenizer:
+        overrides.append("tokenizer.vocab_size=280")
+    made = load_sweep(sweep.file, FOLDER, overrides)
+    assert not made.refused
+    for cell in made.cells:
+        if "clusters" in cell.experiment.clusters:  # as many as the few tokens allow
+            cell.experiment.clusters["clusters"] = 8
+    return {cell.key: cell.experiment for cell in made.cells}
+
+
+def different(sweeps: Mapping[str, Sweep]) -> Iterator[Cell]:
+    """A cell for each choice of parts of the data, and one for each of all else: seeds and sizes make no other."""
+    seen: set[str] = set()
+    for sweep in sweeps.values():
+        small = reduced(sweep.name, Path("documents.jsonl"))
+        for cell in sweep.cells:
+            choices = {**small[cell.key].identity(), "seed": None}
+            data = canonical_json([choices.pop(section) for section in ("corpus", "tokenizer", "shards")])
+            rest = canonical_json(choices)
+            if not {data, rest} <= seen:
+                yield cell
+            seen |= {data, rest}
+
+
 each_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.key)
+each_different_cell = pytest.mark.parametrize("cell", [*different(SWEEPS)], ids=lambda cell: cell.key)
 
 
 def test_every_file_is_covered() -> None:
@@ -47,10 +93,15 @@ def parameters(model: ModelConfig, num_states: int) -> int:
     return embeddings + model.num_layers * block + width
 
 
+def vocabulary(size: int) -> Vocabulary:
+    """Tokens of which everything is known that a process may ask."""
+    return Vocabulary(size, size - 1, {name: torch.arange(size) for name in TOKEN_TABLES})
+
+
 @each_cell
 def test_the_model_has_the_size_it_should(cell: Cell) -> None:
     model, num_tokens = cell.experiment.model, cell.experiment.tokenizer.get("vocab_size", 257)
-    parts = build_parts(cell.experiment, Vocabulary(num_tokens, num_tokens - 1))
+    parts = build_parts(cell.experiment, vocabulary(num_tokens))
     with torch.device("meta"):
         denoiser = build_denoiser(model, parts.num_states)
     expected = parameters(model, parts.num_states)
@@ -60,9 +111,9 @@ def test_the_model_has_the_size_it_should(cell: Cell) -> None:
         assert denoiser.num_parameters() > expected
 
 
-@each_cell
+@each_different_cell
 def test_the_parts_fit_together_over_a_small_vocabulary(cell: Cell) -> None:
-    parts = build_parts(cell.experiment, Vocabulary(7, 6))
+    parts = build_parts(cell.experiment, vocabulary(7))
     assert parts.num_tokens == 7
     assert (parts.process is None) == (not parts.objective.needs_process)
     assert parts.num_states == (parts.process.num_states if parts.process else 7)
@@ -96,31 +147,37 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def reduced(cell: Cell, documents: Path) -> Experiment:
-    """The cell over made-up documents, two steps of a small model, every choice of a part kept."""
-    overrides = [
-        f"corpus.source={{name: jsonl, paths: ['{documents}']}}",
-        "corpus.validation_fraction=0.3",
-        "shards.sequence_length=16",
-        "model={hidden_size: 16, intermediate_size: 24, num_layers: 1, num_heads: 2, num_kv_heads: 1}",
-        "training={steps: 2, warmup_steps: 1, batch_size: 4, accumulation: 1, validate_every: 1}",
-        "training.validation_sequences=4",
-        "evaluation={sequences: 4, times_per_sequence: 2, sampling_steps: [2], samples: 2}",
-        "runtime={device: cpu, threads: 1, data_workers: 1, log_every: 1, checkpoint_every: 1}",
-    ]
-    if "vocab_size" in cell.experiment.tokenizer:
-        overrides.append("tokenizer.vocab_size=280")
-    sweep = load_sweep(SWEEPS[cell.sweep].file, FOLDER, overrides)
-    assert not sweep.refused
-    return next(other.experiment for other in sweep.cells if other.key == cell.key)
-
-
-@each_cell
+@each_different_cell
 def test_every_stage_runs_in_small(cell: Cell, store: Store, documents: Path) -> None:
     refresh_source_identities()
     computation = Computation(store, launcher=InThisProcess(), log=lambda line: None)
-    made = computation.ensure_all(reduced(cell, documents), cell.key)
-    assert tuple(made) == stages_of(cell.experiment)
+    experiment = reduced(cell.sweep, documents)[cell.key]
+    made = computation.ensure_all(experiment, cell.key)
+    assert tuple(made) == stages_of(experiment)
     summary = made["evaluation"].summary
     assert 0.5 < summary["bits_per_byte"] < 30
-    assert made["exported_model"].summary["max_logit_difference"] < 1e-4
+    if experiment.model.time_conditioning == "none":  # else there is no stock class to compare with
+        assert made["exported_model"].summary["max_logit_difference"] < 1e-4
+
+
+def test_ablations_compare_groups_of_seeds_at_one_budget() -> None:
+    """What makes a difference between two cells one of method: seeds enough for an error, and nothing else unequal."""
+    ablations = [sweep for sweep in SWEEPS.values() if sweep.file.parent.name == "ablations"]
+    assert {sweep.name for sweep in ablations} >= {"corruption", "schedule", "objective", "structure"}
+    for sweep in ablations:
+        seeds = 2 if sweep.name.startswith("smoke-") else 3
+        assert sweep.reference in sweep.groups
+        assert {len(cells) for cells in sweep.groups.values()} == {seeds}
+        assert {experiment_size(cell.experiment, 0).tokens for cell in sweep.cells} == {sweep.options.budget.tokens}
+        assert (sweep.options.cron is None) == sweep.name.startswith("smoke-")
+
+
+@pytest.mark.parametrize("name", ["corruption", "schedule", "objective", "structure"])
+def test_a_smoke_ablation_asks_what_the_real_one_asks(name: str) -> None:
+    real, smoke = SWEEPS[name], SWEEPS[f"smoke-{name}"]
+    assert [*smoke.groups] == [f"smoke-{group}" for group in real.groups]
+    assert smoke.reference == f"smoke-{real.reference}"
+    for ours, theirs in zip(smoke.groups.values(), real.groups.values(), strict=True):
+        a, b = ours[0].experiment, theirs[0].experiment
+        for section in ("process", "schedule", "clock", "parameterisation", "objective"):
+            assert getattr(a, section) == getattr(b, section)
