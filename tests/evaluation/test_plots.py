@@ -7,7 +7,9 @@ from matplotlib import image
 
 from sumi_core.evaluation.plots import (
     Bar,
+    Gap,
     plot_comparison,
+    plot_differences,
     plot_loss_by_level,
     plot_loss_history,
     plot_quality_against_steps,
@@ -36,7 +38,9 @@ def quality() -> pd.DataFrame:
 
 
 BARS = [Bar("uniform", 2.3, 0.02, "≤", 0), Bar("autoregressive", 1.9, 0.0, "=", 1), Bar("xz", 2.0), Bar("unigram", 4.3)]
+GAPS = [Gap("absorbing", -0.2, -0.25, -0.15, True, 1), Gap("hybrid", 0.01, -0.02, 0.04, False, 2)]
 PLOTS = {
+    "differences": lambda path: plot_differences(GAPS, path, "Differences", "uniform"),
     "history": lambda path: plot_loss_history({"uniform": history(2.0), "new": pd.DataFrame()}, path, "Loss"),
     "level": lambda path: plot_loss_by_level({"uniform": curve(2.0), "exact": pd.DataFrame()}, path),
     "comparison": lambda path: plot_comparison(BARS, path, "Bits per byte"),
@@ -62,3 +66,32 @@ def test_more_data_changes_the_picture(tmp_path):
     plot_loss_by_level({"one": curve(2.0)}, tmp_path / "one.png")
     plot_loss_by_level({"one": curve(2.0), "two": curve(1.0)}, tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() != (tmp_path / "two.png").read_bytes()
+
+
+def test_several_seeds_show(tmp_path):
+    """Bands around curves, a dot for each seed."""
+    band = curve(2.0).assign(bits_per_byte_error=0.2, per_alpha_error=0.3)
+    pictures = {
+        "level": (
+            lambda path, c=curve(2.0): plot_loss_by_level({"a": c}, path),
+            lambda path: plot_loss_by_level({"a": band}, path),
+        ),
+        "history": (
+            lambda path: plot_loss_history({"a": history(2.0)}, path),
+            lambda path: plot_loss_history({"a": history(2.0).assign(error=0.3)}, path),
+        ),
+        "bars": (
+            lambda path: plot_comparison([Bar("a", 2.0, 0.1, "≤", 0)], path),
+            lambda path: plot_comparison([Bar("a", 2.0, 0.1, "≤", 0, (1.8, 2.2))], path),
+        ),
+    }
+    for name, (single, several) in pictures.items():
+        drawn = [image.imread(draw(tmp_path / f"{name}-{i}.png"))[..., :3] for i, draw in enumerate((single, several))]
+        assert drawn[0].shape == drawn[1].shape
+        assert 1e-4 < (np.abs(drawn[0] - drawn[1]) > 0.05).any(axis=-1).mean() < 0.5, name
+
+
+def test_what_is_significant_is_filled(tmp_path):
+    hollow = plot_differences([GAPS[1]], tmp_path / "hollow.png")
+    filled = plot_differences([Gap("hybrid", 0.01, -0.02, 0.04, True, 2)], tmp_path / "filled.png")
+    assert image.imread(filled)[..., :3].mean() < image.imread(hollow)[..., :3].mean()

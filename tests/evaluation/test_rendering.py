@@ -2,17 +2,28 @@
 
 import io
 import math
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from sumi_core.evaluation.rendering import (
+    Bullets,
+    Heading,
+    Paragraph,
+    Picture,
+    Preformatted,
+    Table,
     counted,
     excerpt,
     fenced,
+    html_page,
+    markdown_page,
     markdown_table,
     render_text_table,
+    short_bytes,
     short_count,
     short_duration,
+    short_interval,
     visible,
     with_error,
 )
@@ -60,6 +71,13 @@ def test_counted():
 def test_short_numbers():
     assert [short_count(v) for v in (None, 12, 1234, 4_096_000, 3.1e15)] == ["–", "12", "1.23 k", "4.1 M", "3.10e15"]
     assert [short_duration(v) for v in (None, 8, 75, 3725)] == ["–", "8 s", "1 min 15 s", "1 h 02 min"]
+    assert [short_bytes(v) for v in (None, 900, 864215040, 2**34)] == ["–", "900 B", "824 MiB", "16 GiB"]
+
+
+def test_intervals_show_their_width():
+    assert short_interval(-0.1, 0.25) == "-0.100 to +0.250"
+    assert short_interval(0.00012, 0.00034) == "+0.00012 to +0.00034"
+    assert short_interval(None, 0.1) == short_interval(0.1, math.nan) == "–"
 
 
 ROWS = [{"cell": "a|b", "bits": "≤ 2.0 ± 0.1"}, {"cell": "yard\x1bstick", "note": "n"}]
@@ -102,3 +120,34 @@ def test_what_an_output_cannot_show_is_written_in_ascii():
     shown = file.read()
     assert "<= 2.0 ± 0.1" in shown
     assert shown.startswith("title ... \\u65e5 ± \\ud800 `-\n")
+
+
+def test_a_page_is_the_same_in_markdown_and_html(tmp_path):
+    picture = tmp_path / "a_plot.png"
+    picture.write_bytes(b"not looked at")
+    blocks = [
+        Heading("A <b>", 1),
+        Paragraph(""),
+        Paragraph("text & more\x1b"),
+        Bullets(["one", "two <i>"]),
+        Bullets([]),
+        Table(ROWS),
+        Table([]),
+        Preformatted("a\n```\n<script>"),
+        Picture(picture, "plots/a_plot.png"),
+    ]
+    assert markdown_page(blocks).split("\n\n") == [
+        "# A <b>",
+        "text & more\\x1b",
+        "* one\n* two <i>",
+        markdown_table(ROWS),
+        "````text\na\n```\n<script>\n````",
+        "![a plot](plots/a_plot.png)\n",
+    ]
+    tree = ElementTree.fromstring(html_page("A <b>", blocks))
+    body = tree.find("body")
+    assert [element.tag for element in body] == ["h1", "p", "ul", "table", "pre", "p"]
+    assert [element.text for element in body][:2] == ["A <b>", "text & more\\x1b"]
+    assert body.find("pre").text == "a\n```\n<script>"
+    assert [cell.text for cell in body.iter("td")] == ["a|b", "≤ 2.0 ± 0.1", None, "yard\\x1bstick", None, "n"]
+    assert next(body.iter("img")).attrib == {"src": "data:image/png;base64,bm90IGxvb2tlZCBhdA==", "alt": "a plot"}

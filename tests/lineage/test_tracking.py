@@ -7,6 +7,7 @@ import multiprocessing
 import shutil
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 from mlflow.entities import Run
@@ -215,6 +216,32 @@ def test_a_report_hangs_on_the_sweeps_run_once(project: Project, tmp_path: Path)
     assert run_id == tracking.open_sweep("demo") == tracking.record_report("demo", report)
     assert [file.path for file in tracking.client.list_artifacts(run_id, "report")] == ["report/report.md"]
     assert run_of(project, run_id).data.tags["sumi.recorded.ablation_report"] == "0" * 16
+
+
+def test_the_report_of_a_sweep_is_found_with_its_files_and_what_it_says(project: Project, tmp_path: Path) -> None:
+    for number, said in enumerate(("a is best", "b is best")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "report.html").write_text(f"<html>{said}</html>")
+        report = Artifact("ablation_report", str(number) * 16, folder, {"summary": {"findings": said}})
+        run = run_of(project, project.tracking.record_report("demo", report, "four seeds"))
+        assert run.data.tags["sumi.findings"] == said
+        assert run.data.tags["mlflow.note.content"] == "four seeds"
+        assert run.data.tags["sumi.kind"] == "sweep"
+        kept = project.tracking.client.download_artifacts(run.info.run_id, "report/report.html", str(tmp_path))
+        assert Path(kept).read_text() == f"<html>{said}</html>"
+
+
+def test_the_link_that_compares_runs_names_those_of_the_current_recipes(project: Project) -> None:
+    tracking, cells = project.tracking, project.sweeps()["demo"].cells
+    assert tracking.comparison_link(cells) is None
+    ids = [tracking.open_cell(cell) for cell in cells[:2]]
+    tracking.open_cell(cell_of(project, "demo.s0", ["training.steps=5"]))
+    link = tracking.comparison_link(cells)
+    assert link is not None
+    page, query = link.removeprefix("/#/").split("?")
+    asked = {name: json.loads(value[0]) for name, value in parse_qs(query).items()}
+    assert (page, asked) == ("compare-runs", {"runs": ids, "experiments": [tracking.experiment_id("demo")]})
 
 
 def test_an_experiment_deleted_in_the_ui_comes_back(project: Project) -> None:
