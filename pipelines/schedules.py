@@ -33,7 +33,7 @@ from pipelines.automation import Partitions, is_under_way, next_wave
 from sumi_core.data.naming import token_set_names
 from sumi_core.errors import SumiError
 from sumi_core.project import Project
-from sumi_core.stages import STAGES, refresh_source_identities, stage_fingerprint
+from sumi_core.stages import STAGES, experiment_fingerprints, refresh_source_identities
 from sumi_core.sweeps import Sweep, Sweeps
 
 _SCHEDULE, _EDIT = "schedule", "edit"  # who asked
@@ -129,7 +129,9 @@ def _recipes(sweeps: Sweeps) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for sweep in sweeps.values():
         try:
-            found[sweep.name] = {cell.key: stage_fingerprint(cell.experiment, [*STAGES][-1]) for cell in sweep.cells}
+            found[sweep.name] = {
+                cell.key: [*experiment_fingerprints(cell.experiment).values()][-1] for cell in sweep.cells
+            }
         except (SumiError, OSError):  # what it is made from is gone: `sumi list` says what
             continue
     return found

@@ -74,7 +74,7 @@ def _plan_cell(cell: Cell, store: Store, earlier: Mapping[tuple[str, str], Artif
     stages: list[StagePlan] = []
     for name in stages_of(cell.experiment):
         try:
-            identity = stage_identity(cell.experiment, name)
+            identity = stage_identity(cell.experiment, name, {stage.stage: stage.fingerprint for stage in stages})
         except (SumiError, OSError) as error:  # what it is made from is gone, or cannot be read
             told = str(error) if isinstance(error, SumiError) else f"{error.filename}: {error.strerror}"
             known = any(stage.state == "blocked" for stage in stages)

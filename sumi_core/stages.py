@@ -142,14 +142,18 @@ class MissingInput(SumiError, RuntimeError):
     """A stage was asked for before one of its inputs is whole."""
 
 
-def stage_identity(experiment: Experiment, name: str) -> dict[str, Any]:
-    """The plain data a stage's fingerprint is the hash of."""
+def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The plain data a stage's fingerprint is the hash of. ``known``: fingerprints that the caller has already, since
+    each is the hash of all before it."""
     stage, config = STAGES[name], experiment.identity()
     identity: dict[str, Any] = {
         "stage": name,
         "version": stage.version,
         "config": {section: config[section] for section in stage.reads},
-        "inputs": {upstream: stage_fingerprint(experiment, upstream) for upstream in stage_inputs(experiment, name)},
+        "inputs": {
+            upstream: (known or {}).get(upstream) or stage_fingerprint(experiment, upstream)
+            for upstream in stage_inputs(experiment, name)
+        },
     }
     made_from = {
         key: own
@@ -169,7 +173,10 @@ def stage_fingerprint(experiment: Experiment, name: str) -> str:
 
 def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
     """The fingerprint of every stage that the experiment has."""
-    return {name: stage_fingerprint(experiment, name) for name in stages_of(experiment)}
+    found: dict[str, str] = {}
+    for name in stages_of(experiment):
+        found[name] = fingerprint(stage_identity(experiment, name, found))
+    return found
 
 
 def _parts_in(
