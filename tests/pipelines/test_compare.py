@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ from sumi_core.evaluation.comparison_table import Row, compare_cells
 from sumi_core.lineage.comparison import compare_tracked
 from sumi_core.planning import plan
 from sumi_core.project import Project
-from sumi_core.reporting import report_cells
+from sumi_core.reporting import compare_sweep, report_cells
 from sumi_core.stages import Computation, refresh_source_identities, stage_fingerprint
 from tests.lineage.fakes import DRIFT, cell_of, compute, fake_project, record
+from tests.lineage.test_reporting import METHODS, SEEDS, leave_samples
 from tests.pipelines.homes import furnish
 
 REASON = "TrainingDiverged: the loss is NaN at step 3; " + "lower training.learning_rate, " * 12 + "and run again"
@@ -186,3 +188,78 @@ def test_yardsticks_that_differ_name_their_cells(project: Project, monkeypatch: 
     record(project, compute(project, "demo.s3"))
     names = {name for name, row in rows_of(project).items() if row.kind == "yardstick"}
     assert names == {"unigram", "xz (demo.s0, demo.s1)", "xz (demo.s3)"}
+
+
+# --- several seeds --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Two methods with two seeds each, of which one is still to be computed; cold is the reference."""
+    with pytest.MonkeyPatch.context() as patch:
+        project = fake_project(tmp_path_factory.mktemp("seeded") / "project", patch)
+        furnish(project.root, tmp_path_factory)
+        leave_samples(patch)
+        file = project.experiments / "demo.yaml"
+        file.write_text(file.read_text().replace(SEEDS, "reference: cold\n" + METHODS))
+        for key in ("demo.cold.s0", "demo.cold.s1", "demo.warm.s0"):
+            record(project, compute(project, key))
+        yield project
+
+
+def test_seeds_are_one_row_and_differences_go_to_the_named_reference(seeded: Project) -> None:
+    output = " ".join(compare("demo").split())
+    assert "cell seeds bits per byte to demo.cold" in output
+    assert "demo.warm 1 of 2 ≤ 2." in output
+    assert "demo.cold 2 ≤ 2." in output
+    assert "Against demo.cold, in bits per byte," in output
+    assert "demo.warm.s1 is missing: pretrained_denoiser: never computed" in output
+    assert "1 of 4 cells have no figures: demo.warm.s1 (missing)." in output
+    rows = rows_of(seeded)
+    sweep = seeded.sweeps()["demo"]
+    reported = {row.name: row for row in compare_sweep(seeded.store, sweep).rows}
+    told = {row.name: row for row in compare_tracked(seeded, sweep.cells, sweep.reference).rows}
+    for name in ("demo.cold", "demo.warm"):
+        assert told[name] == reported[name], "the same row from MLflow as from the store"
+    assert rows["demo.cold"].stderr_seeds is not None
+
+
+def test_a_reference_that_is_not_compared_is_not_missed(seeded: Project) -> None:
+    output = compare("demo.warm.s0")
+    assert "no figures" not in output
+    assert "to demo.warm.s0" in output
+
+
+def test_a_study_is_written_beside_its_plots(seeded: Project, tmp_path: Path) -> None:
+    document = tmp_path / "warmth.md"
+    compare("demo", "--study", str(document))
+    text = document.read_text(encoding="utf-8")
+    assert "| demo.cold | 2 | ≤ 2." in text
+    assert "```text\nsumi run demo\n```" in text
+    assert "| axis method | cold, warm |" in text
+    linked = set(re.findall(r"!\[[^]]*\]\(([^)]*)\)", text))
+    assert linked == {f"warmth/{path.name}" for path in (tmp_path / "warmth").iterdir()}
+    assert "warmth/differences.png" in linked
+    before = document.read_bytes()
+    compare("demo", "--study", str(document))
+    assert document.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [("no/study.md", "name a file in a folder that exists"), ("hand.md", "has no generated part; put the lines")],
+)
+def test_a_study_that_cannot_be_written_is_told(seeded: Project, tmp_path: Path, document: str, sentence: str) -> None:
+    (tmp_path / "hand.md").write_text("# Mine\n")
+    result = CliRunner().invoke(app, ["compare", "demo", "--study", str(tmp_path / document)])
+    assert sentence in str(result.exception)
+    assert (tmp_path / "hand.md").read_text() == "# Mine\n"
+
+
+def test_a_study_is_of_one_experiment(seeded: Project, tmp_path: Path) -> None:
+    shutil.copy(seeded.experiments / "demo.yaml", seeded.experiments / "other.yaml")
+    try:
+        result = CliRunner().invoke(app, ["compare", "demo", "other", "--study", str(tmp_path / "study.md")])
+        assert "a study is of one experiment, not 2" in str(result.exception)
+    finally:
+        (seeded.experiments / "other.yaml").unlink()
