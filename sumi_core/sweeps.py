@@ -81,6 +81,7 @@ class Sweep:
 
     name: str
     file: Path
+    path: str  # of the file below experiments/, without .yaml: what globs of folders match
     axes: dict[str, list[str]]  # axis → labels
     cells: tuple[Cell, ...] = field(repr=False)
     refused: dict[str, ConfigError] = field(default_factory=dict, repr=False)
@@ -118,7 +119,8 @@ class Sweeps(dict[str, Sweep]):
         for file, error in self.broken.items():
             if file.stem in self:  # such as demo.yml beside demo.yaml: the name means the sound one
                 continue
-            if fnmatchcase(file.stem, pattern) or pattern == file.stem or pattern.startswith(f"{file.stem}."):
+            below = "/" in pattern and fnmatchcase(file.with_suffix("").as_posix(), f"*/{pattern}")
+            if below or fnmatchcase(file.stem, pattern) or pattern == file.stem or pattern.startswith(f"{file.stem}."):
                 raise error
 
 
@@ -186,20 +188,22 @@ def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep
         cells[key] = Cell(key, file.stem, dict(labels), experiment, overrides)
     names = list(dict.fromkeys(axis for labels, _ in points for axis, _ in labels))
     axes = {name: list(dict.fromkeys(dict(labels)[name] for labels, _ in points)) for name in names}
-    return Sweep(file.stem, file, axes, tuple(cells.values()), refused, options)
+    path = file.relative_to(folder).with_suffix("").as_posix()
+    return Sweep(file.stem, file, path, axes, tuple(cells.values()), refused, options)
 
 
 def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[Cell]:
-    """The cells that names or globs ask for: a sweep's name means all of its cells.
+    """The cells that names or globs ask for: a sweep's name, or that of its file as in ``ablations/*``, means all of
+    its cells.
 
     Raises ConfigError when a pattern matches nothing, a broken file, or a cell that the overrides do not fit."""
-    every = {cell.key: (sweep.name, cell) for sweep in sweeps.values() for cell in sweep.cells}
-    refused = {key: (sweep.name, error) for sweep in sweeps.values() for key, error in sweep.refused.items()}
+    every = {cell.key: (sweep, cell) for sweep in sweeps.values() for cell in sweep.cells}
+    refused = {key: (sweep, error) for sweep in sweeps.values() for key, error in sweep.refused.items()}
     chosen: dict[str, Cell] = {}
     for pattern in patterns:
 
-        def asked(key: str, sweep: str, pattern: str = pattern) -> bool:
-            return pattern in (key, sweep) or fnmatchcase(key, pattern) or fnmatchcase(sweep, pattern)
+        def asked(key: str, sweep: Sweep, pattern: str = pattern) -> bool:
+            return any(pattern == name or fnmatchcase(name, pattern) for name in (key, sweep.name, sweep.path))
 
         if isinstance(sweeps, Sweeps):
             sweeps.refuse_broken(pattern)

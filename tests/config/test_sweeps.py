@@ -475,6 +475,19 @@ def test_names_and_globs_choose_cells(two_sweeps: dict[str, Sweep], patterns: li
     assert [cell.key for cell in select_cells(two_sweeps, patterns)] == keys
 
 
+def test_a_folder_is_named_by_a_glob(write: Write, folder: Path) -> None:
+    write("deep/one", "axes: {seed: [0, 1]}")
+    write("deep/two")
+    write("three")
+    sweeps = load_sweeps(folder)
+    assert [cell.key for cell in select_cells(sweeps, ["deep/*"])] == ["one.s0", "one.s1", "two"]
+    assert [cell.key for cell in select_cells(sweeps, ["deep/two"])] == ["two"]
+    write("deep/torn", "modle: 5")
+    sweeps = load_sweeps(folder)
+    assert [cell.key for cell in select_cells(sweeps, ["deep/t[w]*"])] == ["two"]
+    assert "torn.yaml: modle: unknown key" in complaint(lambda: select_cells(sweeps, ["deep/*"]))
+
+
 def test_a_name_that_chooses_nothing(two_sweeps: dict[str, Sweep]) -> None:
     assert complaint(lambda: select_cells(two_sweeps, ["secund"])) == (
         "experiments: secund: no experiment or cell has this name; did you mean 'second'?"
