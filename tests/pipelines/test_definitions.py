@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
 from assets.partitions import CELLS_BY_KEY, TOKEN_SET_OF_CELL
 from pipelines.definitions import defs
+from pipelines.instance import TRAINER_POOL, open_instance
 from sumi_core.stages import STAGES
+from tests.pipelines.homes import ADDRESSES, furnish
 
 GRAPH = {
     "corpus": (),
@@ -71,3 +75,21 @@ def test_a_cell_depends_on_its_own_token_set_and_a_sweep_on_its_cells(graph: dg.
 def test_every_job_has_one_kind_of_partition() -> None:
     for name in ("token_set", "cell", "report"):
         assert defs.resolve_job_def(name).partitions_def is not None
+
+
+def test_training_alone_waits_for_a_slot_of_the_pool_that_the_instance_knows_from_the_start(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assets = defs.get_repository_def().assets_defs_by_key
+    pools = {key.to_user_string(): asset.op.pool for key, asset in assets.items()}
+    assert {name for name, pool in pools.items() if pool is not None} == {"pretrained_denoiser"}
+    assert pools["pretrained_denoiser"] == TRAINER_POOL
+    for name in ADDRESSES:
+        monkeypatch.delenv(name, raising=False)
+    project = furnish(tmp_path, tmp_path_factory)
+    monkeypatch.setenv("DAGSTER_HOME", str(project.dagster_home))  # put back to what it was at the end
+    with open_instance(project) as instance:
+        assert instance.event_log_storage.get_concurrency_info(TRAINER_POOL).slot_count == 1
+        instance.event_log_storage.set_concurrency_slots(TRAINER_POOL, 3)
+    with open_instance(project) as instance:
+        assert instance.event_log_storage.get_concurrency_info(TRAINER_POOL).slot_count == 3
