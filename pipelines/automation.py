@@ -37,12 +37,11 @@ class Partitions:
 
 @dataclass
 class Wave:
-    """What to ask for now, or why nothing. ``waits``: runs of the sweep are in progress. ``last``: after this there is
-    nothing left to ask for. ``unknown``: cells that Dagster has to load first."""
+    """What to ask for now, and why not more. ``last``: after this there is nothing left to ask for. ``unknown``: cells
+    that Dagster has to load first."""
 
     requests: list[RunRequest] = field(default_factory=list)
     why: str = ""
-    waits: bool = False
     last: bool = False
     unknown: list[str] = field(default_factory=list)
 
@@ -98,7 +97,7 @@ def next_wave(
     earlier waves, so what somebody cancelled meanwhile is left alone."""
     history = History(instance, sweep.name)
     if running := history.in_progress():
-        return Wave(why=f"{sweep.name}: {len(running)} of its runs are in progress", waits=True)
+        return Wave(why=f"{sweep.name}: {len(running)} of its runs are in progress")
     asked = [cell for cell in sweep.cells if only is None or cell.key in only]
     pending = [planned for planned in plan(asked, store) if planned.state != "done"]
     left_out: dict[str, list[str]] = {}

@@ -83,7 +83,9 @@ def _go_on(context: SensorEvaluationContext) -> SensorResult:
         if name in sweeps
     ]
     requests = [request for wave in waves for request in wave.requests]
-    return SensorResult(requests) if requests else SensorResult(skip_reason="; ".join(wave.why for wave in waves))
+    if requests:
+        return SensorResult(requests)
+    return SensorResult(skip_reason="; ".join(wave.why for wave in waves) or "its experiment file cannot be read")
 
 
 def _notice(context: SensorEvaluationContext) -> SensorResult:
@@ -178,7 +180,7 @@ edited_experiments = SensorDefinition(
     name="edited_experiments",
     evaluation_fn=_notice,
     job_name=IMPLICIT_ASSET_JOB_NAME,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=60,  # it reads every experiment file and what the corpora are made from
     default_status=DefaultSensorStatus.STOPPED,
     description="Computes cells anew when their file, its base or their corpus changes, and the report after them.",
 )

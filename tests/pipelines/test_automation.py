@@ -108,7 +108,7 @@ def test_waves_are_token_sets_then_cells_then_the_report_and_then_nothing(daemon
 def test_nothing_is_asked_for_while_the_last_wave_runs(daemon: Daemon) -> None:
     daemon.run(daemon.ask().requests[0], DagsterRunStatus.STARTED)
     wave = daemon.ask()
-    assert (wave.requests, wave.waits, wave.why) == ([], True, "demo: 1 of its runs are in progress")
+    assert (wave.requests, wave.last, wave.why) == ([], False, "demo: 1 of its runs are in progress")
 
 
 def test_a_failed_cell_is_tried_again_as_often_as_the_file_says(daemon: Daemon) -> None:
