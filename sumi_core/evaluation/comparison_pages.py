@@ -67,8 +67,8 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
     seeds = {"seeds": _seeds(row)} if comparison.has_groups else {}
     return {
         "cell": row.name,
-        **seeds,
         "bits per byte": with_error(row.bits_per_byte, row.stderr, row.sign) if measured else row.state,
+        **seeds,
         to_reference: "reference" if row.name == comparison.reference else _change(row),
         "95 % interval": short_interval(row.difference_low_95, row.difference_high_95),
         "p (Holm)": "–" if row.p_adjusted is None else _p(row.p_adjusted),

@@ -81,8 +81,8 @@ def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: st
     of α against the share of tokens hit, a curve that does not depend on the schedule.
 
     curves: by cell, the table of ``likelihood.loss_by_level``. Exact likelihoods have none and are left out. Columns
-    ``bits_per_byte_error`` and ``per_alpha_error`` (standard errors over seeds) become bands; error bars are over
-    documents, and stand where there is no band.
+    ``bits_per_byte_error`` and ``per_alpha_error`` (of a mean over seeds: standard errors over seeds and documents)
+    become bands; error bars are over documents, and stand where there is no band.
     """
     from matplotlib.figure import Figure
 
@@ -209,7 +209,7 @@ def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "")
 
 
 def _band(axes: Axes, across: Any, values: Any, error: Any, colour: str) -> None:
-    """± one standard error over seeds, where there are several."""
+    """± one standard error of a mean over seeds, where there are several."""
     if error is not None:
         axes.fill_between(across, values - error, values + error, color=colour, alpha=0.18, linewidth=0)
 

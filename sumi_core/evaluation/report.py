@@ -172,11 +172,18 @@ def _over_seeds(frames: Sequence[pd.DataFrame], keys: list[str], values: list[st
 
 
 def _level_curve(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
     if len(frames) < 2:
         return frames[0] if frames else pd.DataFrame()
-    return _over_seeds(frames, ["low", "high"], ["bits_per_byte", "noise", "per_alpha"])
+    values = ["bits_per_byte", "noise", "per_alpha", "per_t", "per_alpha_stderr", "per_t_stderr"]
+    mean = _over_seeds(frames, ["low", "high"], values)
+    # Both errors, as for the figures of the table: documents that are hard for one seed are hard for all.
+    mean["per_alpha_error"] = np.hypot(mean["per_alpha_error"], mean["per_alpha_stderr"])
+    documents = mean["bits_per_byte"] * mean["per_t_stderr"] / mean["per_t"]
+    mean["bits_per_byte_error"] = np.hypot(mean["bits_per_byte_error"], documents)
+    return mean
 
 
 def _history(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
