@@ -30,9 +30,8 @@ def run_command(
     from pipelines.health import end_abandoned
     from pipelines.instance import initialise, open_instance
     from sumi_core.evaluation.comparison_pages import report_text
-    from sumi_core.evaluation.comparison_table import compare_cells
     from sumi_core.evaluation.rendering import counted, text_width
-    from sumi_core.reporting import build_sweep_report, report_cells
+    from sumi_core.reporting import build_sweep_report, compare_sweep
 
     initialise(project)
     plans = plan(cells, project.store)
@@ -58,8 +57,7 @@ def run_command(
     for sweep in dict.fromkeys(cell.sweep for cell in finished):
         asked = sweeps[sweep]
         build_sweep_report(project.store, asked)
-        compared = compare_cells(sweep, asked.description, report_cells(project.store, asked))
-        print(report_text(compared, text_width(sys.stdout)))
+        print(report_text(compare_sweep(project.store, asked), text_width(sys.stdout)))
     if finished:
         print(_where(project, finished[0]))
     if outcome is not None and outcome.failed:
