@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
-from sumi_core.evaluation.comparison_table import SweepComparison, compare_cells
 from sumi_core.evaluation.rendering import short_count
-from sumi_core.evaluation.report import Question, ReportCell, build_ablation_report
+from sumi_core.evaluation.report import build_ablation_report
+from sumi_core.evaluation.sweep_comparison import Question, ReportCell, SweepComparison, compare_cells
 from sumi_core.lineage.fingerprint import fingerprint
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import Artifact, Store

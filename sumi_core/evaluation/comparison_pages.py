@@ -1,5 +1,4 @@
-"""Comparisons as people read them: one table for the terminal, the log, the page and the study, with the same columns,
-and sentences made from the same rows."""
+"""Comparisons as people read them: one table, with the same columns for terminal, log, page and study."""
 
 from __future__ import annotations
 
@@ -9,16 +8,9 @@ from pathlib import Path
 
 from sumi_core.evaluation import METRICS
 from sumi_core.evaluation.comparison import Difference
-from sumi_core.evaluation.comparison_table import (
-    COLUMNS,
-    Comparison,
-    Question,
-    Row,
-    SweepComparison,
-    figures_of,
-    first_sample,
-    standing,
-)
+from sumi_core.evaluation.comparison_rows import COLUMNS, Row
+from sumi_core.evaluation.comparison_table import Comparison
+from sumi_core.evaluation.findings import certainty, changed, findings, notes, signed
 from sumi_core.evaluation.rendering import (
     WIDTH,
     Block,
@@ -28,7 +20,6 @@ from sumi_core.evaluation.rendering import (
     Picture,
     Preformatted,
     Table,
-    counted,
     excerpt,
     filled,
     html_page,
@@ -38,14 +29,13 @@ from sumi_core.evaluation.rendering import (
     short_count,
     short_duration,
     short_interval,
-    visible,
     with_error,
 )
 from sumi_core.evaluation.result import footnotes, sample_rows
 from sumi_core.evaluation.statistics import mean_estimate
+from sumi_core.evaluation.sweep_comparison import Question, SweepComparison, figures_of, first_sample
 
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
-_NAMED = 6  # methods named in one sentence; more are counted
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -91,11 +81,7 @@ def _seeds(row: Row) -> str:
 def _change(row: Row) -> str:
     if row.difference is None:
         return "–"
-    return _signed(row.difference, row.difference_stderr) + ("" if row.paired else " (unpaired)")
-
-
-def _signed(value: float, stderr: float | None) -> str:
-    return ("+" if value >= 0 else "") + with_error(value, stderr)
+    return signed(row.difference, row.difference_stderr) + ("" if row.paired else " (unpaired)")
 
 
 def _p(value: float) -> str:
@@ -183,93 +169,13 @@ def command(comparison: Comparison, question: Question) -> str:
     return shlex.join(["sumi", "run", question.name, *comparison.overrides])
 
 
-# --- sentences ------------------------------------------------------------------------------------------------------
-
-
-def findings(comparison: Comparison) -> list[str]:
-    """What was found, in two to four sentences: the best, what differs from the reference and what does not, what is
-    missing."""
-    said = [standing(comparison)]
-    if comparison.reference_missing and comparison.reference:
-        said.append(f"{comparison.asked_reference} has no figures, so differences are to the best.")
-    compared = [row for row in comparison.method_rows if row.difference is not None]
-    parts = {
-        "better": [row for row in compared if row.significant and (row.difference or 0) < 0],
-        "worse": [row for row in compared if row.significant and (row.difference or 0) > 0],
-        "not to be told apart": [row for row in compared if not row.significant],
-    }
-    told = [f"{word}: {_enumerated(rows)}" for word, rows in parts.items() if rows]
-    if told:
-        said.append(f"Against {comparison.reference}, in bits per byte, {'; '.join(told)}.")
-    missing = [row for row in comparison.cell_rows if row.bits_per_byte is None]
-    if missing:
-        named = ", ".join(f"{row.name} ({row.state})" for row in missing[:_NAMED])
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        said.append(f"{len(missing)} of {counted(len(comparison.cell_rows), 'cell')} have no figures: {named}{more}.")
-    return said
-
-
-def _enumerated(rows: Sequence[Row]) -> str:
-    shown = [f"{row.name} ({_signed(row.difference or 0.0, row.difference_stderr)})" for row in rows[:_NAMED]]
-    return ", ".join(shown) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
-
-
-def certainty(comparison: Comparison) -> list[str]:
-    """How sure the findings are: seeds, intervals, correction."""
-    measured = [row for row in comparison.method_rows if row.bits_per_byte is not None]
-    if not measured:
-        return []
-    said = []
-    counts = sorted({row.seeds or 1 for row in measured})
-    if counts[-1] == 1:
-        said.append(
-            "Every figure is of one training seed. Errors and p-values speak of other validation text and contain no "
-            "variation between seeds: a difference here is one between trained models, not yet between methods."
-        )
-    else:
-        range_ = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        said.append(
-            f"Figures are means over {range_} training seeds. ± joins two errors, over validation documents and over "
-            "seeds; what both do together is in each, so that ± errs on the large side."
-        )
-        if alone := [row.name for row in measured if (row.seeds or 1) == 1]:
-            said.append(
-                f"One seed only, so errors and p-values without variation between seeds: {', '.join(alone)}, and every "
-                "difference to them."
-            )
-    if lesser := [row for row in measured if row.seeds_compared and row.seeds_compared < (row.seeds or 1)]:
-        named = ", ".join(f"{row.name} ({row.seeds_compared} of {row.seeds})" for row in lesser)
-        said.append(f"Differences to {comparison.reference} use the seeds that both have: {named}.")
-    if any(row.difference is not None for row in measured):
-        said.append(
-            "Intervals and p-values are by Student's t; intervals are of each difference alone, p-values are "
-            "Holm-corrected over all pairs. The bootstrap interval, over documents and seeds, stands beside them as a "
-            "check on their shape and decides nothing."
-        )
-    return said
-
-
-def _changed(comparison: Comparison) -> str:
-    """The names are those of the files; what they do not say is what was changed on the command line."""
-    return f"Changed on the command line: {shlex.join(comparison.overrides)}" if comparison.overrides else ""
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """What is amiss with cells, a sentence each: why they have no figures, or are not as their figures were."""
-    return [
-        f"{row.name} is {row.state}: {visible(' '.join(row.why.split()))}"
-        for row in comparison.cell_rows
-        if row.state != "done" or row.why
-    ]
-
-
 # --- terminal -------------------------------------------------------------------------------------------------------
 
 
 def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
     """The comparison for a terminal or a log in plain text, in lines of ``width`` characters."""
     parts = [
-        filled(_changed(comparison), width),
+        filled(changed(comparison), width),
         render_text_table(table_rows(comparison), width),
         render_text_table(seed_rows(comparison), width),
         "\n".join(filled(line, width, further="  ") for line in notes(comparison)),
@@ -339,7 +245,7 @@ def result_blocks(comparison: Comparison, plots: Sequence[Block], level: int = 2
     return [
         Heading("What was found", level),
         Paragraph(" ".join(findings(comparison))),
-        Paragraph(_changed(comparison)),
+        Paragraph(changed(comparison)),
         Table(table_rows(comparison)),
         Paragraph(_LEGEND + _seed_legend(comparison)),
         Bullets(notes(comparison)),

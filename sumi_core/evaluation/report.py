@@ -19,27 +19,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sumi_core.evaluation.comparison_pages import (
-    certainty,
-    column_definitions,
-    findings,
-    report_html,
-    report_markdown,
-    report_text,
-)
-from sumi_core.evaluation.comparison_table import (
-    Question,
-    ReportCell,
-    SweepComparison,
-    compare_cells,
-    folder_of,
-    tied_with_best,
-)
+from sumi_core.evaluation.comparison_pages import column_definitions, report_html, report_markdown, report_text
+from sumi_core.evaluation.comparison_table import tied_with_best
+from sumi_core.evaluation.findings import certainty, findings
+from sumi_core.evaluation.sweep_comparison import Question, ReportCell, SweepComparison, compare_cells, folder_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["Question", "ReportCell", "build_ablation_report"]
 
 
 def build_ablation_report(question: Question, cells: Sequence[ReportCell], folder: Path) -> dict[str, Any]:

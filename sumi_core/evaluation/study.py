@@ -17,8 +17,10 @@ from typing import Any
 from sumi_core.errors import SumiError
 from sumi_core.evaluation.comparison import Difference
 from sumi_core.evaluation.comparison_pages import question_rows, reproduction_blocks, result_blocks
-from sumi_core.evaluation.comparison_table import Comparison, Question, Row
+from sumi_core.evaluation.comparison_rows import Row
+from sumi_core.evaluation.comparison_table import Comparison
 from sumi_core.evaluation.rendering import Block, Heading, Paragraph, Picture, Table, markdown_page
+from sumi_core.evaluation.sweep_comparison import Question
 
 BEGIN = "<!-- sumi: generated from here on; what is written here is lost when it is made again -->"
 END = "<!-- sumi: generated up to here -->"

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.evaluation.comparison import CellLikelihood
+from sumi_core.evaluation.comparison_rows import TRAINING_FIGURES, Row
 from sumi_core.evaluation.comparison_table import (
-    TRAINING_FIGURES,
     Comparison,
-    Row,
     add_measured,
     compare_rows,
     seed_groups,

@@ -13,12 +13,14 @@ import pytest
 from sumi_core.config import Experiment
 from sumi_core.evaluation.comparison import Difference, ranks
 from sumi_core.evaluation.comparison_pages import comparison_text, table_rows
-from sumi_core.evaluation.comparison_table import Row, compare_cells, tied_with_best
+from sumi_core.evaluation.comparison_rows import Row
+from sumi_core.evaluation.comparison_table import tied_with_best
 from sumi_core.evaluation.likelihood import loss_by_level, summarize
-from sumi_core.evaluation.report import Question, ReportCell, build_ablation_report
+from sumi_core.evaluation.report import build_ablation_report
 from sumi_core.evaluation.result import Result, report_markdown
 from sumi_core.evaluation.samples import Drawn
 from sumi_core.evaluation.stage import write_result
+from sumi_core.evaluation.sweep_comparison import Question, ReportCell, compare_cells
 from sumi_core.lineage.store import Artifact
 from sumi_core.sweeps import Cell
 from tests.evaluation.fakes import likelihoods

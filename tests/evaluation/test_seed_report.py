@@ -13,10 +13,13 @@ import pandas as pd
 import pytest
 
 from sumi_core.evaluation import plots
-from sumi_core.evaluation.comparison_pages import certainty, findings, table_rows
-from sumi_core.evaluation.comparison_table import COLUMNS, Row, compare_cells, compare_rows, seed_groups
-from sumi_core.evaluation.report import Question, build_ablation_report
+from sumi_core.evaluation.comparison_pages import table_rows
+from sumi_core.evaluation.comparison_rows import COLUMNS, Row
+from sumi_core.evaluation.comparison_table import compare_rows, seed_groups
+from sumi_core.evaluation.findings import certainty, findings
+from sumi_core.evaluation.report import build_ablation_report
 from sumi_core.evaluation.study import BEGIN, END, StudyError, read_comparison, study_markdown, write_study
+from sumi_core.evaluation.sweep_comparison import Question, compare_cells
 from tests.evaluation.test_report import NASTY, report_cell
 
 QUESTION = Question(

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from sumi_core.evaluation.comparison import CellLikelihood, SeedGroup, all_differences
-from sumi_core.evaluation.comparison_table import Row, compare_cells
+from sumi_core.evaluation.comparison_rows import Row
+from sumi_core.evaluation.sweep_comparison import compare_cells
 from sumi_core.lineage.comparison import compare_tracked
 from sumi_core.planning import plan
 from sumi_core.project import Project
