@@ -81,7 +81,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "evaluation",
-            "2",
+            "3",
             ("evaluation",),
             ("corpus", "tokenizer", "token_shards", "exported_model"),
             "sumi_core.evaluation.stage:build_evaluation",

@@ -10,10 +10,12 @@ import pytest
 
 from pipelines.cli import COMMANDS
 from sumi_core.config import resolve
-from sumi_core.data import SOURCES, TOKENIZERS
+from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
+from sumi_core.data import CLUSTERINGS, SOURCES, TOKENIZERS
 from sumi_core.data.naming import token_set_names
-from sumi_core.models import PRESETS
-from sumi_core.stages import STAGES
+from sumi_core.models import INITIALISERS, PRESETS
+from sumi_core.objectives import OBJECTIVES
+from sumi_core.stages import OPTIONAL_STAGES, STAGES
 from sumi_core.sweeps import load_sweep, load_sweeps
 from sumi_core.yaml_files import parse_yaml
 
@@ -43,7 +45,12 @@ def test_its_table_of_commands_is_complete() -> None:
 def test_its_names_exist() -> None:
     named = set(re.findall(r"`([\w-]+)`", README))
     assert {*SOURCES.names(), *TOKENIZERS.names(), *PRESETS} - {"text"} <= named
-    assert " → ".join([*STAGES, "ablation_report"]) in README
+    chain = " → ".join([*STAGES, "ablation_report"])
+    for stage in OPTIONAL_STAGES:
+        chain = chain.replace(f"{stage} → ", f"({stage} →) ")
+    assert chain in README
+    parts = [PROCESSES, CLOCKS, SCHEDULES, PARAMETERISATIONS, OBJECTIVES, CLUSTERINGS, INITIALISERS]
+    assert {name for registry in parts for name in registry.names()} <= named
     sources = re.findall(r"`(\{name: [^`…]*\})`", README)
     assert len(sources) == 3
     for written in sources:

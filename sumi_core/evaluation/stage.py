@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from sumi_core.evaluation import METRICS
 from sumi_core.evaluation.corruption_picture import corrupted_texts, plot_corruption
+from sumi_core.evaluation.gradient_noise import measure_gradient_noise
 from sumi_core.evaluation.likelihood import (
     SequenceLikelihoods,
     evaluate_likelihood,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sumi_core.stages import StageContext
 
 _PICTURED = 64  # tokens of a text in the picture of the noise
+_GRADIENT_ROWS = 16  # sequences that the noise of the gradient is measured on
 
 
 def build_evaluation(context: StageContext) -> dict[str, Any]:
@@ -68,8 +70,12 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
             progress=context.progress,
         )
         drawn = draw_samples(parts.sampler, denoiser, config, len(validation[0]), context.progress)
-    chosen = evaluated_indices(len(measured.bytes), len(validation))
-    tokens = [np.asarray(validation[i], dtype=np.int64) for i in chosen]
+        chosen = evaluated_indices(len(measured.bytes), len(validation))
+        tokens = [np.asarray(validation[i], dtype=np.int64) for i in chosen]
+        rows = torch.from_numpy(np.stack(evenly(tokens, _GRADIENT_ROWS))).to(device)
+        gradient_noise = measure_gradient_noise(
+            parts.objective, denoiser, rows, seed=config.seed, progress=context.progress
+        )
     texts = [sequence_bytes(ids, tokenizer) for ids in tokens]
     if parts.process is not None:
         shown = corrupted_texts(parts.process, tokenizer, torch.from_numpy(tokens[0][:_PICTURED]))
@@ -111,6 +117,7 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
         curve=loss_by_level(measured),
         yardsticks=yardsticks,
         described=described,
+        gradient_noise=gradient_noise.figures(),
         definitions=[metric.definition for metric in metrics],
         sample_texts={d.steps: [shown_text(row, tokenizer) for row in d.tokens] for d in drawn},
     )

@@ -121,7 +121,11 @@ def test_everything_is_written_and_the_summary_is_what_the_files_say(laboratory,
     assert flat["bits_per_byte"] == summary["bits_per_byte"]
     assert flat["yardsticks.ppmd_5"] == summary["yardsticks"]["ppmd_5"]
     table = pd.read_parquet(folder / "metrics.parquet")
-    assert set(table["group"]) == {"likelihood", "yardstick", "samples", "validation"}
+    assert set(table["group"]) == {"likelihood", "gradient_noise", "yardstick", "samples", "validation"}
+    noise = summary["gradient_noise"]
+    assert noise["gradients"] == 16
+    assert (noise["variance"] == 0) is exact  # an exact likelihood draws no noise
+    assert noise["squared_norm"] > 0
     likelihood = CellLikelihood.load(folder / "likelihood.parquet")
     assert likelihood.bits_per_byte.value == pytest.approx(summary["bits_per_byte"])
     assert likelihood.bits_per_byte.stderr == pytest.approx(summary["bits_per_byte_stderr"])
@@ -133,7 +137,8 @@ def test_everything_is_written_and_the_summary_is_what_the_files_say(laboratory,
     assert ("| bits per byte | = " if exact else "| bits per byte | ≤ ") in page
     assert not any(ord(c) < 32 and c != "\n" for c in page)
     plots = {path.name for path in (folder / "plots").iterdir()}
-    assert plots == {"bits_per_byte.png", "sample_quality.png"} | (set() if exact else {"loss_by_level.png", "corruption.png"})
+    of_noise = set() if exact else {"loss_by_level.png", "corruption.png"}
+    assert plots == {"bits_per_byte.png", "sample_quality.png"} | of_noise
 
 
 def test_cells_are_measured_on_the_same_texts_and_yardsticks(laboratory):
