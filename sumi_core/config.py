@@ -30,7 +30,7 @@ from sumi_core.objectives import OBJECTIVES
 from sumi_core.registry import nearest
 from sumi_core.sampling import SAMPLERS
 from sumi_core.training import STRATEGIES
-from sumi_core.typed import ConfigError, as_component, choice, component, number, part, parts, typed
+from sumi_core.typed import ConfigError, as_component, choice, component, number, part, parts, type_hints, typed
 from sumi_core.typed import check_keys as check_schema_keys
 
 MAX_SEED = 2**32 - 1  # what every random generator in use accepts
@@ -170,7 +170,7 @@ def merge(low: Any, high: Any, schema: Any = Experiment) -> Any:
         return copy.deepcopy(high)
     merged = dict(low)
     fields = {f.name: f for f in dataclasses.fields(schema)} if dataclasses.is_dataclass(schema) else {}
-    hints = typing.get_type_hints(schema) if fields else {}
+    hints = type_hints(schema) if fields else {}
     for key, value in high.items():
         below = merged.get(key)
         if key in fields and "registry" in fields[key].metadata:
@@ -217,8 +217,18 @@ def check_keys(data: Any, where: str, prefix: str = "", extra: tuple[str, ...] =
     check_schema_keys(data, where, Experiment, prefix, extra)
 
 
+def _interpolates(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        return any(_interpolates(value) for value in data.values())
+    if isinstance(data, list):
+        return any(_interpolates(value) for value in data)
+    return isinstance(data, str) and "${" in data
+
+
 def _interpolated(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Plain data with ``${training.steps}`` and the like replaced by what they name."""
+    if not _interpolates(data):
+        return copy.deepcopy(dict(data))
     try:
         plain = OmegaConf.to_container(OmegaConf.create(dict(data)), resolve=True)
     except OmegaConfBaseException as error:

@@ -24,6 +24,7 @@ from sumi_core.lineage.fingerprint import canonical_json, fingerprint
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import Artifact, Build, Store
 from sumi_core.registry import Registry
+from sumi_core.typed import type_hints
 
 if TYPE_CHECKING:
     from sumi_core.lineage.tracking import Tracking
@@ -189,7 +190,7 @@ def _parts_in(
         for component in value if isinstance(value, list) else [value]:
             if component is not None:
                 yield key, declared.metadata["registry"], component
-    elif dataclasses.is_dataclass(hint := typing.get_type_hints(schema)[name]):
+    elif dataclasses.is_dataclass(hint := type_hints(schema)[name]):
         for inner in value:
             yield from _parts_in(typing.cast(type[Any], hint), value, inner, f"{key}.")
 

@@ -67,6 +67,16 @@ def parts(registry: Registry[Any], *names: str) -> Any:
     )
 
 
+_HINTS: dict[Any, dict[str, Any]] = {}
+
+
+def type_hints(schema: Any) -> dict[str, Any]:
+    """The declared types of a dataclass's fields, remembered: every cell of every sweep asks for them."""
+    if schema not in _HINTS:
+        _HINTS[schema] = typing.get_type_hints(schema)
+    return _HINTS[schema]
+
+
 # --- reading plain data ---------------------------------------------------------------------------------------------
 
 
@@ -76,7 +86,7 @@ def check_keys(data: Any, where: str, schema: Any, prefix: str = "", extra: tupl
         return
     if not isinstance(data, Mapping):
         raise ConfigError(where, prefix.rstrip("."), f"expected a mapping of keys, got {data!r}")
-    hints = typing.get_type_hints(schema)
+    hints = type_hints(schema)
     for key, value in data.items():
         if key in extra:
             continue
@@ -88,7 +98,7 @@ def check_keys(data: Any, where: str, schema: Any, prefix: str = "", extra: tupl
 def typed(schema: type[Any], data: Mapping[str, Any], where: str, prefix: str = "") -> Any:
     """Build a dataclass from plain data; keys that are left out keep their defaults."""
     check_keys(data, where, schema, prefix)
-    hints = typing.get_type_hints(schema)
+    hints = type_hints(schema)
     values: dict[str, Any] = {}
     for declared in dataclasses.fields(schema):
         key, hint = f"{prefix}{declared.name}", hints[declared.name]
