@@ -41,6 +41,9 @@ _SHOWN_SAMPLE = 1000  # characters of a sample on the page
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
+_COSTS = ("method", "parameters", "tokens seen", "training FLOPs", "training time", "tokens/s", "peak memory")
+
+
 def table_rows(comparison: Comparison) -> list[dict[str, str]]:
     """The comparison as text cells, by column title: a row for each method and yardstick."""
     to_reference = f"to {comparison.reference}" if comparison.reference else "difference"
@@ -240,15 +243,23 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
     return [*blocks, Heading("What the figures mean"), Bullets([*footnotes(list(definitions)), *_NOTES])]
 
 
+def _split(rows: Sequence[Mapping[str, str]], costs: bool) -> list[dict[str, str]]:
+    """The columns of costs, or all others, each with the cells' names: a page holds no table of twice its width."""
+    kept = [{name: text for name, text in row.items() if name == "cell" or (name in _COSTS) is costs} for row in rows]
+    return [row for row in kept if len(row) > 1]
+
+
 def result_blocks(comparison: Comparison, plots: Sequence[Block], level: int = 2) -> list[Block]:
-    """What was found and how sure it is: table, sentences, plots."""
+    """What was found and how sure it is: tables, sentences, plots."""
+    rows = table_rows(comparison)
     return [
         Heading("What was found", level),
         Paragraph(" ".join(findings(comparison))),
         Paragraph(changed(comparison)),
-        Table(table_rows(comparison)),
+        Table(_split(rows, costs=False)),
         Paragraph(_LEGEND + _seed_legend(comparison)),
         Bullets(notes(comparison)),
+        Table(_split(rows, costs=True)),
         *plots,
         Heading("How sure it is", level),
         Paragraph(" ".join(certainty(comparison))),
