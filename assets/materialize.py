@@ -33,7 +33,7 @@ def materialize_stage(
     """Make the asset's stage for its partition. A stage that is whole already is found, not computed again, and is
     reported with the same data version, so that what is downstream stays fresh."""
     stage = context.asset_key.path[-1]
-    sweep, cell = _cell(context.partition_key, stage, sumi, tuple(config.overrides))
+    sweep, cell = _cell(context.partition_key, stage, sumi, config)
     refresh_source_identities()
     if stage not in stages_of(cell.experiment):
         unused: dict[str, Any] = {
@@ -71,10 +71,13 @@ def materialize_stage(
     return _result(artifact, cached, checks, {"mlflow_run": MetadataValue.url(link), "mlflow_run_id": run_id})
 
 
-def _cell(partition: str, stage: str, sumi: SumiProject, overrides: tuple[str, ...]) -> tuple[Sweep, Cell]:
+def _cell(partition: str, stage: str, sumi: SumiProject, config: CellConfig) -> tuple[Sweep, Cell]:
     """The partition's cell as its file says now, with the run's overrides. Other files are not read."""
-    known = cell_of_token_set(partition) if stage in DATA_STAGES else CELLS_BY_KEY[partition]
-    sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, overrides)
+    if stage not in DATA_STAGES:
+        known = CELLS_BY_KEY[partition]
+    else:  # overrides are meant for the cell that asks: those that share its tokens may not take them
+        known = CELLS_BY_KEY[config.cell] if config.cell else cell_of_token_set(partition)
+    sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, tuple(config.overrides))
     return sweep, select_cells({sweep.name: sweep}, [known.key])[0]
 
 

@@ -48,14 +48,14 @@ class Outcome:
 def execute(instance: DagsterInstance, plans: Iterable[CellPlan], overrides: tuple[str, ...], jobs: int = 1) -> Outcome:
     """Compute what the plans need: token sets first, then cells, ``jobs`` at once, then the reports of their sweeps."""
     outcome, plans = Outcome(), list(plans)
-    broken: dict[str, str] = {}
-    for name in dict.fromkeys(TOKEN_SET_OF_CELL[p.cell.key] for p in plans if _needs_data(p)):
-        if error := run_job(instance, "token_set", name, overrides):
-            broken[name] = error
+    told: dict[tuple[str, ...], str | None] = {}  # what the data stages of a recipe ended with
     ready = []
-    for key in (planned.cell.key for planned in plans):
-        if (name := TOKEN_SET_OF_CELL[key]) in broken:
-            outcome.note(key, broken[name])
+    for planned in plans:
+        key, recipe = planned.cell.key, _data_recipe(planned)
+        if recipe and recipe not in told:
+            told[recipe] = run_job(instance, "token_set", TOKEN_SET_OF_CELL[key], overrides, asking=key)
+        if error := told.get(recipe):
+            outcome.note(key, error)
         else:
             ready.append(key)
     if jobs > 1 and len(ready) > 1:
@@ -68,14 +68,18 @@ def execute(instance: DagsterInstance, plans: Iterable[CellPlan], overrides: tup
     return outcome
 
 
-def run_job(instance: DagsterInstance, job: str, partition: str, overrides: Sequence[str]) -> str | None:
-    """One Dagster run in this process. Returns None, or why it failed in one line."""
+def run_job(
+    instance: DagsterInstance, job: str, partition: str, overrides: Sequence[str], asking: str = ""
+) -> str | None:
+    """One Dagster run in this process. Returns None, or why it failed in one line. asking: the cell that a token set
+    is computed for."""
     from pipelines.definitions import defs
 
     print(f"{job.replace('_', ' ')} {partition}", flush=True)
     config: dict[str, Any] = {"loggers": {"console": {}}}
     if overrides:
-        config["ops"] = {asset: {"config": {"overrides": list(overrides)}} for asset in JOBS[job]}
+        cell = {"overrides": list(overrides), "cell": asking}
+        config["ops"] = {asset: {"config": cell} for asset in JOBS[job]}
     result = defs.resolve_job_def(job).execute_in_process(
         partition_key=partition, instance=instance, run_config=config, tags=process_tag(), raise_on_error=False
     )
@@ -93,8 +97,10 @@ def run_job(instance: DagsterInstance, job: str, partition: str, overrides: Sequ
     return "the run failed; see it in the Dagster UI"
 
 
-def _needs_data(planned: CellPlan) -> bool:
-    return any(stage.stage in DATA_STAGES for stage in planned.pending)
+def _data_recipe(planned: CellPlan) -> tuple[str, ...]:
+    """The fingerprints of a cell's data stages, if one of them is to be computed."""
+    data = [stage for stage in planned.stages if stage.stage in DATA_STAGES]
+    return tuple(stage.fingerprint for stage in data) if any(stage.state != "done" for stage in data) else ()
 
 
 def _run_cells_at_once(keys: Sequence[str], overrides: Sequence[str], jobs: int, outcome: Outcome) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -107,6 +108,7 @@ class EvaluationConfig:
     sampler: Any = part(SAMPLERS, None, optional=True)  # null: the objective's own
     sampling_steps: list[int] = field(default_factory=lambda: [8, 32, 128])
     samples: int = number(16, low=1, high=10**5)  # texts drawn at each number of steps
+    gradient_sequences: int = number(8, low=0, high=10**5)  # that the noise of the gradient is measured on; 0: not
     seed: int = number(1, low=0, high=MAX_SEED)
 
 
@@ -225,10 +227,23 @@ def _interpolates(data: Any) -> bool:
     return isinstance(data, str) and "${" in data
 
 
+def _refuse_resolvers(data: Any, where: str, key: str = "") -> None:
+    """An experiment names its own keys only: the environment would leak into records and exports."""
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            _refuse_resolvers(value, where, f"{key}.{name}".lstrip("."))
+    elif isinstance(data, list):
+        for value in data:
+            _refuse_resolvers(value, where, key)
+    elif isinstance(data, str) and re.search(r"\$\{[^}]*:", data):
+        raise ConfigError(where, key, f"{data!r} asks a resolver; interpolate keys of the experiment only")
+
+
 def _interpolated(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Plain data with ``${training.steps}`` and the like replaced by what they name."""
     if not _interpolates(data):
         return copy.deepcopy(dict(data))
+    _refuse_resolvers(data, where)
     try:
         plain = OmegaConf.to_container(OmegaConf.create(dict(data)), resolve=True)
     except OmegaConfBaseException as error:

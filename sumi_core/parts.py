@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sumi_core.config import Experiment
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
@@ -10,6 +11,7 @@ from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.objectives.objective import Objective
+from sumi_core.registry import Registry
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.sampler import Sampler
 
@@ -56,5 +58,7 @@ def build_parts(experiment: Experiment, vocabulary: Vocabulary) -> Parts:
 
 
 def needed_tables(experiment: Experiment) -> tuple[str, ...]:
-    """The token tables that the experiment's parts are made from, keys of ``TOKEN_TABLES``."""
-    return PROCESSES.get(experiment.process["name"]).tables if experiment.process else ()
+    """The token tables that the process and the objective are made from, keys of ``TOKEN_TABLES``."""
+    named: tuple[tuple[Registry[Any], Any], ...] = ((PROCESSES, experiment.process), (OBJECTIVES, experiment.objective))
+    parts = [registry.get(part["name"]) for registry, part in named if part is not None]
+    return tuple(dict.fromkeys(table for part in parts for table in getattr(part, "tables", ())))

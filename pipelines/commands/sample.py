@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
-from sumi_core.config import ConfigError, Experiment
+from sumi_core.config import MAX_SEED, ConfigError, Experiment
 from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target, find_target, recorded_experiment
 from sumi_core.project import Project
 
@@ -33,7 +33,7 @@ def sample_command(
     length: Annotated[
         int | None, typer.Option(min=2, help="Tokens of each text, prompt included; default: the trained length.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same texts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same texts.")] = 0,
 ) -> None:
     """Write texts with a trained model.
 

@@ -108,13 +108,18 @@ def _tasks(
 
 
 def _counts(folder: Path, split: str, shards: Mapping[str, Any], length: int) -> dict[str, int]:
-    """Totals of a split, and what is dropped at its end. Raises ShardError when it holds no whole sequence."""
+    """Totals of a split, and what is dropped at its end. Raises ShardError when it holds too few whole sequences."""
     totals = {key: sum(shard[key] for shard in shards.values()) for key in ("documents", "tokens", "bytes")}
     packed = PackedSequences(folder, {name: shard["tokens"] for name, shard in shards.items()}, length)
     if not len(packed):
         raise ShardError(
             f"shards.sequence_length: a sequence of {length} tokens is longer than the {split} split, which holds "
             f"{totals['tokens']}; shorten the sequences or add text"
+        )
+    if split == "validation" and len(packed) < 2:
+        raise ShardError(
+            f"shards.sequence_length: the validation split holds one sequence of {length} tokens, and no error can be "
+            "told from one; shorten the sequences, or raise corpus.validation_fraction"
         )
     dropped_tokens, dropped_bytes = packed.dropped()
     return {**totals, "sequences": len(packed), "dropped_tokens": dropped_tokens, "dropped_bytes": dropped_bytes}

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from sumi_core.stages import StageContext
 
 _PICTURED = 64  # tokens of a text in the picture of the noise
-_GRADIENT_ROWS = 16  # sequences that the noise of the gradient is measured on
 
 
 def build_evaluation(context: StageContext) -> dict[str, Any]:
@@ -72,10 +71,12 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
         drawn = draw_samples(parts.sampler, denoiser, config, len(validation[0]), context.progress)
         chosen = evaluated_indices(len(measured.bytes), len(validation))
         tokens = [np.asarray(validation[i], dtype=np.int64) for i in chosen]
-        rows = torch.from_numpy(np.stack(evenly(tokens, _GRADIENT_ROWS))).to(device)
-        gradient_noise = measure_gradient_noise(
-            parts.objective, denoiser, rows, seed=config.seed, progress=context.progress
-        )
+        gradient_noise: dict[str, float] = {}
+        if config.gradient_sequences and not parts.objective.exact:  # an exact likelihood draws no noise
+            rows = torch.from_numpy(np.stack(evenly(tokens, config.gradient_sequences))).to(device)
+            gradient_noise = measure_gradient_noise(
+                parts.objective, denoiser, rows, seed=config.seed, progress=context.progress
+            ).figures()
     texts = [sequence_bytes(ids, tokenizer) for ids in tokens]
     if parts.process is not None:
         shown = corrupted_texts(parts.process, tokenizer, torch.from_numpy(tokens[0][:_PICTURED]))
@@ -117,7 +118,7 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
         curve=loss_by_level(measured),
         yardsticks=yardsticks,
         described=described,
-        gradient_noise=gradient_noise.figures(),
+        gradient_noise=gradient_noise,
         definitions=[metric.definition for metric in metrics],
         sample_texts={d.steps: [shown_text(row, tokenizer) for row in d.tokens] for d in drawn},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from sumi_core.lineage.fingerprint import file_sha256
 from sumi_core.typed import number
 
 if TYPE_CHECKING:
+    from sumi_core.config import ModelConfig
     from sumi_core.models.denoiser import Denoiser
 
 _SLOWEST = 0.15  # radians per position of the slowest rotary channel that LocalHeads uses
@@ -130,6 +132,7 @@ class Exported(Initialiser):
     @torch.no_grad()
     def fill(self, denoiser: Denoiser, seed: int) -> None:
         path = self._file()
+        _check_shape(path.with_name("config.json"), denoiser.config)
         denoiser.initialize(seed)
         try:
             with safe_open(path, framework="pt") as file:
@@ -159,3 +162,23 @@ class Exported(Initialiser):
                 f"model.initialiser.folder: there is no {path}; name the folder of an exported model"
             )
         return path
+
+
+def _check_shape(path: Path, model: ModelConfig) -> None:
+    """What no tensor's shape tells must be the same too. Raises InitialiserError, naming the first that is not; a
+    folder without config.json has only its tensors to go by."""
+    if not path.is_file():
+        return
+    try:
+        stock = json.loads(path.read_text(encoding="utf-8"))
+        theta = (stock.get("rope_parameters") or {}).get("rope_theta", stock.get("rope_theta", model.rope_theta))
+    except (ValueError, AttributeError):
+        raise InitialiserError(f"{path} is damaged; copy the folder again") from None
+    for key, there, here in (
+        ("num_heads", stock.get("num_attention_heads"), model.num_heads),
+        ("num_kv_heads", stock.get("num_key_value_heads"), model.num_kv_heads),
+        ("rope_theta", theta, model.rope_theta),
+        ("norm_epsilon", stock.get("rms_norm_eps"), model.norm_epsilon),
+    ):
+        if there is not None and there != here:
+            raise InitialiserError(f"{path}: {key} is {there} there and {here} here; set model.{key} to {there}")

@@ -193,8 +193,8 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
             "a.yaml: training.steps: Interpolation key 'training.stepz' not found; mend the interpolation",
         ),
         (
-            {"training": {"steps": "${nope:1}"}},
-            "a.yaml: training.steps: Unsupported interpolation type nope; mend the interpolation",
+            {"training": {"steps": "${nope}"}},
+            "a.yaml: training.steps: Interpolation key 'nope' not found; mend the interpolation",
         ),
     ],
 )
@@ -303,3 +303,9 @@ def test_sections_reach_where_they_should() -> None:
     assert touched(training={"steps": 2000}) == cell
     assert touched(shards={"sequence_length": 64}) == ["token_shards", *cell]
     assert touched(corpus={"deduplicate": False}) == [name for name in STAGES if name != "token_clusters"]
+
+
+def test_an_experiment_cannot_ask_the_environment() -> None:
+    wanted = "a.yaml: tokenizer.name: '${oc.env:HOME}' asks a resolver; interpolate keys of the experiment only"
+    assert complaint({"tokenizer": {"name": "${oc.env:HOME}"}}) == wanted
+    assert resolve({"seed": 3, "evaluation": {"seed": "${seed}"}}, "a.yaml").evaluation.seed == 3

@@ -18,7 +18,7 @@ from sumi_core.export.stage import build_exported_model
 from sumi_core.export.stock import max_logit_difference, open_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, open_stock_tokenizer, write_stock_tokenizer
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.stages import STAGES, StageContext, stage_fingerprint
+from sumi_core.stages import StageContext, stage_fingerprint, stages_of
 from tests.export.conftest import TEXT
 
 Trained = Callable[..., tuple[StageContext, Denoiser]]
@@ -152,7 +152,7 @@ def test_the_record_walks_back_to_what_made_the_model(trained: Trained) -> None:
     context, _ = trained("absorbing")
     build_exported_model(context)
     record = json.loads((context.folder / "sumi.json").read_text())
-    upstream = [name for name in STAGES if name != "evaluation"]
+    upstream = [name for name in stages_of(context.experiment) if name != "evaluation"]
     assert record["fingerprints"] == {name: stage_fingerprint(context.experiment, name) for name in upstream}
     assert record["inputs"] == {
         "corpus": "c" * 16,

@@ -119,6 +119,23 @@ def test_weights_that_do_not_fit_are_named(changes: dict[str, Any], states: int,
         starting({"name": "exported", "folder": str(tmp_path / "other")}, states=states, **changes)
 
 
+def test_what_no_tensor_tells_must_be_the_same_too(tmp_path: Path) -> None:
+    exported(tmp_path / "other")
+    config = tmp_path / "other" / "config.json"
+    start = {"name": "exported", "folder": str(tmp_path / "other")}
+    config.write_text('{"num_attention_heads": 4, "rms_norm_eps": 1e-05, "rope_parameters": {"rope_theta": 10000.0}}')
+    starting(start)
+    config.write_text('{"num_attention_heads": 4, "rope_parameters": {"rope_theta": 500000.0}}')
+    with pytest.raises(InitialiserError, match=r"rope_theta is 500000.0 there and 10000.0 here; set model.rope_theta"):
+        starting(start)
+    config.write_text('{"num_attention_heads": 2}')
+    with pytest.raises(InitialiserError, match=r"config.json: num_heads is 2 there and 4 here"):
+        starting(start)
+    config.write_text("{")
+    with pytest.raises(InitialiserError, match=r"config.json is damaged"):
+        starting(start)
+
+
 def test_missing_and_damaged_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(InitialiserError, match=r"model.initialiser.folder: there is no .*model.safetensors"):
         starting({"name": "exported", "folder": str(tmp_path)})

@@ -143,3 +143,17 @@ def test_an_interrupt_stops_the_sweep_and_says_how_to_go_on(asked_twice_at_once:
     assert asked.returncode == 130, "\n".join(printed)
     assert printed[-1] == "sumi: interrupted; the same command continues where it was"
     assert sum(line.startswith("cell ") for line in printed) == 1
+
+
+def test_overrides_are_meant_for_the_cell_that_asks(tmp_path: Path) -> None:
+    """Another file, first by name, shares the token set and could not take the override."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+    seeds = EXPERIMENT[: EXPERIMENT.index("axes:")] + "axes: {seed: [0, 1]}\n"
+    (tmp_path / "experiments" / "first.yaml").write_text(seeds)
+    write_texts(tmp_path)
+    project = Project(tmp_path)
+    done = start(project, "run", "tiny.uniform", "seed=1", "training.steps=1", "training.validate_every=1")
+    printed = done.communicate(timeout=600)[0]
+    assert done.returncode == 0, printed
+    assert {artifact.manifest["key"] for artifact in project.store.artifacts()} == {"tiny.uniform", "tiny"}
