@@ -1,4 +1,4 @@
-"""Stage 7: the cells of a sweep side by side."""
+"""Stage 8: the cells of a sweep side by side."""
 
 from typing import Any
 

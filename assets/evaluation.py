@@ -1,4 +1,4 @@
-"""Stage 6: what the model is worth."""
+"""Stage 7: what the model is worth."""
 
 from collections.abc import Iterator
 

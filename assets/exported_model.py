@@ -1,4 +1,4 @@
-"""Stage 5: a model folder that stock transformers opens."""
+"""Stage 6: a model folder that stock transformers opens."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Stage 4: pretraining, in a process of its own."""
+"""Stage 5: pretraining, in a process of its own."""
 
 import math
 from collections.abc import Iterator

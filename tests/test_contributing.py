@@ -13,36 +13,24 @@ import pytest
 import torch
 
 from sumi_core.config import resolve
-from sumi_core.corruption import PROCESSES, SCHEDULES
-from sumi_core.data import SOURCES, TOKENIZERS
+from sumi_core.corruption import SCHEDULES
+from sumi_core.data import SOURCES
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation import METRICS
 from sumi_core.evaluation.metrics import Reference, SampleSet
 from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.models.denoiser import build_denoiser
-from sumi_core.objectives import OBJECTIVES
 from sumi_core.objectives.nelbo import Nelbo
 from sumi_core.parts import Parts, build_parts
-from sumi_core.registry import Registry
-from sumi_core.sampling import SAMPLERS
 from tests.corruption.enumerable import World, chi_square, end_gaps, expected_bound
+from tests.registries import REGISTRIES
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n# ([^\n]+)\n(.*?)```", TEXT, re.DOTALL)
 FILES = {place: code for place, code in BLOCKS if ": " not in place}
 LINES = {place: dict(re.findall(r'"(\w+)": "([\w.]+:\w+)",\n', code)) for place, code in BLOCKS if ": " in place}
-REGISTRIES: dict[str, Registry[Any]] = {
-    "PROCESSES": PROCESSES,
-    "SCHEDULES": SCHEDULES,
-    "SOURCES": SOURCES,
-    "TOKENIZERS": TOKENIZERS,
-    "METRICS": METRICS,
-    "OBJECTIVES": OBJECTIVES,
-    "SAMPLERS": SAMPLERS,
-    "ATTENTION_PATTERNS": ATTENTION_PATTERNS,
-}
 
 
 def test_every_example_has_its_line() -> None:

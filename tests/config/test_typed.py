@@ -11,17 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.corruption import PROCESSES, SCHEDULES
-from sumi_core.data import SOURCES, TOKENIZERS
-from sumi_core.evaluation import METRICS
-from sumi_core.models import ATTENTION_PATTERNS
-from sumi_core.objectives import OBJECTIVES
 from sumi_core.registry import Registry
-from sumi_core.sampling import SAMPLERS
 from sumi_core.typed import ConfigError, choice, component, number, part, typed, typed_value
+from tests.registries import REGISTRIES
 
 PARTS: Registry[Any] = Registry("part", {"plain": "tests.config.parts:Plain", "fake": "tests.config.parts:FakeSource"})
-REGISTRIES = [PROCESSES, SCHEDULES, SOURCES, TOKENIZERS, OBJECTIVES, SAMPLERS, METRICS, ATTENTION_PATTERNS]
 
 
 @dataclass
@@ -156,7 +150,7 @@ def test_a_value_is_converted_to_its_type_or_refused(value: Any) -> None:
 
 
 def _parts() -> list[tuple[Registry[Any], str]]:
-    return [(registry, name) for registry in REGISTRIES for name in registry.names()]
+    return [(registry, name) for registry in REGISTRIES.values() for name in registry.names()]
 
 
 @pytest.mark.parametrize(("registry", "name"), _parts(), ids=[f"{r.kind}: {n}" for r, n in _parts()])

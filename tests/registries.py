@@ -1,0 +1,24 @@
+"""Every registry there is: found, so that a new one needs no list."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import sumi_core
+from sumi_core.registry import Registry
+
+
+def all_registries() -> dict[str, Registry[Any]]:
+    """Registries by the name that holds them, from the packages of the science."""
+    found: dict[str, Registry[Any]] = {}
+    for module in pkgutil.iter_modules(sumi_core.__path__, "sumi_core."):
+        if module.ispkg:
+            held = vars(importlib.import_module(module.name))
+            found |= {name: value for name, value in held.items() if isinstance(value, Registry)}
+    return found
+
+
+REGISTRIES = all_registries()
+assert {"PROCESSES", "CLOCKS", "CLUSTERINGS", "INITIALISERS", "STRATEGIES", "METRICS"} <= REGISTRIES.keys()
