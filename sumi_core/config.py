@@ -277,6 +277,9 @@ def _check(experiment: Experiment, where: str) -> None:
             "model.num_kv_heads",
             f"{model.num_kv_heads} key-value heads do not divide num_heads {model.num_heads}; choose a divisor",
         )
+    if model.qk_norm and model.initialiser["name"] == "local_heads":
+        refuse("model.initialiser", "local_heads has no say where model.qk_norm normalises its scores; choose random")
+
     name = experiment.objective["name"]
     objective: Any = OBJECTIVES.get(name)
     if objective.needs_process and experiment.process is None:

@@ -82,7 +82,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "evaluation",
-            "3",
+            "4",
             ("evaluation",),
             ("corpus", "tokenizer", "token_shards", "exported_model"),
             "sumi_core.evaluation.stage:build_evaluation",

@@ -6,6 +6,7 @@ their estimate from one text and one draw of z. Drawing u with density p estimat
 By Cauchy-Schwarz (∫ √E[G²|u] du)² ≤ ∫ E[G²|u]/p du · ∫ p du, with equality where p ∝ √E[G²|u]: that is the density
 with least variance. Time uniform on [0, 1] draws u with density p if t(u) = ∫_0^u p, so the fitted schedule is the
 inverse of that integral. (VDM, 2107.00630, App. I, learns the schedule by gradients to the same end.)
+That is for draws that are independent; draws stratified over a large batch are better off with √Var[G|u].
 
 Near the clean end a token is hit with probability u and then costs O(1/u) per unit of α, so that E[G²] grows as 1/u and
 p as u^−½, which no straight line between knots follows. Densities here are therefore per unit of √u, where the best one

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sumi_core.rowwise import precision_of
+
 if TYPE_CHECKING:
     from sumi_core.corruption.process import ForwardProcess
 
@@ -43,4 +45,5 @@ class Posterior(Parameterisation):
 
     def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         evidence = process.log_evidence(z, t)
+        logits = logits.to(precision_of(logits))  # bfloat16 would round the evidence away
         return logits - torch.where(evidence.isfinite(), evidence, 0.0).to(logits.dtype)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sumi_core.data.noise import Noise
+from sumi_core.data.noise import EVALUATION, Noise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,11 +38,11 @@ def corrupted_texts(
 ) -> list[list[NoisyToken]]:
     """The text ``[L]`` as the process leaves it at each time. All times share a draw of clocks and the noise of each
     position, so that what is hit stays hit as time goes on, wherever the process corrupts by thresholds."""
-    clocks = process.clock.draw(Noise(seed, "clock", 0, [0]), len(tokens))
+    clocks = process.clock.draw(Noise(EVALUATION + seed, "picture_clock", 0, [0]), len(tokens))
     rows = []
     for time in times:
         level = clocks.at(torch.tensor([time], dtype=torch.float64)).level
-        z = process.corrupt(tokens[None], level, Noise(seed, "corrupt", 0, [0]))[0] if time > 0 else tokens
+        z = process.corrupt(tokens[None], level, Noise(EVALUATION + seed, "picture", 0, [0]))[0] if time > 0 else tokens
         rows.append([_shown(int(new), int(old), process, tokenizer) for new, old in zip(z, tokens, strict=True)])
     return rows
 

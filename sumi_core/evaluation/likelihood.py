@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import EVALUATION
-from sumi_core.evaluation.statistics import ratio_estimate
+from sumi_core.evaluation.statistics import Estimate, ratio_estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -265,12 +265,23 @@ def monte_carlo_stderr(values: Floats, level: Floats) -> float:
     return math.sqrt(variance) / draws
 
 
+def _mean_inside(values: Floats, inside: NDArray[np.bool_], document: NDArray[np.int64]) -> Estimate:
+    """Mean of the values ``[N, K]`` of chosen draws, its error over documents. Draws without a value (no clock ran, so
+    nothing was lost) are left out; NaN where none has one."""
+    counted = inside & np.isfinite(values)
+    has = counted.any(axis=1)
+    if not has.any():
+        return Estimate(math.nan, math.nan)
+    return ratio_estimate(np.where(counted, values, 0.0).sum(axis=1)[has], counted.sum(axis=1)[has], document[has])
+
+
 def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame:
     """Where in t the bound's diffusion term comes from: one row for each of ``bins`` equal intervals of [ε, 1 − ε].
 
     Columns: low, high (levels t); bits_per_byte (this interval's part of the diffusion term; the column adds up to
-    it); per_t: the integrand, nats per token per unit of t; noise: mean share of tokens hit, 1 − α; per_alpha: nats per
-    token per unit of α, which compares models across schedules; per_t_stderr, per_alpha_stderr: over documents; draws.
+    it); per_t: the integrand, nats per token per unit of t; noise: mean share of tokens hit, 1 − α; per_alpha: nats
+    per token per unit of α, which compares models across schedules (where positions have clocks of their own: of those
+    whose clock runs, and low and high are of the mean level); per_t_stderr, per_alpha_stderr: over documents; draws.
     Intervals without a draw are left out. Empty for an exact likelihood, which has no noise levels.
     """
     import pandas as pd
@@ -299,11 +310,8 @@ def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame
         hit = inside.any(axis=1)
         if not hit.any():
             continue
-        draws = inside.sum(axis=1)[hit]
-        curves = [
-            ratio_estimate(np.where(inside, values, 0.0).sum(axis=1)[hit], draws, measured.document[hit])
-            for values in (per_t, measured.nats_per_alpha)
-        ]
+        draws = inside.sum(axis=1)
+        curves = [_mean_inside(values, inside, measured.document) for values in (per_t, measured.nats_per_alpha)]
         part = float(measured.diffusion[inside].sum() * scale)
         noise = float((1.0 - measured.alpha[inside]).mean())
         rows.append((edges[index], edges[index + 1], part, *curves[0], noise, *curves[1], int(draws.sum())))

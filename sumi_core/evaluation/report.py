@@ -181,13 +181,17 @@ def _history(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _quality(frames: dict[str, list[pd.DataFrame]]) -> pd.DataFrame:
-    """Sample metrics by method. The error over seeds has that over samples in it, since every seed draws its own."""
+    """Sample metrics by method. Seeds share the noise that samples are drawn with: the error over samples is no part of
+    that over seeds, and is added to it."""
+    import numpy as np
     import pandas as pd
 
     found = []
     for name, seeds in frames.items():
         kept = [frame[frame["group"].isin(["samples", "validation"])] for frame in seeds]
         if len(kept) > 1:
-            kept = [_over_seeds(kept, ["group", "steps", "name"], ["value"]).rename(columns={"value_error": "stderr"})]
+            mean = _over_seeds(kept, ["group", "steps", "name"], ["value", "stderr"])
+            mean["stderr"] = np.hypot(mean["value_error"], mean["stderr"])
+            kept = [mean]
         found += [frame.assign(cell=name) for frame in kept]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

@@ -83,6 +83,8 @@ class LocalHeads(Random):
     def fill(self, denoiser: Denoiser, seed: int) -> None:
         super().fill(denoiser, seed)
         options, config = self.options, denoiser.config
+        if config.qk_norm:  # it would normalise the sharpness away
+            raise InitialiserError("model.initialiser: local_heads has no say under model.qk_norm; choose random")
         generator = torch.Generator().manual_seed(seed)
         common = torch.nn.functional.normalize(torch.randn(config.hidden_size, generator=generator), dim=0)
         table = denoiser.model.embed_tokens.weight
@@ -143,7 +145,9 @@ class Exported(Initialiser):
                             raise InitialiserError(f"{path} has no '{name}'; give model the dimensions of that one")
                         continue
                     values = file.get_tensor(name)
-                    rows = len(values) if name in _PER_STATE else len(parameter)
+                    rows = len(parameter)
+                    if name in _PER_STATE and len(values) == rows - 1:
+                        rows -= 1  # the mask is new
                     if values.shape != parameter[:rows].shape:
                         raise InitialiserError(
                             f"{path}: '{name}' is {list(values.shape)}, here it would be {list(parameter.shape)}; give "

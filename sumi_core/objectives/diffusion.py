@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from sumi_core.models.function import DenoiserFunction
 from sumi_core.objectives.log_partition import squared_log_partition
 from sumi_core.objectives.objective import Likelihood, Loss, Objective, per_sequence
 from sumi_core.typed import choice, number, part
+
+if TYPE_CHECKING:
+    from sumi_core.config import Experiment
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,12 @@ class Diffusion(Objective):
 
     process: ForwardProcess
     options: Options
+
+    @classmethod
+    def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
+        if experiment.objective["time_sampling"] == "importance" and experiment.clock["name"] != "shared":
+            return "objective.time_sampling", "importance draws times, and only under the shared clock are they levels"
+        return super().refusal(experiment)
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)

@@ -60,7 +60,8 @@ class Ancestral(Sampler):
             now, then = (clocks.at(time.expand(len(rows))) for time in (times[step], times[step + 1]))
             stands = now.level == then.level
             aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
-            logits = process.predict(denoiser, z, now.level, now.told)
+            told = now.told if now.told.ndim == 1 else torch.where(frozen, 0.0, now.told)  # what is given is clean
+            logits = process.predict(denoiser, z, now.level, told)
             probs = process.reverse(logits, z, now.level, aim)
             drawn = draw_categorical(probs, noise(step + 1).uniform(length, dtype=torch.float64))
             z = torch.where(frozen, fixed, torch.where(stands, z, drawn))

@@ -59,8 +59,9 @@ class Sampler(ABC):
     ) -> Samples:
         """Draw ``num`` texts of ``length`` tokens on the denoiser's device, in its current train/eval mode.
 
-        steps: network calls, where the sampler can choose. prompt: ``[P]`` tokens kept at the left of every text; to
-        the network they look like tokens that the noise has spared.
+        steps: network calls, where the sampler can choose. prompt: ``[P]`` tokens kept at the left of every text. A
+        network that is told the level of every position is told that they are clean. Any other takes them for tokens at
+        the level of all others, which is exact for masks alone: under uniform noise it trusts a prompt too little.
         Raises ValueError for a prompt that leaves no room or holds ids that are no tokens, and for fewer than 1 step.
         """
         device = _device_of(denoiser)

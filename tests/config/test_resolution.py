@@ -309,3 +309,10 @@ def test_an_experiment_cannot_ask_the_environment() -> None:
     wanted = "a.yaml: tokenizer.name: '${oc.env:HOME}' asks a resolver; interpolate keys of the experiment only"
     assert complaint({"tokenizer": {"name": "${oc.env:HOME}"}}) == wanted
     assert resolve({"seed": 3, "evaluation": {"seed": "${seed}"}}, "a.yaml").evaluation.seed == 3
+
+
+def test_parts_that_undo_each_other_are_refused() -> None:
+    assert "choose random" in complaint({"model": {"qk_norm": True, "initialiser": "local_heads"}})
+    importance = {"name": "nelbo", "time_sampling": "importance", "time_density": "cosine"}
+    assert "only under the shared clock" in complaint({"objective": importance, "clock": "spans"})
+    assert resolve({"objective": importance}, "a.yaml").clock == {"name": "shared"}

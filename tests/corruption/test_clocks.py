@@ -167,3 +167,59 @@ def test_sampling_with_span_clocks_draws_from_the_model() -> None:
         assert before[stood].equal(after[stood])
     share = torch.bincount(drawn[:, 0] * 4 + drawn[:, 1], minlength=16).double() / len(drawn)
     assert float((share - world.p).abs().sum() / 2) < 0.03
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_a_denoiser_that_is_told_its_clocks_meets_the_entropy_and_one_that_is_misled_does_not(process: str) -> None:
+    """``nats`` with the exact denoiser of the levels that it is told, over all texts by their probability."""
+    world = ToldWorld(process)
+    world.process.clock = CLOCKS.from_config({**SPANS, "mean_length": 2.0})
+    objective = OBJECTIVES.build("nelbo", {}, process=world.process, vocabulary=Vocabulary(4, 0))
+    rows = 40_000
+    drawn = torch.multinomial(world.p, rows, replacement=True, generator=torch.Generator().manual_seed(0))
+    batch = Batch(world.x[drawn], torch.arange(rows), torch.arange(rows), rows, 0, 0)
+
+    def told(z: Tensor, t: Tensor | None) -> Tensor:
+        assert t is not None
+        return world.denoiser(z, t)
+
+    def misled(z: Tensor, t: Tensor | None) -> Tensor:
+        assert t is not None
+        return world.denoiser(z, torch.full_like(t, 0.5))
+
+    found = objective.nats(told, batch, 1e-3).total
+    error = float(found.std() / rows**0.5)
+    assert float(found.mean()) == pytest.approx(world.entropy, abs=4 * error + 0.01)
+    if process == "uniform":  # a mask tells its level by itself
+        worse = objective.nats(misled, batch, 1e-3).total
+        assert float((worse - found).mean()) > 4 * float((worse - found).std() / rows**0.5)
+
+
+@pytest.mark.parametrize("token_levels", [0.0, 0.5])
+def test_training_tells_every_position_its_level(token_levels: float) -> None:
+    world = ToldWorld("uniform")
+    world.process.clock = CLOCKS.from_config(SPANS)
+    options = {"token_levels": token_levels}
+    objective: Any = OBJECTIVES.build("nelbo", options, process=world.process, vocabulary=Vocabulary(4, 0))
+    batch = Batch(torch.zeros(64, 12, dtype=torch.int64), torch.arange(64), torch.arange(64), 64, 0, 0)
+    noisy = objective.training_noise(batch)
+    torch.testing.assert_close(noisy.told, noisy.level)
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_a_prompt_is_told_to_be_clean(process: str) -> None:
+    """With the exact denoiser, told its levels, what follows a prompt follows p(x_2 | x_1)."""
+    world = ToldWorld(process)
+    world.process.clock = CLOCKS.from_config({**SPANS, "mean_length": 1.0})
+    sampler = SAMPLERS.build("ancestral", {}, process=world.process, vocabulary=Vocabulary(4, 0))
+
+    def denoiser(tokens: Tensor, t: Tensor | None) -> Tensor:
+        assert t is not None
+        return world.denoiser(tokens, t.clamp(1e-6, 1 - 1e-6))
+
+    joint = world.p.view(4, 4)
+    for first in (0, 2):
+        prompt = torch.tensor([first])
+        drawn = sampler.sample(denoiser, num=6000, length=2, steps=30, seed=1, prompt=prompt).tokens[:, 1]
+        share = torch.bincount(drawn, minlength=4).double() / len(drawn)
+        assert float((share - joint[first] / joint[first].sum()).abs().sum() / 2) < 0.04

@@ -23,10 +23,11 @@ class ClusterError(SumiError, ValueError):
 class Distribution(Clustering):
     """k-means on token vectors from positive pointwise mutual information with the neighbours on either side.
 
-    PPMI = max(0, log p(token, context) / (p(token) p(context)^¾)), the context being a neighbour at one of the offsets
-    −window … window; the exponent damps rare contexts (Levy, Goldberg and Dagan, TACL 2015). Its leading ``dimensions``
-    singular vectors, times the root of the singular values and normalised, are clustered. Tokens that occur less than
-    ``min_count`` times, and end-of-text, have no vector worth the name and share a cluster.
+    PPMI = max(0, log p(token, context) / (p(token) p′(context))), p′ ∝ count^¾, the context being a neighbour at one
+    of the offsets −window … window; the exponent damps rare contexts (Levy, Goldberg and Dagan, TACL 2015). Its
+    leading ``dimensions`` singular vectors, times the root of the singular values and normalised, are clustered.
+    Tokens that occur less than ``min_count`` times, and end-of-text, have no vector worth the name and share a
+    cluster.
     """
 
     @dataclass
@@ -52,6 +53,11 @@ class Distribution(Clustering):
         vectors = _vectors(self._cooccurrence(len(counts), train, progress)[known], options.dimensions, options.seed)
         progress(0, 1, "clusterings", "k-means")
         members = _k_means(vectors, options.clusters, options.seed)
+        if len(np.unique(members)) < options.clusters:
+            raise ClusterError(
+                f"clusters.clusters: only {len(np.unique(members))} of {options.clusters} clusters have members, since "
+                "too many tokens have the same neighbours; ask for fewer"
+            )
         order = np.argsort(np.argsort([np.flatnonzero(members == c)[0] for c in range(options.clusters)]))
         cluster = np.zeros(len(counts), dtype=np.int64)  # 0: rare tokens
         cluster[known] = order[members] + 1
