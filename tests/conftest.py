@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 # Read when the libraries are first imported, which is later than this.
@@ -23,3 +25,10 @@ for _name in ("SUMI_PROJECT", "SUMI_STORE", "MLFLOW_TRACKING_URI", "DAGSTER_HOME
 # The same examples in every run: a failure is a change in the code, not luck. Time limits measure the machine.
 settings.register_profile("sumi", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("sumi")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_home_is_left_behind() -> Iterator[None]:
+    """Commands that a test runs in this process name their Dagster home in the environment: not for the next file."""
+    yield
+    os.environ.pop("DAGSTER_HOME", None)

@@ -55,7 +55,8 @@ def write_texts(root: Path) -> None:
 def enter(project: Project, patch: pytest.MonkeyPatch) -> None:
     """Make it the current project."""
     for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "SUMI_STORE"):
-        patch.delenv(name, raising=False)
+        patch.setenv(name, "")  # so that what the commands set in this process is undone with the patch
+        patch.delenv(name)
     patch.chdir(project.root)
     patch.setenv("SUMI_PROJECT", str(project.root))
     patch.setenv("OMP_NUM_THREADS", "1")
