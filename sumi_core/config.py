@@ -31,7 +31,18 @@ from sumi_core.objectives import OBJECTIVES
 from sumi_core.registry import nearest
 from sumi_core.sampling import SAMPLERS
 from sumi_core.training import STRATEGIES
-from sumi_core.typed import ConfigError, as_component, choice, component, number, part, parts, type_hints, typed
+from sumi_core.typed import (
+    ConfigError,
+    as_component,
+    choice,
+    component,
+    number,
+    part,
+    parts,
+    parts_in,
+    type_hints,
+    typed,
+)
 from sumi_core.typed import check_keys as check_schema_keys
 
 MAX_SEED = 2**32 - 1  # what every random generator in use accepts
@@ -150,11 +161,21 @@ class Experiment:
         """The resolved experiment as plain data, every default written out."""
         return dataclasses.asdict(self)
 
-    def identity(self) -> dict[str, Any]:
-        """``to_dict`` without what may not enter a fingerprint: the runtime section and the preset's label."""
+    def recipe(self) -> dict[str, Any]:
+        """``to_dict`` without what decides no result: the runtime section and the preset's label."""
         data = self.to_dict()
         del data["runtime"]
         del data["model"]["preset"]
+        return data
+
+    def identity(self) -> dict[str, Any]:
+        """``recipe`` as fingerprints hold it: without the places where parts find what they are made from, whose
+        content their own identity tells."""
+        data = self.recipe()
+        for _, registry, found in parts_in(Experiment, data):
+            for option in dataclasses.fields(registry.options(found["name"])):
+                if option.metadata.get("location"):
+                    del found[option.name]
         return data
 
 
@@ -174,13 +195,15 @@ def merge(low: Any, high: Any, schema: Any = Experiment) -> Any:
     fields = {f.name: f for f in dataclasses.fields(schema)} if dataclasses.is_dataclass(schema) else {}
     hints = type_hints(schema) if fields else {}
     for key, value in high.items():
-        below = merged.get(key)
-        if key in fields and "registry" in fields[key].metadata:
+        below, inner = merged.get(key), hints.get(key)
+        if key in fields and (registry := fields[key].metadata.get("registry")):
             value, below = as_component(value), as_component(below)
             if isinstance(below, Mapping) and isinstance(value, Mapping):
                 renamed = value.get("name") not in (None, below.get("name"))
                 below = None if renamed else below
-        merged[key] = merge(below, value, hints.get(key))
+                name = value.get("name", (below or {}).get("name"))
+                inner = registry.options(name) if name in registry else None
+        merged[key] = merge(below, value, inner)
     return merged
 
 

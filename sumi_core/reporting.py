@@ -40,7 +40,7 @@ def sweep_question(sweep: Sweep) -> Question:
         sweep.axes,
         sweep.reference,
         ", ".join(f"{short_count(value)} {what} for every cell" for what, value in spent.items() if value is not None),
-        fingerprint({cell.key: cell.experiment.identity() for cell in sweep.cells}),
+        fingerprint({cell.key: cell.experiment.recipe() for cell in sweep.cells}),
     )
 
 

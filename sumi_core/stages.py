@@ -6,13 +6,11 @@ so it is known before anything is computed, and equal for every cell that shares
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import json
 import time
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +22,7 @@ from sumi_core.lineage.fingerprint import canonical_json, fingerprint
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import Artifact, Build, Store
 from sumi_core.registry import Registry
-from sumi_core.typed import type_hints
+from sumi_core.typed import parts_in
 
 if TYPE_CHECKING:
     from sumi_core.lineage.tracking import Tracking
@@ -65,7 +63,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "pretrained_denoiser",
-            "2",
+            "3",
             ("model", "process", "schedule", "clock", "parameterisation", "objective", "training", "seed"),
             ("tokenizer", "token_shards"),
             "sumi_core.training.stage:build_pretrained_denoiser",
@@ -82,7 +80,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "evaluation",
-            "4",
+            "5",
             ("evaluation",),
             ("corpus", "tokenizer", "token_shards", "exported_model"),
             "sumi_core.evaluation.stage:build_evaluation",
@@ -158,9 +156,8 @@ def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] |
     }
     made_from = {
         key: own
-        for section in stage.reads
-        for key, registry, component in _parts_in(Experiment, config, section)
-        if (own := _part_identity(registry, canonical_json(component)))
+        for key, registry, component in parts_in(Experiment, experiment.to_dict())
+        if key.partition(".")[0] in stage.reads and (own := _part_identity(registry, canonical_json(component)))
     }
     if made_from:
         identity["source"] = made_from
@@ -178,21 +175,6 @@ def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
     for name in stages_of(experiment):
         found[name] = fingerprint(stage_identity(experiment, name, found))
     return found
-
-
-def _parts_in(
-    schema: type[Any], data: Mapping[str, Any], name: str, prefix: str = ""
-) -> Iterator[tuple[str, Registry[Any], dict[str, Any]]]:
-    """Every part below the field ``name`` of a resolved config: its key, its registry, ``{name, **options}``."""
-    declared = next(f for f in dataclasses.fields(schema) if f.name == name)
-    value, key = data[name], f"{prefix}{name}"
-    if "registry" in declared.metadata:
-        for component in value if isinstance(value, list) else [value]:
-            if component is not None:
-                yield key, declared.metadata["registry"], component
-    elif dataclasses.is_dataclass(hint := type_hints(schema)[name]):
-        for inner in value:
-            yield from _parts_in(typing.cast(type[Any], hint), value, inner, f"{key}.")
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,7 +12,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -65,6 +65,31 @@ def parts(registry: Registry[Any], *names: str) -> Any:
     return field(
         default_factory=lambda: [{"name": name} for name in names], metadata={"registry": registry, "many": True}
     )
+
+
+def location(default: Any = dataclasses.MISSING, **more: Any) -> Any:
+    """An option that says where a part's content lies, or how it is reached, but not what it is: the part's
+    ``identity()`` says that, and fingerprints leave the option out."""
+    return field(default=default, metadata={"location": True}, **more)
+
+
+def parts_in(
+    schema: type[Any], data: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Registry[Any], dict[str, Any]]]:
+    """Every part of a resolved config, those among the options of others too: its key, its registry, and
+    ``{name, **options}`` itself."""
+    hints = type_hints(schema)
+    for declared in dataclasses.fields(schema):
+        if declared.name not in data:
+            continue
+        value, key = data[declared.name], f"{prefix}{declared.name}"
+        if registry := declared.metadata.get("registry"):
+            for found in value if isinstance(value, list) else [value]:
+                if found is not None:
+                    yield key, registry, found
+                    yield from parts_in(registry.options(found["name"]), found, f"{key}.")
+        elif dataclasses.is_dataclass(inner := hints[declared.name]):
+            yield from parts_in(typing.cast(type[Any], inner), value, f"{key}.")
 
 
 _HINTS: dict[Any, dict[str, Any]] = {}

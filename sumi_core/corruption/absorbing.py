@@ -28,7 +28,7 @@ class Absorbing(WithMask):
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """−α′/(1−α) · 1[z = mask] · (−log x_θ(x)), what the general bound comes to (MDLM, Eq. 10)."""
-        weight = -self.dalpha(t) / (1 - self.alpha(t))
+        weight = -self.dalpha(t) / self.hit(t)
         nats = cross_entropy(logits, x, self.num_tokens, where=z == self.mask_id)
         return weight.to(nats.dtype) * nats
 
@@ -37,9 +37,9 @@ class Absorbing(WithMask):
 
     def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Masks are filled with probability (α_s − α_t)/(1 − α_t); tokens stay, whatever x_θ says of them."""
-        alpha_t, alpha_s = (self.alpha(level).expand(z.shape) for level in (t, s))
+        hit_t, hit_s = (self.hit(level).expand(z.shape) for level in (t, s))
         masked = z == self.mask_id
-        still = ((1 - alpha_s) / (1 - alpha_t))[masked]
+        still = (hit_s / hit_t)[masked]
         filled = logits[masked][:, : self.num_tokens].double().softmax(-1).mul_((1 - still).unsqueeze(-1))
         probs = self._one_hot(z)
         probs[masked] = torch.cat([filled, still.unsqueeze(-1)], -1)

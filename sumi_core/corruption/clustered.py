@@ -51,9 +51,9 @@ class Clustered(ForwardProcess):
 
     def shares(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """a, w and 1 − g at level t: never hit, hit within the cluster alone, hit from anywhere. float64, sum 1."""
-        alpha = self.alpha(t)
-        left = torch.special.xlog1py(self.late, -alpha)  # log (1 − α)^late, 0 for late = 0 even where α = 1
-        return alpha, (1 - alpha) * -left.expm1(), (1 - alpha) * left.exp()
+        hit = self.hit(t)
+        left = torch.special.xlogy(self.late, hit)  # log (1 − α)^late, 0 for late = 0 even where α = 1
+        return self.alpha(t), hit * -left.expm1(), hit * left.exp()
 
     def shares_between(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for what happens between s and t: a_t/a_s, g_t/g_s − a_t/a_s, 1 − g_t/g_s, without cancellation."""
@@ -65,8 +65,9 @@ class Clustered(ForwardProcess):
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """r_u and r_c, jumps per unit t anywhere and within the cluster. float64."""
         alpha, near, _ = self.shares(t)
-        stay = -torch.special.xlog1py(self.late, -alpha).expm1()
-        anywhere = (1 + self.late) * (1 - stay) / (alpha + near)  # per unit of α
+        left = torch.special.xlogy(self.late, self.hit(t))
+        stay = -left.expm1()
+        anywhere = (1 + self.late) * left.exp() / (alpha + near)  # per unit of α
         within = (near - self.late * alpha + (1 + self.late) * alpha * stay) / (alpha * (alpha + near))
         return -self.dalpha(t) * anywhere, -self.dalpha(t) * within.clamp(min=0)
 
@@ -215,7 +216,7 @@ class ClusteredDivergence(RowTerm):
         lost = (alpha * (1 - at.p_x) + moved).clamp(min=0) / (alpha * at.p_x + model)
         put_add(divergence, own, beyond + alpha * lost.log1p() + noise * (alpha / noise).log1p())
 
-        surplus = at.excess - at.excess.log1p()  # ρ − 1 − log ρ
+        surplus = at.excess - at.log_ratio  # ρ − 1 − log ρ
         everywhere = divergence.sum(-1) + surplus
         inside = pick(divergence, self.cluster[self.z[rows]]) + at.true_mass * surplus
         inside += (at.model_mass - at.true_mass) * (1 + at.excess)
@@ -278,6 +279,7 @@ class _AtPoints:
     model_x: Tensor  # m at x and at z
     model_z: Tensor
     excess: Tensor  # ρ − 1
+    log_ratio: Tensor  # log ρ
     true_mass: Tensor  # q and q_θ of z's cluster
     model_mass: Tensor
 
@@ -293,6 +295,10 @@ class _AtPoints:
         model_z = far + beside * sum_z
         lacking = alpha * ((x == z).double() - p_z) + beside * (together - sum_z)  # q(z|x) − q_θ(z)
         elsewhere = term.size[origin] * far
+        mixed = alpha * p_z + model_z  # q_θ(z)
+        excess = lacking / mixed
+        # Where ρ is small ρ − 1 has none of its digits, but then ρ is the quotient of two that are far apart.
+        quotient = (alpha * (x == z).double() + far + beside * together) / mixed
         return cls(
             per_member=per_member,
             sums=sums,
@@ -301,7 +307,8 @@ class _AtPoints:
             noise_x=far + pick(per_member, own),
             model_x=far + pick(per_member * sums, own),
             model_z=model_z,
-            excess=lacking / (alpha * p_z + model_z),
+            excess=excess,
+            log_ratio=torch.where(excess < -0.5, quotient.log(), excess.log1p()),
             true_mass=(alpha + near) * together + elsewhere,
             model_mass=(alpha + near) * sum_z + elsewhere,
         )

@@ -128,28 +128,23 @@ class Fitted(NoiseSchedule):
 def fit_profile(curve: Mapping[str, Any], floor: float = 0.05) -> dict[str, list[float]]:
     """Knots ``{noise, weight}`` of least variance from a table of loss by noise level.
 
-    curve: columns noise, per_alpha, per_alpha_stderr and draws of ``evaluation.likelihood.loss_by_level``; the model's
-    schedule does not matter. E[G²] of a level is per_alpha² + draws · per_alpha_stderr², since a standard error over n
-    draws is the deviation of one over √n. A row is the mean over an interval of noise, so its knot stands in the middle
+    curve: columns noise and per_alpha_square, the mean of G², of ``evaluation.likelihood.loss_by_level``; the model's
+    schedule does not matter. A row is the mean over an interval of noise, so its knot stands in the middle
     of the interval's √u, where a density even in √u has the interval's share, however E[G²] runs inside. The curve is
     drawn on to both ends. No weight is below ``floor`` times their mean: a level hardly ever drawn gets a loss that is
     hardly ever checked. Raises ValueError for a curve without levels or without numbers.
     """
-    noise, mean, error, draws = (
-        [float(value) for value in curve[name]] for name in ("noise", "per_alpha", "per_alpha_stderr", "draws")
-    )
+    noise, square = ([float(value) for value in curve[name]] for name in ("noise", "per_alpha_square"))
     if not noise:
         raise ValueError("there are no noise levels to fit a schedule to: an exact likelihood has none")
-    if not all(math.isfinite(value) for value in mean):
+    if not all(math.isfinite(value) for value in square):
         raise ValueError("some noise levels have no nats per unit of alpha; evaluate more sequences or levels")
-    # One document alone has no standard error; its level then counts with its mean.
-    spread = [0.0 if math.isnan(e) else n * e**2 for e, n in zip(error, draws, strict=True)]
     between = [(low + high) / 2 for low, high in itertools.pairwise(noise)]
     edges = [0.0, *between, 1.0]
     if between:
         edges[0], edges[-1] = max(0.0, 2 * noise[0] - between[0]), min(1.0, 2 * noise[-1] - between[-1])
     roots = [(math.sqrt(low) + math.sqrt(high)) / 2 for low, high in itertools.pairwise(edges)]
-    weight = [root * math.sqrt(m**2 + s) for root, m, s in zip(roots, mean, spread, strict=True)]
+    weight = [root * math.sqrt(value) for root, value in zip(roots, square, strict=True)]
     least = floor * sum(weight) / len(weight)
     roots, weight = _to_the_ends(roots, weight)
     knots = {"noise": [_short(root**2) for root in roots], "weight": [_short(max(w, least)) for w in weight]}

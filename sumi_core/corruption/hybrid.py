@@ -71,7 +71,7 @@ class Hybrid(WithMask):
 
     def _root_masked(self, t: Tensor) -> Tensor:
         """μ ≥ 0 with μ² + B √α μ = 1 − α, in the form that does not cancel where α is near 1."""
-        signal, hit = self._root_signal(t), 1 - self.alpha(t)
+        signal, hit = self._root_signal(t), self.hit(t)
         return 2 * hit / (signal + (signal**2 + 4 * hit).sqrt()).clamp(min=torch.finfo(hit.dtype).tiny)
 
     def arrived(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Hybrid(WithMask):
 
     def inflow(self, z: Tensor, t: Tensor) -> Tensor:
         signal = self._root_signal(t)
-        root = (signal**2 + 4 * (1 - self.alpha(t))).sqrt()  # B √α + 2μ, so y = B √α / root
+        root = (signal**2 + 4 * self.hit(t)).sqrt()  # B √α + 2μ, so y = B √α / root
         masked = 2 * self._root_masked(t) / root
         return self.rate(t) * torch.where(z == self.mask_id, masked, signal / root / self.num_tokens)
 

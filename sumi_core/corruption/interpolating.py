@@ -41,7 +41,7 @@ class Interpolating(ForwardProcess):
 
     def arrived(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Chance to be hit between s and t and to stand at z then, whatever stood at s < t: ``[B, L]`` float64."""
-        return (1 - self.alpha(t) / self.alpha(s)) * self.mass(z)
+        return (self.hit(t) - self.hit(s)) / self.alpha(s) * self.mass(z)
 
     def inflow(self, z: Tensor, t: Tensor) -> Tensor:
         """Jumps per unit t into z from any one other state: ``[B, L]`` float64."""
@@ -49,11 +49,11 @@ class Interpolating(ForwardProcess):
 
     def token_noise(self, t: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """(1 − α) π over the tokens, as a number per level (shaped as t) times a number per token ``[V]``, float64."""
-        return 1 - self.alpha(t), self.pi(device)[: self.num_tokens]
+        return self.hit(t), self.pi(device)[: self.num_tokens]
 
     def add_noise(self, table: Tensor, t: Tensor, scale: Tensor) -> None:
         """``table += scale (1 − α) π`` in place: ``[..., S]``, t and scale ``[...]``."""
-        table.addcmul_((scale * (1 - self.alpha(t))).to(table).unsqueeze(-1), self.pi(table.device).to(table))
+        table.addcmul_((scale * self.hit(t)).to(table).unsqueeze(-1), self.pi(table.device).to(table))
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
@@ -212,7 +212,11 @@ class MixingDivergence(RowTerm):
         summed = log_p.exp_().mul_(self.signal[rows, None]).mul_(self.inverse).log1p_() @ self.pi
         kl = own_divergence(self.alpha[rows], self.noise_x[rows], log_p_x) - self.share[rows] * summed
         excess = self._excess(p_z, rows)
-        return (kl + excess - excess.log1p()).to(chunk.dtype)
+        # −log ρ of a noise token is log(1 + αp_z/b_z); by way of ρ − 1, all but −1, it would be lost.
+        alpha, noise = self.alpha[rows], self.noise_z[rows]
+        of_noise = -torch.where(noise > 0, alpha * p_z / noise, 0.0).log1p()
+        log_ratio = torch.where(self.x[rows] == self.z[rows], excess.log1p(), of_noise)
+        return (kl + excess - log_ratio).to(chunk.dtype)
 
     def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
         # With w = αp/q_θ and e = ρ − 1:  p_j (α w_x + Σ b w + e w_z) − b_j w_j − α w_x δ_jx − e w_z δ_jz

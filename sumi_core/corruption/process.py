@@ -90,6 +90,10 @@ class ForwardProcess(ABC):
         """α(t) in float64, the share of tokens that noise has not yet hit: what corruption and bound both use."""
         return self.schedule.alpha(t.double())
 
+    def hit(self, t: Tensor) -> Tensor:
+        """1 − α(t) in float64, the share of tokens that noise has hit, with all its digits near t = 0."""
+        return self.schedule.hit(t.double())
+
     def dalpha(self, t: Tensor) -> Tensor:
         """dα/dt ≤ 0, float64."""
         return self.schedule.dalpha(t.double())

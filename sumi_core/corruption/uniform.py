@@ -29,7 +29,7 @@ class Uniform(Interpolating):
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         alpha = self.alpha(t).expand(x.shape).reshape(-1)
-        per_state = (1 - alpha) / self.num_tokens
+        per_state = self.hit(t).expand(x.shape).reshape(-1) / self.num_tokens
         kind = precision_of(logits)
         term = UniformDivergence(
             x.reshape(-1), z.reshape(-1), alpha.to(kind), per_state.to(kind), (alpha / per_state).to(kind)
@@ -61,8 +61,9 @@ class UniformDivergence(RowTerm):
         p_x, p_z = pick(p, x), pick(p, z)
         total = p.mul_(c[:, None]).log1p_().sum(-1)
         kl = (alpha + b) * c.log1p() - alpha * (c * p_x).log1p() - b * total
+        # −log ρ of a noise token is log(1 + c p_z); by way of ρ − 1, all but −1, it would be lost.
         excess = c * ((x == z).to(c) - p_z) / (1 + c * p_z)
-        return kl + excess - excess.log1p()
+        return kl + excess - torch.where(x == z, excess.log1p(), -(c * p_z).log1p())
 
     def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
         # With v = p / (1 + c p), so that αp/q_θ = c v:

@@ -25,8 +25,8 @@ def token_set_names(experiments: Iterable[tuple[str, Experiment]]) -> dict[str, 
 
 
 def _recipe(experiment: Experiment) -> dict[str, Any]:
-    identity = experiment.identity()
-    return {section: identity[section] for section in ("corpus", "tokenizer", "shards")}
+    recipe = experiment.recipe()
+    return {section: recipe[section] for section in ("corpus", "tokenizer", "shards")}
 
 
 def _label(recipe: dict[str, Any]) -> str:

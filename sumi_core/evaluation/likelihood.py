@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 TERMS = ("diffusion", "reconstruction", "prior")
-_NOISE = ("level", "alpha", "nats_per_alpha")
+_NOISE = ("time", "level", "alpha", "nats_per_alpha")
 
 
 class EvaluatedSequences(Protocol):
@@ -67,12 +67,13 @@ class EvaluatedSequences(Protocol):
 class SequenceLikelihoods:
     """Nats of N sequences with K draws each.
 
-    diffusion, reconstruction, prior: ``[N, K]`` nats of the whole sequence; each draw estimates all of it. level,
-    alpha, nats_per_alpha: ``[N, K]`` as in ``objectives.objective.Likelihood``; NaN for an exact likelihood, which has
-    no noise levels (then K = 1). bytes, tokens: ``[N]``. document: ``[N]``, a number for the document in which the
-    sequence begins. epsilon: levels were drawn on [ε, 1 − ε].
+    diffusion, reconstruction, prior: ``[N, K]`` nats of the whole sequence; each draw estimates all of it. time,
+    level, alpha, nats_per_alpha: ``[N, K]`` as in ``objectives.objective.Likelihood``; NaN for an exact likelihood,
+    which has no noise levels (then K = 1). bytes, tokens: ``[N]``. document: ``[N]``, a number for the document in
+    which the sequence begins. epsilon: levels were drawn on [ε, 1 − ε].
     """
 
+    time: Floats
     level: Floats
     alpha: Floats
     nats_per_alpha: Floats
@@ -230,7 +231,7 @@ def summarize(measured: SequenceLikelihoods) -> LikelihoodSummary:
         exact=measured.exact,
         bits_per_byte=bits.value,
         bits_per_byte_stderr=bits.stderr,
-        bits_per_byte_mc_stderr=0.0 if measured.exact else monte_carlo_stderr(measured.total, measured.level) * scale,
+        bits_per_byte_mc_stderr=0.0 if measured.exact else monte_carlo_stderr(measured.total, measured.time) * scale,
         nats_per_token=per_token.value,
         nats_per_token_stderr=per_token.stderr,
         **split,
@@ -241,12 +242,12 @@ def summarize(measured: SequenceLikelihoods) -> LikelihoodSummary:
     )
 
 
-def monte_carlo_stderr(values: Floats, level: Floats) -> float:
+def monte_carlo_stderr(values: Floats, time: Floats) -> float:
     """Standard error of Σ_i mean_k ``values[i, k]`` over the draws alone, the sequences held fixed.
 
-    values, level: ``[N, K]``. The levels form an even grid over all sequences, so the mean curve of the values over t
-    is integrated almost without error and is removed first (means of groups of about 32 neighbouring levels). What is
-    left varies within each sequence, more at some levels than at others: its levels are paired with their neighbours
+    values, time: ``[N, K]``. The times form an even grid over all sequences, so the mean curve of the values over time
+    is integrated almost without error and is removed first (means of groups of about 32 neighbouring times). What is
+    left varies within each sequence, more at some times than at others: its times are paired with their neighbours
     (collapsed strata; Wolter, Introduction to Variance Estimation, 2007, section 2.5), which errs on the large side
     when sequences differ in the shape of their curve. NaN for one draw per sequence.
     """
@@ -254,12 +255,12 @@ def monte_carlo_stderr(values: Floats, level: Floats) -> float:
     if draws < 2:
         return math.nan
     flat, residual = values.reshape(-1), np.empty(values.size)
-    for group in np.array_split(np.argsort(level, axis=None, kind="stable"), max(1, round(values.size / 32))):
+    for group in np.array_split(np.argsort(time, axis=None, kind="stable"), max(1, round(values.size / 32))):
         freedom = len(group) / (len(group) - 1)
         residual[group] = (flat[group] - flat[group].mean()) * math.sqrt(freedom)
-    by_level = np.take_along_axis(residual.reshape(count, draws), np.argsort(level, axis=1, kind="stable"), axis=1)
+    by_time = np.take_along_axis(residual.reshape(count, draws), np.argsort(time, axis=1, kind="stable"), axis=1)
     variance = 0.0
-    for stratum in np.array_split(by_level, draws // 2, axis=1):
+    for stratum in np.array_split(by_time, draws // 2, axis=1):
         size = stratum.shape[1]
         variance += float(stratum.var(axis=1, ddof=1).sum()) * size
     return math.sqrt(variance) / draws
@@ -281,7 +282,9 @@ def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame
     Columns: low, high (levels t); bits_per_byte (this interval's part of the diffusion term; the column adds up to
     it); per_t: the integrand, nats per token per unit of t; noise: mean share of tokens hit, 1 − α; per_alpha: nats
     per token per unit of α, which compares models across schedules (where positions have clocks of their own: of those
-    whose clock runs, and low and high are of the mean level); per_t_stderr, per_alpha_stderr: over documents; draws.
+    whose clock runs, and low and high are of the mean level); per_alpha_square: the mean square of a draw's nats per
+    token per unit of α, what ``corruption.fitted`` makes a schedule from; per_t_stderr, per_alpha_stderr: over
+    documents; draws.
     Intervals without a draw are left out. Empty for an exact likelihood, which has no noise levels.
     """
     import pandas as pd
@@ -295,6 +298,7 @@ def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame
         "noise",
         "per_alpha",
         "per_alpha_stderr",
+        "per_alpha_square",
         "draws",
     ]
     if measured.exact:
@@ -311,8 +315,9 @@ def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame
         if not hit.any():
             continue
         draws = inside.sum(axis=1)
-        curves = [_mean_inside(values, inside, measured.document) for values in (per_t, measured.nats_per_alpha)]
+        shown = (per_t, measured.nats_per_alpha, measured.nats_per_alpha**2)
+        of_t, of_alpha, square = (_mean_inside(values, inside, measured.document) for values in shown)
         part = float(measured.diffusion[inside].sum() * scale)
         noise = float((1.0 - measured.alpha[inside]).mean())
-        rows.append((edges[index], edges[index + 1], part, *curves[0], noise, *curves[1], int(draws.sum())))
+        rows.append((edges[index], edges[index + 1], part, *of_t, noise, *of_alpha, square.value, int(draws.sum())))
     return pd.DataFrame(rows, columns=columns)

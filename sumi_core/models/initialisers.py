@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sumi_core.errors import SumiError
 from sumi_core.lineage.fingerprint import file_sha256
-from sumi_core.typed import number
+from sumi_core.typed import location, number
 
 if TYPE_CHECKING:
     from sumi_core.config import ModelConfig
@@ -125,7 +125,7 @@ class Exported(Initialiser):
 
     @dataclass
     class Options(Initialiser.Options):
-        folder: str
+        folder: str = location()
 
     def identity(self) -> dict[str, Any]:
         """The digest of the weights."""

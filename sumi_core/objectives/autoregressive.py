@@ -37,6 +37,7 @@ class Autoregressive(Objective):
             diffusion=exact,
             reconstruction=zeros,
             prior=zeros,
+            time=zeros,
             level=zeros,
             alpha=torch.ones_like(exact),
             nats_per_alpha=zeros,

@@ -52,7 +52,7 @@ class MixturePath(PosteriorObjective):
 
     def token_loss(self, logits: Tensor, noisy: Corrupted) -> Tensor:
         process, x, z = self.process, noisy.x, noisy.z
-        pace = -process.dalpha(noisy.level) / (1 - process.alpha(noisy.level)) * (1 - 2 * self.options.time_epsilon)
+        pace = -process.dalpha(noisy.level) / process.hit(noisy.level) * (1 - 2 * self.options.time_epsilon)
         open_rows = (process.mass(z) > 0).reshape(-1).nonzero().squeeze(1)
         term = PathDivergence(x.reshape(-1), z.reshape(-1))
         flat = logits.reshape(-1, logits.shape[-1])

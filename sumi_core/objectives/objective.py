@@ -36,16 +36,17 @@ class Likelihood:
 
     −log p(x) = or ≤ E[diffusion + reconstruction + prior]. An exact likelihood has all of it in ``diffusion``.
 
-    The last three say how the loss depends on the noise: at noise level ``level`` (t), where a share ``alpha`` of the
-    tokens survives, a token costs ``nats_per_alpha`` nats per unit of α. Plotted against 1 − α its area is the bound's
-    diffusion term per token, whatever the schedule. Where positions have levels of their own, level and alpha are their
-    means, and nats_per_alpha is that of the positions whose clock runs (NaN when none does). An exact likelihood has
-    level 0, alpha 1, nats_per_alpha 0.
+    The last four say how the loss depends on the noise: at ``time`` in [0, 1], when the noise level is ``level`` (t, in
+    [ε, 1 − ε]) and a share ``alpha`` of the tokens survives, a token costs ``nats_per_alpha`` nats per unit of α.
+    Plotted against 1 − α its area is the bound's diffusion term per token, whatever the schedule. Where positions have
+    levels of their own, level and alpha are their means, and nats_per_alpha is that of the positions whose clock runs
+    (NaN when none does). An exact likelihood has time and level 0, alpha 1, nats_per_alpha 0.
     """
 
     diffusion: Tensor
     reconstruction: Tensor
     prior: Tensor
+    time: Tensor
     level: Tensor
     alpha: Tensor
     nats_per_alpha: Tensor

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sumi_core import stages
-from sumi_core.config import ConfigError, Experiment, merge, resolve
+from sumi_core.config import ConfigError, EvaluationConfig, Experiment, merge, resolve
 from sumi_core.corruption import PROCESSES
 from sumi_core.data import SOURCES
 from sumi_core.models import PRESETS
@@ -65,6 +65,14 @@ def test_options_of_a_part_merge_while_its_name_stays() -> None:
     low = {"process": {"name": "fake", "path": "x", "rows": 2}}
     assert merge(low, {"process": {"rows": 3}})["process"] == {"name": "fake", "path": "x", "rows": 3}
     assert merge(low, {"process": "fake"})["process"] == {"name": "fake", "path": "x", "rows": 2}
+
+
+def test_a_part_among_the_options_of_a_part_merges_as_any_other() -> None:
+    low = {"objective": {"name": "nelbo", "time_density": {"name": "polynomial", "exponent": 3.0}}}
+    density = merge(low, {"objective": {"time_density": "cosine"}})["objective"]["time_density"]
+    assert density == {"name": "cosine"}
+    density = merge(low, {"objective": {"time_density": {"exponent": 2.0}}})["objective"]["time_density"]
+    assert density == {"name": "polynomial", "exponent": 2.0}
 
 
 def test_a_part_with_another_name_is_replaced_whole() -> None:
@@ -261,10 +269,11 @@ def _with_change(experiment: Experiment, leaf: tuple[str, ...]) -> Experiment:
 
 
 EXPERIMENT = Experiment(
-    tokenizer={"name": "fake", "path": "x"},
+    tokenizer={"name": "bpe", "vocab_size": 300},
     process={"name": "fake", "path": "x", "rows": 2},
     schedule={"name": "linear"},
     objective={"name": "nelbo"},
+    evaluation=EvaluationConfig(sampler={"name": "ancestral", "spacing": "time"}),
 )
 
 

@@ -105,6 +105,20 @@ def test_float32_is_enough_near_the_ends_and_for_large_vocabularies(process, lev
     assert ((slopes[0] - slopes[1]).abs().amax(-1) < 1e-5 * slopes[1].abs().amax(-1) + 1e-7).all()
 
 
+@pytest.mark.parametrize("process", NAMES)
+@pytest.mark.parametrize("level", [1e-6, 1e-4, 0.01])
+def test_being_certain_of_a_noise_token_costs_what_it_does_in_float32(process, level):
+    """Near the clean end its ρ − 1 is −1 in float32, but −log ρ is far from infinite."""
+    process = build_process(process, "linear", 100_000)
+    x, z = torch.tensor([[5, 6]]), torch.tensor([[7, 8]])
+    logits = torch.zeros(1, 2, process.num_states)
+    logits[0, 0, 7], logits[0, 1, 8] = 12.0, 40.0
+    t = torch.full((1, 1), level, dtype=torch.float64)
+    low, high = (process.bound_integrand(y, x, z, t) for y in (logits, logits.double()))
+    assert high.isfinite().all()
+    torch.testing.assert_close(low.double(), high, rtol=1e-5, atol=0.0)
+
+
 def test_cross_entropy_equals_pytorchs():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)

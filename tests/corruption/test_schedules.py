@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from sumi_core.corruption import SCHEDULES
+from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.corruption.fitted import Density
+from sumi_core.corruption.process import ForwardProcess
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.typed import ConfigError, component
-from tests.corruption.enumerable import World, end_gaps, expected_bound
+from tests.corruption.enumerable import NAMES, SETTINGS, World, end_gaps, expected_bound, vocabulary_of
 
 KNOTS = {"noise": [0.05, 0.3, 0.6, 1.0], "weight": [4.0, 1.0, 0.5, 3.0]}
 CASES = {
@@ -214,3 +215,22 @@ def test_equal_weights_are_even_in_the_root_of_the_noise():
 def test_knots_that_are_no_density_are_refused(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         component(SCHEDULES, {"name": "fitted", **options}, "a.yaml", "schedule")
+
+
+@pytest.mark.parametrize("process", NAMES)
+@pytest.mark.parametrize("level", [0.3, 0.02, 0.005])
+def test_a_share_of_noise_too_small_for_its_complement_keeps_its_digits(process, level):
+    """1 − (1 − 0.005⁸) is 0 in float64. The bound per unit of α is that of a linear schedule at as much noise."""
+    context = {"vocabulary": vocabulary_of(4)}
+    name, options = SETTINGS[process]
+    steep = PROCESSES.build(name, options, schedule=SCHEDULES.build("polynomial", {"exponent": 8.0}), **context)
+    plain = PROCESSES.build(name, options, schedule=SCHEDULES.build("linear", {}), **context)
+    logits = torch.randn(1, 4, steep.num_states, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x, z = torch.tensor([[0, 2, 3, 2]]), torch.tensor([[0, 2, 2, 3]])
+    here, there = (torch.full((1, 1), t, dtype=torch.float64) for t in (level, level**8))
+    found = steep.bound_integrand(logits, x, z, here) / steep.dalpha(here)
+    assert found.isfinite().all()
+    wanted = plain.bound_integrand(logits, x, z, there) / plain.dalpha(there)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0.0)
+    reference = ForwardProcess.bound_integrand(plain, logits, x, z, there) / plain.dalpha(there)
+    torch.testing.assert_close(found, reference, rtol=1e-9, atol=0.0)

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sumi_core.config import resolve
 from sumi_core.data import SOURCES
-from sumi_core.data.sources import Document, Source, SourceError
+from sumi_core.data.sources import Document, Source, SourceError, local
+from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.stages import refresh_source_identities, stage_fingerprint
 
 
 def source(name: str, **options: Any) -> Source:
@@ -217,6 +221,32 @@ def test_a_parquet_file_with_damaged_pages(project: Path) -> None:
 
 
 # --- options --------------------------------------------------------------------------------------------------------
+
+
+def test_where_files_lie_changes_no_fingerprint_and_what_they_hold_does(project: Path) -> None:
+    def fingerprint(path: str) -> str:
+        refresh_source_identities()
+        experiment = resolve({"corpus": {"source": {"name": "text", "paths": [path]}}}, "a.yaml")
+        return stage_fingerprint(experiment, "corpus")
+
+    (project / "a.txt").write_text("one")
+    before = fingerprint("a.txt")
+    assert fingerprint(str(project / "a.txt")) == fingerprint("*.txt") == before
+    (project / "a.txt").write_text("two")
+    assert fingerprint("a.txt") != before
+
+
+def test_a_file_is_read_again_when_it_changed_and_not_before(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = project / "a.txt"
+    reads: list[Path] = []
+    monkeypatch.setattr(local, "file_sha256", lambda path: reads.append(path) or file_sha256(path))
+    for text, age, wanted in (("one", 10, 1), ("two", 5, 2), ("now", 0, 4)):
+        file.write_text(text)
+        os.utime(file, (time.time() - age,) * 2)
+        for _ in range(2):
+            (found,) = source("text", paths=["a.txt"]).identity()["files"]
+            assert found["sha256"] == file_sha256(file)
+        assert len(reads) == wanted
 
 
 @pytest.mark.parametrize("name", ["text", "jsonl", "parquet"])

@@ -1,10 +1,12 @@
 """Small stand-ins: packed sequences in memory, and denoisers whose likelihood is known."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sumi_core.corruption import PROCESSES, SCHEDULES
+from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.likelihood import SequenceLikelihoods
 from sumi_core.objectives import OBJECTIVES
@@ -47,10 +49,14 @@ class UniformDenoiser(nn.Module):
         return torch.zeros(*tokens.shape, self.states)
 
 
-def objective(name: str, vocab: int, process: str | None = None, schedule: str = "linear") -> Objective:
+def objective(
+    name: str, vocab: int, process: str | None = None, schedule: str = "linear", clock: dict[str, Any] | None = None
+) -> Objective:
     """A registered objective over a small vocabulary."""
     vocabulary = Vocabulary(vocab, EOS)
-    built = process and PROCESSES.build(process, {}, vocabulary=vocabulary, schedule=SCHEDULES.build(schedule, {}))
+    context = {"vocabulary": vocabulary, "schedule": SCHEDULES.build(schedule, {})}
+    context["clock"] = CLOCKS.from_config(clock) if clock else None
+    built = process and PROCESSES.build(process, {}, **context)
     return OBJECTIVES.build(name, {}, process=built, vocabulary=vocabulary)
 
 
@@ -60,6 +66,7 @@ def likelihoods(diffusion, level=None, bytes_=None, tokens=16, epsilon=0.001, ex
     count, draws = diffusion.shape
     level = np.full((count, draws), np.nan) if level is None else level
     return SequenceLikelihoods(
+        time=level,
         level=level,
         alpha=1 - level,
         nats_per_alpha=diffusion / tokens,

@@ -26,8 +26,10 @@ def config(**more) -> EvaluationConfig:
     return EvaluationConfig(**{"sequences": 24, "times_per_sequence": 5, **more})
 
 
-def measure(name="nelbo", process="uniform", denoiser=None, data=None, batch_size=7, schedule="linear", **more):
-    measured = objective(name, VOCAB, process, schedule)
+def measure(
+    name="nelbo", process="uniform", denoiser=None, data=None, batch_size=7, schedule="linear", clock=None, **more
+):
+    measured = objective(name, VOCAB, process, schedule, clock)
     states = VOCAB + (process == "absorbing")
     return evaluate_likelihood(
         measured,
@@ -177,12 +179,23 @@ def test_monte_carlo_error_is_what_repeated_draws_show(draws):
     grid = np.arange(draws)[None, :] / draws + np.arange(count)[:, None] / (count * draws)
     sums, claimed = [], []
     for _ in range(600):
-        level = (grid + generator.random()) % 1.0
-        noise = generator.normal(0, 1, level.shape) * (1 + 0.5 / (level + 0.05))
-        values = own * (1 + 0.1 * level) + 40 * level**2 + noise
+        time = (grid + generator.random()) % 1.0
+        noise = generator.normal(0, 1, time.shape) * (1 + 0.5 / (time + 0.05))
+        values = own * (1 + 0.1 * time) + 40 * time**2 + noise
         sums.append(values.mean(axis=1).sum())
-        claimed.append(monte_carlo_stderr(values, level))
+        claimed.append(monte_carlo_stderr(values, time))
     assert math.sqrt(np.mean(np.square(claimed))) == pytest.approx(np.std(sums), rel=0.1)
+
+
+def test_monte_carlo_error_of_texts_of_few_spans():
+    """A span or two to a text: its level says little of the time it was drawn at, and only times are an even grid."""
+    clock = {"name": "spans", "mean_length": 12.0, "window": 0.3}
+    sums, claimed = [], []
+    for seed in range(150):
+        measured = measure(clock=clock, seed=seed, times_per_sequence=6)
+        sums.append(measured.nats.sum())
+        claimed.append(monte_carlo_stderr(measured.total, measured.time))
+    assert math.sqrt(np.mean(np.square(claimed))) == pytest.approx(np.std(sums), rel=0.12)
 
 
 def test_error_over_sequences_is_what_other_sequences_show():
@@ -247,7 +260,7 @@ def test_bits_per_byte_of_the_monte_carlo_error():
     generator = np.random.default_rng(0)
     level = (np.arange(32).reshape(8, 4) + 0.5) / 32
     measured = likelihoods(generator.gamma(2.0, size=(8, 4)), level=level)
-    wanted = monte_carlo_stderr(measured.total, measured.level) / math.log(2) / measured.bytes.sum()
+    wanted = monte_carlo_stderr(measured.total, measured.time) / math.log(2) / measured.bytes.sum()
     assert summarize(measured).bits_per_byte_mc_stderr == pytest.approx(wanted)
 
 

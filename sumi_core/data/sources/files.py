@@ -6,13 +6,14 @@ import gzip
 import json
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sumi_core.data.sources.local import digests, local_files
 from sumi_core.data.sources.source import Document, Source, SourceError
 from sumi_core.registry import nearest
+from sumi_core.typed import location
 
 
 class LocalFiles(Source):
@@ -22,7 +23,7 @@ class LocalFiles(Source):
     class Options:
         """paths: files or globs (``data/**/*.txt``), absolute or relative to the project's folder."""
 
-        paths: list[str] = field(default_factory=list)
+        paths: list[str] = location(default_factory=list)
         licence: str = "unknown"
 
         def check(self) -> None:

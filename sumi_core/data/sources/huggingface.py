@@ -11,6 +11,7 @@ from sumi_core.data.sources.local import digests, local_files
 from sumi_core.data.sources.source import Document, Source, SourceError
 from sumi_core.paths import project_path
 from sumi_core.registry import nearest
+from sumi_core.typed import location
 
 
 class HuggingFace(Source):
@@ -27,7 +28,7 @@ class HuggingFace(Source):
         split: str = "train"
         revision: str | None = None
         column: str = "text"
-        streaming: bool = False
+        streaming: bool = location(False)
         data_files: list[str] = field(default_factory=list)
         licence: str = "unknown"
 
