@@ -154,8 +154,7 @@ class Diffusion(Objective):
     @torch.no_grad()
     def nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         x, process = batch.tokens, self.process
-        time = batch.times(0.0, 1.0)
-        noisy = self.corrupt(batch, time, epsilon)
+        noisy = self.corrupt(batch, epsilon)
         integrand = self._integrand(denoiser(noisy.z, noisy.told), noisy)
         density = per_sequence(noisy.weight.to(integrand.dtype) * integrand)
 
@@ -170,15 +169,16 @@ class Diffusion(Objective):
             diffusion=(1 - 2 * epsilon) * density,
             reconstruction=per_sequence(reconstruction),
             prior=per_sequence(prior),
-            time=time,
+            time=batch.times(0.0, 1.0),
             level=noisy.level.mean(-1),
             alpha=process.alpha(noisy.level).mean(-1),
             nats_per_alpha=density / fall,
         )
 
-    def corrupt(self, batch: Batch, time: Tensor, epsilon: float) -> Corrupted:
-        """The noise of the bound at times ``[B]``, from which the clocks make a level for each position."""
+    def corrupt(self, batch: Batch, epsilon: float) -> Corrupted:
+        """The noise of the bound: a stratified time for each sequence, by its clocks a level for each position."""
         clocks = self.process.clock.draw(batch.noise("clock"), batch.tokens.shape[-1])
+        time = batch.times(0.0, 1.0)
         reading = clocks.at(time)
         clocked = torch.ones_like(time, dtype=torch.bool).unsqueeze(-1)
         return self._corrupted(batch, reading.level, reading.speed, reading.told, clocked, epsilon)
