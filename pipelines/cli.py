@@ -21,6 +21,7 @@ SUMMARIES = {
     "run": "Compute experiments or whole sweeps, and compare them.",
     "compare": "Print the comparison of cells, from what MLflow has of them.",
     "sample": "Write texts with a trained model.",
+    "fit-schedule": "Print the noise schedule that suits a finished model best.",
     "lineage": "Walk back from a model or a number to what made it.",
     "reproduce": "Compute something again from its record, and compare.",
     "dev": "Open the Dagster and MLflow web interfaces, until Ctrl-C.",
@@ -38,7 +39,8 @@ app = typer.Typer(
 )
 
 for _name, _summary in SUMMARIES.items():
-    _function = getattr(importlib.import_module(f"pipelines.commands.{_name}"), f"{_name}_command")
+    _module = _name.replace("-", "_")
+    _function = getattr(importlib.import_module(f"pipelines.commands.{_module}"), f"{_module}_command")
     app.command(_name, short_help=_summary)(_function)
 
 

@@ -1,9 +1,9 @@
 """What an experiment is: a typed, validated record from which every stage is computed.
 
 An experiment has sections (``corpus``, ``model``, ``training`` …). Sections that name a registered part are
-*components*: ``process: uniform`` or ``process: {name: clustered, clusters: 64}``; the keys beside ``name`` are the
-part's own ``Options``. Everything is checked here, before anything is computed, and every complaint is one sentence
-that names the file, the key, what is wrong and what to do.
+*components*: ``process: uniform`` or ``process: {name: clustered, late: 2}``; the keys beside ``name`` are the part's
+own ``Options``. ``corruption: structured`` is short for a process and a clock. Everything is checked here, before
+anything is computed, and every complaint is one sentence that names the file, the key, what is wrong and what to do.
 
 Two kinds of fields: *identity* fields decide what comes out and enter the fingerprints; the ``runtime`` section
 (device, threads, cadence of logs and checkpoints) says how it is computed and never does. Upper limits are set where
@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
+from sumi_core.corruption import CLOCKS, CORRUPTION_PRESETS, PARAMETERISATIONS, PROCESSES, SCHEDULES
 from sumi_core.data import CLUSTERINGS, SOURCES, TOKENIZERS
 from sumi_core.evaluation import METRICS
 from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS, PRESETS
@@ -207,12 +207,23 @@ def merge(low: Any, high: Any, schema: Any = Experiment) -> Any:
     return merged
 
 
+def spelt_out(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A layer of keys with ``corruption: structured`` replaced by the process and clock that the preset stands for.
+    What the layer itself writes of them is laid on top. Raises ConfigError for a name that is no preset's."""
+    if "corruption" not in data:
+        return data
+    name = data["corruption"]
+    if not isinstance(name, str) or name not in CORRUPTION_PRESETS:
+        raise ConfigError(where, "corruption", f"no preset is called {name!r}; {nearest(str(name), CORRUPTION_PRESETS)}")
+    return merge(CORRUPTION_PRESETS[name], {key: value for key, value in data.items() if key != "corruption"})
+
+
 # --- resolution -----------------------------------------------------------------------------------------------------
 
 
 def resolve(data: Mapping[str, Any], where: str) -> Experiment:
     """Turn merged plain data into a checked Experiment. ``where`` names the file in every complaint."""
-    plain = _interpolated(data, where)
+    plain = _interpolated(spelt_out(data, where), where)
     model = plain.get("model")
     if isinstance(model, dict) and model.get("preset") is not None:
         preset = model["preset"]
@@ -239,7 +250,7 @@ def resolve(data: Mapping[str, Any], where: str) -> Experiment:
 
 def check_keys(data: Any, where: str, prefix: str = "", extra: tuple[str, ...] = ()) -> None:
     """Refuse keys that no section knows, in one file as it is written, so that the complaint names that file."""
-    check_schema_keys(data, where, Experiment, prefix, extra)
+    check_schema_keys(data, where, Experiment, prefix, (*extra, "corruption"))
 
 
 def _interpolates(data: Any) -> bool:

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 from sumi_core.axes import expand_axes, nest
 from sumi_core.budgets import MAX_STEPS, Budget
-from sumi_core.config import ConfigError, Experiment, check_keys, merge, resolve
+from sumi_core.config import ConfigError, Experiment, check_keys, merge, resolve, spelt_out
 from sumi_core.cron import cron_mistake
 from sumi_core.registry import nearest
 from sumi_core.typed import number, typed
@@ -255,7 +255,8 @@ def _resolve_layers(layers: list[_Layer]) -> Experiment:
     """Merge layers, the first on top, and resolve them. A complaint names the layer that wrote the key."""
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
-        merged = merge(merged, {key: value for key, value in layer.data.items() if key not in FILE_KEYS})
+        written = {key: value for key, value in layer.data.items() if key not in FILE_KEYS}
+        merged = merge(merged, spelt_out(written, layer.where))
     try:
         return resolve(merged, layers[0].where)
     except ConfigError as error:

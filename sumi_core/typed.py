@@ -1,7 +1,7 @@
 """Plain data into typed dataclasses, with complaints that name the file, the key and what to do.
 
 A dataclass field may carry rules in its metadata: a range (``number``), a closed set of values (``choice``), or a
-registry whose part it names (``part``). A part is written ``uniform`` or ``{name: clustered, clusters: 64}`` and
+registry whose part it names (``part``). A part is written ``uniform`` or ``{name: clustered, late: 2}`` and
 becomes a dict ``{name, **options}`` with every option of the part's own ``Options`` written out.
 """
 

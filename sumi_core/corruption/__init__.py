@@ -1,6 +1,6 @@
 """Forward processes, noise schedules and clocks: how clean tokens become noise, and the bound that follows."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sumi_core.registry import Registry
 
@@ -41,6 +41,16 @@ CLOCKS: "Registry[Clock]" = Registry(
         "spans": "sumi_core.corruption.clocks:Spans",
     },
 )
+
+#: What ``corruption: <name>`` in an experiment stands for: processes and clocks that make one idea together.
+CORRUPTION_PRESETS: dict[str, dict[str, Any]] = {
+    # Random corruption that preserves local structure: whole stretches stay readable while others are noise, and what
+    # is replaced is first replaced by its like (design: math.md 4 and 5).
+    "structured": {
+        "process": {"name": "clustered"},
+        "clock": {"name": "spans", "mean_length": 8.0, "window": 0.5},
+    },
+}
 
 PARAMETERISATIONS: "Registry[Parameterisation]" = Registry(
     "parameterisation",

@@ -502,3 +502,24 @@ def test_names_and_overrides_come_apart() -> None:
     assert complaint(lambda: split_arguments(["seed=1"])) == (
         "command line: name at least one experiment, cell or glob; `sumi list` shows them"
     )
+
+
+# --- corruption presets ---------------------------------------------------------------------------------------------
+
+
+def test_a_corruption_preset_is_short_for_a_process_and_a_clock(write: Write) -> None:
+    write("base/b", "process: absorbing\nclock: {name: spans, window: 0.9}\n")
+    text = "base: base/b\naxes:\n  noise:\n    plain: {}\n    both: {corruption: structured}\n"
+    text += "    narrow: {corruption: structured, clock.window: 0.25, process.late: 2}\n"
+    plain, both, narrow = (cell.experiment for cell in load(write("a", text)).cells)
+    assert plain.process == {"name": "absorbing"}
+    assert both.process == {"name": "clustered", "late": 1.0}
+    assert both.clock == {"name": "spans", "mean_length": 8.0, "window": 0.5, "told": True}, "over the base's, whole"
+    assert (narrow.process["late"], narrow.clock["window"]) == (2.0, 0.25)
+
+
+def test_an_unknown_corruption_preset_is_refused_by_the_file_that_names_it(write: Write) -> None:
+    file = write("a", "corruption: structure\n")
+    assert complaint(lambda: load(file)) == (
+        f"{file}: corruption: no preset is called 'structure'; did you mean 'structured'?"
+    )

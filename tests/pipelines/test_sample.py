@@ -1,4 +1,4 @@
-"""`sumi sample` on a real model."""
+"""`sumi sample` and `sumi fit-schedule` on a real model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.commands.sample import exported_folder
-from sumi_core.config import ConfigError
+from sumi_core.config import ConfigError, resolve
+from sumi_core.corruption.fitted import fit_profile
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.project import Project
 from sumi_core.stages import stage_fingerprint
@@ -120,3 +123,20 @@ def test_the_autoregressive_baseline_writes_token_by_token(project: Project) -> 
     stdout, said = sample("tiny.left", "--num", "2", "--prompt", "And", "--steps", "3")
     assert "--steps means nothing to tiny.left" in said
     assert all(text.split("\n", 1)[1].startswith("And") for text in texts(stdout))
+
+
+# --- fit-schedule ---------------------------------------------------------------------------------------------------
+
+
+def test_a_fitted_schedule_is_printed_as_an_experiment_takes_it(project: Project) -> None:
+    result = CliRunner().invoke(app, ["fit-schedule", "tiny.uniform"], catch_exceptions=False)
+    written = yaml.safe_load(result.stdout)
+    schedule = resolve(written, "a.yaml").schedule
+    own = find_target(project, "tiny.uniform").fingerprints["evaluation"]
+    curve = project.store.folder("evaluation", own) / "loss_by_level.parquet"
+    assert schedule == {"name": "fitted", **fit_profile(pd.read_parquet(curve))}
+
+
+def test_only_a_finished_diffusion_model_has_a_schedule_to_fit(project: Project) -> None:
+    result = CliRunner().invoke(app, ["fit-schedule", "tiny.uniform", "seed=5"])
+    assert "is not computed with seed=5; run `sumi run tiny.uniform seed=5` first" in str(result.exception)
