@@ -214,7 +214,9 @@ def spelt_out(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         return data
     name = data["corruption"]
     if not isinstance(name, str) or name not in CORRUPTION_PRESETS:
-        raise ConfigError(where, "corruption", f"no preset is called {name!r}; {nearest(str(name), CORRUPTION_PRESETS)}")
+        raise ConfigError(
+            where, "corruption", f"no preset is called {name!r}; {nearest(str(name), CORRUPTION_PRESETS)}"
+        )
     return merge(CORRUPTION_PRESETS[name], {key: value for key, value in data.items() if key != "corruption"})
 
 

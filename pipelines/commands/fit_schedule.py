@@ -34,7 +34,7 @@ def fit_schedule_command(
     if not curve.is_file():
         raise LineageError(f"'{name}' has an exact likelihood, which has no noise levels; name a diffusion model")
     try:
-        knots = fit_profile(pd.read_parquet(curve))
+        knots = fit_profile({str(name): values for name, values in pd.read_parquet(curve).items()})
     except ValueError as error:
         raise LineageError(f"'{name}': {error}") from None
     print(f"# fitted to {target.key}\nschedule:\n  name: fitted")

@@ -1,7 +1,7 @@
-"""The generated part of a study: a document in which people write what they conclude, and this module the figures.
+"""The generated parts of a study: a document in which people write what they conclude, and this module the figures.
 
-Everything between two marks of the document is written from a report's data, so that text and numbers cannot drift
-apart; what people write around the marks is kept.
+Everything between two marks of the document is written from the data of one sweep's report, so that text and numbers
+cannot drift apart; what people write around the marks is kept. A document may have a part for each of several sweeps.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from sumi_core.evaluation.comparison_table import Comparison
 from sumi_core.evaluation.rendering import Block, Heading, Paragraph, Picture, Table, markdown_page
 from sumi_core.evaluation.sweep_comparison import Question
 
-BEGIN = "<!-- sumi: generated from here on; what is written here is lost when it is made again -->"
-END = "<!-- sumi: generated up to here -->"
-
 
 class StudyError(SumiError, ValueError):
     """A document whose generated part cannot be found."""
+
+
+def marks(sweep: str) -> tuple[str, str]:
+    """The lines before and after the part that is generated from the report of ``sweep``."""
+    return (
+        f"<!-- sumi: generated from {sweep}; what is written from here on is lost when it is made again -->",
+        f"<!-- sumi: end of {sweep} -->",
+    )
 
 
 def study_markdown(report: Path, pictures: str = "") -> str:
@@ -38,36 +43,39 @@ def study_markdown(report: Path, pictures: str = "") -> str:
     question, comparison = Question(**data["question"]), read_comparison(data)
     plots = [Picture(Path(name), os.path.join(pictures or str(report / "plots"), name)) for name in data["plots"]]
     blocks: list[Block] = [
-        Heading("Set-up"),
+        Heading(question.name),
         Paragraph(question.description),
+        Heading("Set-up", 3),
         Table(question_rows(comparison, question)),
-        *result_blocks(comparison, plots),
-        Heading("How to reproduce it"),
+        *result_blocks(comparison, plots, 3),
+        Heading("How to reproduce it", 3),
         *reproduction_blocks(comparison, question, data["commits"]),
     ]
     return markdown_page(blocks)
 
 
 def write_study(report: Path, document: Path) -> None:
-    """Write the generated part into a document, new or existing, and copy the plots into a folder beside it that has
-    the document's name.
+    """Write the generated part of a report's sweep into a document, new or existing, and copy the plots into a folder
+    beside it, ``<document's name>/<sweep>``.
 
-    Raises StudyError for a document without exactly one generated part, and OSError when it cannot be written."""
-    pictures = document.with_suffix("")
-    part = f"{BEGIN}\n\n{study_markdown(report, pictures.name)}\n{END}"
+    Raises StudyError for a document without exactly one part for this sweep, and OSError when it cannot be written."""
+    name = json.loads((report / "report.json").read_text(encoding="utf-8"))["question"]["name"]
+    begin, end = marks(name)
+    pictures = document.with_suffix("") / name
+    part = f"{begin}\n\n{study_markdown(report, f'{document.stem}/{name}')}\n{end}"
     if document.exists():
         text = document.read_text(encoding="utf-8")
-        if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
+        if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
             raise StudyError(
-                f"{document} has no generated part; put the lines '{BEGIN}' and '{END}' where it belongs, or name "
+                f"{document} has no part for {name}; put the lines '{begin}' and '{end}' where it belongs, or name "
                 "another file"
             )
-        text = text[: text.index(BEGIN)] + part + text[text.index(END) + len(END) :]
+        text = text[: text.index(begin)] + part + text[text.index(end) + len(end) :]
     else:
-        text = f"# {json.loads((report / 'report.json').read_text(encoding='utf-8'))['question']['name']}\n\n{part}\n"
+        text = f"# {document.stem}\n\n{part}\n"
     plots = sorted((report / "plots").glob("*.png"))
     if plots:
-        pictures.mkdir(exist_ok=True)
+        pictures.mkdir(parents=True, exist_ok=True)
     for plot in plots:
         shutil.copyfile(plot, pictures / plot.name)
     document.write_text(text, encoding="utf-8")

@@ -79,25 +79,48 @@ class Denoiser(nn.Module):
 
     # --- tokens to logits -------------------------------------------------------------------------------------------
 
-    def forward(self, tokens: Tensor, t: Tensor | None = None, *, pattern: AttentionPattern | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        t: Tensor | None = None,
+        *,
+        pattern: AttentionPattern | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Logits ``[B, L, S]`` for tokens ``[B, L]`` int64 at noise level t (``[B]``, ``[B, 1]`` or ``[B, L]``).
 
         A denoiser without time conditioning ignores t; one with it raises ValueError where t is None. pattern: who
-        sees whom in this call, for objectives and samplers that use one model in several modes.
+        sees whom in this call, for objectives and samplers that use one model in several modes. positions: where each
+        token stands, ``[L]`` or ``[B, L]`` int64, 0 … L − 1 unless given; a clean and a noisy copy of a text side by
+        side share theirs.
         """
-        logits: Tensor = self.lm_head(self.features(tokens, t, pattern=pattern))
+        logits: Tensor = self.lm_head(self.features(tokens, t, pattern=pattern, positions=positions))
         return logits
 
-    def features(self, tokens: Tensor, t: Tensor | None = None, *, pattern: AttentionPattern | None = None) -> Tensor:
+    def features(
+        self,
+        tokens: Tensor,
+        t: Tensor | None = None,
+        *,
+        pattern: AttentionPattern | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """What the head reads, ``[B, L, D]``: for losses that never hold all the logits."""
-        return self.encode(self.embed(tokens), t, pattern=pattern)
+        return self.encode(self.embed(tokens), t, pattern=pattern, positions=positions)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Input embeddings ``[B, L, D]``: the one place where tokens become vectors."""
         embedded: Tensor = self.model.embed_tokens(tokens)
         return embedded
 
-    def encode(self, x: Tensor, t: Tensor | None = None, *, pattern: AttentionPattern | None = None) -> Tensor:
+    def encode(
+        self,
+        x: Tensor,
+        t: Tensor | None = None,
+        *,
+        pattern: AttentionPattern | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Features ``[B, L, D]`` of input embeddings x ``[B, L, D]``, whatever made them.
 
         x may be a sum of ``embed`` and whatever else is to enter at the input; the noise level, where it does, is
@@ -110,7 +133,7 @@ class Denoiser(nn.Module):
             time = model.time_embedding(t)
             if model.modulation is None:
                 x, time = x + time, None
-        rotary = model.rotary(x.shape[1], x.device)
+        rotary = model.rotary(x.shape[1], x.device, positions)
         sdpa = (pattern or self.pattern).sdpa_arguments(x.shape[1], x.device)
         for block in model.layers:
             x = block(x, rotary, sdpa, time)

@@ -62,8 +62,12 @@ class Rotary(nn.Module):
         self.head_width, self.theta = head_width, theta
         self._tables: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines (minus in the first half), ``[length, 1, head_width]`` float32 each."""
+    def forward(self, length: int, device: torch.device, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines (minus in the first half) of positions 0 … length − 1, ``[length, 1, head_width]``
+        float32 each, or of ``positions`` ``[..., L]``: ``[..., L, 1, head_width]``."""
+        if positions is not None:
+            cosines, sines = self(int(positions.max()) + 1, device)
+            return cosines[positions], sines[positions]
         tables = self._tables
         if tables is None or tables[0].shape[0] < length or tables[0].device != device:
             room = 1 << (length - 1).bit_length()  # a text that grows token by token rarely needs new ones

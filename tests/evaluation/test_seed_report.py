@@ -18,10 +18,11 @@ from sumi_core.evaluation.comparison_rows import COLUMNS, Row
 from sumi_core.evaluation.comparison_table import compare_rows, seed_groups
 from sumi_core.evaluation.findings import certainty, findings
 from sumi_core.evaluation.report import build_ablation_report
-from sumi_core.evaluation.study import BEGIN, END, StudyError, read_comparison, study_markdown, write_study
+from sumi_core.evaluation.study import StudyError, marks, read_comparison, study_markdown, write_study
 from sumi_core.evaluation.sweep_comparison import Question, compare_cells
 from tests.evaluation.test_report import NASTY, report_cell
 
+BEGIN, END = marks("sweep")
 QUESTION = Question(
     "sweep",
     "Which <method> is best & why?",
@@ -261,16 +262,32 @@ def test_a_study_keeps_what_people_wrote_and_mends_what_drifted(report, tmp_path
     document = tmp_path / "which-corruption.md"
     write_study(folder, document)
     first = document.read_text(encoding="utf-8")
-    assert first.startswith(f"# sweep\n\n{BEGIN}\n")
+    assert first.startswith(f"# which-corruption\n\n{BEGIN}\n\n## sweep\n")
     assert first.endswith(f"{END}\n")
-    assert {p.name for p in (tmp_path / "which-corruption").iterdir()} == {p.name for p in (folder / "plots").iterdir()}
-    assert "(which-corruption/bits_per_byte.png)" in first
+    assert {p.name for p in (tmp_path / "which-corruption" / "sweep").iterdir()} == {
+        p.name for p in (folder / "plots").iterdir()
+    }
+    assert "(which-corruption/sweep/bits_per_byte.png)" in first
     figure = next(row["bits per byte"] for row in table_rows(read_comparison(_data(folder))) if row["cell"] == "[xz]")
-    drifted = first.replace("# sweep", "# My study\n\nWhat I think.", 1).replace(figure, "0.001") + "\nConclusion.\n"
+    drifted = (
+        first.replace("# which-corruption", "# My study\n\nWhat I think.", 1).replace(figure, "0.001")
+        + "\nConclusion.\n"
+    )
     document.write_text(drifted, encoding="utf-8")
     write_study(folder, document)
     mended = document.read_text(encoding="utf-8")
-    assert mended == first.replace("# sweep", "# My study\n\nWhat I think.", 1) + "\nConclusion.\n"
+    assert mended == first.replace("# which-corruption", "# My study\n\nWhat I think.", 1) + "\nConclusion.\n"
+
+
+def test_a_study_has_a_part_for_each_of_several_sweeps(report, tmp_path):
+    _, folder = report
+    document = tmp_path / "study.md"
+    other = "\n".join([*marks("other"), ""])
+    document.write_text("# Study\n" + "\n".join([*marks("sweep"), ""]) + other, encoding="utf-8")
+    write_study(folder, document)
+    text = document.read_text(encoding="utf-8")
+    assert text.endswith(other)
+    assert "## sweep" in text
 
 
 def _data(folder):
@@ -281,7 +298,7 @@ def _data(folder):
 def test_a_document_without_its_marks_is_left_alone(report, tmp_path, text):
     document = tmp_path / "study.md"
     document.write_text(text, encoding="utf-8")
-    with pytest.raises(StudyError, match="has no generated part"):
+    with pytest.raises(StudyError, match="has no part for sweep"):
         write_study(report[1], document)
     assert document.read_text(encoding="utf-8") == text
 

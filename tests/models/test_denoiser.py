@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from sumi_core.config import ConfigError, resolve
 from sumi_core.export.stock import why_not_stock
 from sumi_core.models import ATTENTION_PATTERNS, PRESETS
+from sumi_core.models.attention import AttentionPattern
 from sumi_core.models.denoiser import Denoiser, build_denoiser
 from sumi_core.models.layers import Rotary, rotate
 from tests.models.stock import STATES, lively, small
@@ -52,6 +54,31 @@ def test_a_pattern_may_give_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masked.pattern, "sdpa_arguments", lambda length, device: {"attn_mask": lower})
     with torch.no_grad():
         torch.testing.assert_close(masked(some_tokens()), causal(some_tokens()), rtol=0, atol=1e-5)
+
+
+class _Halves(AttentionPattern):
+    """Two texts side by side that do not see each other."""
+
+    def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:
+        half = torch.arange(length, device=device) >= length // 2
+        return {"attn_mask": half[:, None] == half[None, :]}
+
+    def attended(self, length: int) -> float:
+        return length / 2
+
+
+def test_two_copies_of_a_text_may_share_their_positions() -> None:
+    """What block diffusion trains on: a clean and a noisy copy in one sequence, told apart by who sees whom."""
+    denoiser = lively(Denoiser(small(), STATES)).double()
+    one, other = some_tokens(seed=1), some_tokens(seed=2)
+    positions = torch.arange(12).repeat(2)
+    with torch.no_grad():
+        together = denoiser(torch.cat([one, other], 1), pattern=_Halves(), positions=positions)
+        apart = torch.cat([denoiser(one), denoiser(other)], 1)
+        torch.testing.assert_close(together, apart)
+        rows = torch.stack([torch.arange(12), torch.arange(12) + 7])  # rotary positions matter by their distance only
+        torch.testing.assert_close(denoiser(one, positions=rows), denoiser(one), rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(denoiser(one, positions=2 * rows), denoiser(one))
 
 
 def test_every_registered_pattern_builds() -> None:
