@@ -39,7 +39,7 @@ def test_its_experiments_are_valid(number: int, tmp_path: Path) -> None:
 
 
 def test_its_table_of_commands_is_complete() -> None:
-    assert tuple(re.findall(r"^\| `sumi (\w+)", README, re.MULTILINE)) == COMMANDS
+    assert tuple(re.findall(r"^\| `sumi ([\w-]+)", README, re.MULTILINE)) == COMMANDS
 
 
 def test_its_names_exist() -> None:
