@@ -134,15 +134,15 @@ def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
 
 
 def _opening_stock(name: str) -> Iterator[str]:
-    auto = STOCK_CLASSES[name][1]
+    stock = STOCK_CLASSES[name]
     yield f"Stock transformers (5 or later), no remote code; it opens as `{name}`:"
     yield ""
     yield "```python"
-    yield f"from transformers import {auto}, AutoTokenizer"
+    yield f"from transformers import {stock.auto}, AutoTokenizer"
     yield ""
-    yield f'model = {auto}.from_pretrained("this/folder")'
+    yield f'model = {stock.auto}.from_pretrained("this/folder")'
     yield 'tokenizer = AutoTokenizer.from_pretrained("this/folder")'
-    if name == "LlamaForCausalLM":
+    if stock.writes:
         yield "# Texts begin after an end-of-text token."
         yield 'prompt = tokenizer(tokenizer.eos_token + "Some text", return_tensors="pt")'
         yield "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=64)[0]))"

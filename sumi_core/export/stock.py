@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,22 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # largest difference of float32 logits from stock code's, as a share of the largest where that is > 1
 
-#: A pattern's stock class → (its configuration class, the auto class that finds it).
+
+@dataclass(frozen=True)
+class StockClass:
+    """A class of stock transformers over the same block. config: its configuration class. auto: the auto class that
+    finds it. needs_mask: its configuration demands the id of a mask. writes: it has ``generate``."""
+
+    config: str
+    auto: str
+    needs_mask: bool = False
+    writes: bool = False
+
+
+#: By the name that an attention pattern gives as its ``stock_class``.
 STOCK_CLASSES = {
-    "EuroBertForMaskedLM": ("EuroBertConfig", "AutoModelForMaskedLM"),
-    "LlamaForCausalLM": ("LlamaConfig", "AutoModelForCausalLM"),
+    "EuroBertForMaskedLM": StockClass("EuroBertConfig", "AutoModelForMaskedLM", needs_mask=True),
+    "LlamaForCausalLM": StockClass("LlamaConfig", "AutoModelForCausalLM", writes=True),
 }
 
 
@@ -44,19 +57,20 @@ def why_not_stock(model: ModelConfig) -> str | None:
 def write_stock_config(
     model: ModelConfig, folder: Path, *, num_states: int, length: int, eos_id: int, mask_id: int | None
 ) -> None:
-    """Write config.json, and generation_config.json for a causal model. ``length``: positions it was trained on.
+    """Write config.json, and generation_config.json for a class that writes. ``length``: positions it was trained on.
 
-    End-of-text is also what texts begin with and what batches are padded with. EuroBert demands a mask id; without a
-    mask state it gets end-of-text's, so that every id is one the model has.
+    End-of-text is also what texts begin with and what batches are padded with. A class that demands a mask id gets
+    end-of-text's where there is no mask state, so that every id is one the model has.
     """
     import transformers
 
     name = stock_class(model)
     assert name is not None
+    stock = STOCK_CLASSES[name]
     special: dict[str, Any] = {"bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": eos_id}
-    if name == "EuroBertForMaskedLM":
+    if stock.needs_mask:
         special["mask_token_id"] = eos_id if mask_id is None else mask_id
-    config = getattr(transformers, STOCK_CLASSES[name][0])(
+    config = getattr(transformers, stock.config)(
         architectures=[name],
         vocab_size=num_states,
         hidden_size=model.hidden_size,
@@ -75,7 +89,7 @@ def write_stock_config(
     )
     with quiet_transformers():
         config.save_pretrained(folder)
-        if name == "LlamaForCausalLM":
+        if stock.writes:
             transformers.GenerationConfig(do_sample=True, **special).save_pretrained(folder)
 
 
@@ -84,7 +98,7 @@ def open_stock(folder: Path, name: str) -> Any:
     gives a ``name`` whose weights all come from the file."""
     import transformers
 
-    auto = getattr(transformers, STOCK_CLASSES[name][1])
+    auto = getattr(transformers, STOCK_CLASSES[name].auto)
     with quiet_transformers():
         model, loading = auto.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True, dtype=torch.float32, output_loading_info=True
