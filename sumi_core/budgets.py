@@ -1,7 +1,7 @@
 """What every cell of a sweep may spend on training, in tokens or in FLOPs; the number of steps follows from it.
 
-A step sees batch_size · sequence_length tokens. A token costs what ``Denoiser.flops_per_token`` says: the model's
-matrices and its attention, forward and backward. Steps are whole, so a cell comes within ``TOLERANCE`` of the budget or
+A step sees batch_size · sequence_length tokens. A token costs what ``size.flops_per_token`` says: the model's matrices
+and its attention, forward and backward. Steps are whole, so a cell comes within ``TOLERANCE`` of the budget or
 is refused: cells that spend different amounts answer no question about methods.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sumi_core.config import ConfigError, Experiment
-from sumi_core.models import ATTENTION_PATTERNS
-from sumi_core.size import expected_vocabulary
+from sumi_core.size import expected_vocabulary, flops_per_token
 from sumi_core.typed import number
 
 TOLERANCE = 0.01
@@ -47,7 +46,7 @@ class Budget:
 
 
 def training_flops_per_token(experiment: Experiment, where: str) -> float:
-    """What ``Denoiser.flops_per_token`` counts, without making one; a mask's row of the head is left out.
+    """``size.flops_per_token`` before there is a tokenizer; a mask's row of the head is left out.
 
     Raises ConfigError where only the tokenizer itself can tell how large the head is."""
     vocabulary = expected_vocabulary(experiment.tokenizer)
@@ -55,8 +54,4 @@ def training_flops_per_token(experiment: Experiment, where: str) -> float:
         name = experiment.tokenizer["name"]
         problem = f"how many tokens tokenizer '{name}' has is not known beforehand; write budget: {{tokens: …}}"
         raise ConfigError(where, "budget.flops", problem)
-    model, length = experiment.model, experiment.shards.sequence_length
-    width, head = model.hidden_size, model.hidden_size // model.num_heads
-    block = 2 * width * width + 2 * width * head * model.num_kv_heads + 3 * width * model.intermediate_size
-    attended = ATTENTION_PATTERNS.from_config(model.attention).attended(length)
-    return 6.0 * (vocabulary * width + model.num_layers * block) + 12.0 * model.num_layers * width * attended
+    return flops_per_token(experiment.model, vocabulary, experiment.shards.sequence_length)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sumi_core.config import Experiment, ModelConfig
+from sumi_core.models import ATTENTION_PATTERNS
 
 _TIME_WIDTH = 128  # of the embedded noise level in sumi_core.models.layers, which is not imported since it loads torch
 _BYTE_VOCABULARY = 257
@@ -34,10 +35,10 @@ def experiment_size(experiment: Experiment, vocabulary: int) -> Size:
 
 def num_parameters(model: ModelConfig, vocabulary: int) -> int:
     """What ``Denoiser.num_parameters`` counts, without making one."""
-    width, head = model.hidden_size, model.hidden_size // model.num_heads
-    block = 2 * width * width + 2 * width * head * model.num_kv_heads + 3 * width * model.intermediate_size + 2 * width
+    width = model.hidden_size
+    block = _block_matrices(model) + 2 * width
     if model.qk_norm:
-        block += 2 * head
+        block += 2 * (width // model.num_heads)
     total = width + (1 if model.tie_embeddings else 2) * vocabulary * width
     if model.time_conditioning != "none":
         total += 2 * _TIME_WIDTH * _TIME_WIDTH
@@ -47,6 +48,24 @@ def num_parameters(model: ModelConfig, vocabulary: int) -> int:
     elif model.time_conditioning == "token":
         total += _TIME_WIDTH * width
     return total + model.num_layers * block
+
+
+def flops_per_token(model: ModelConfig, vocabulary: int, length: int) -> float:
+    """Training FLOPs (forward and backward) for one token in sequences of ``length``.
+
+    After PaLM (2204.02311, appendix B): 6 for each weight that multiplies the token, plus 12 · layers · hidden for each
+    key it attends to (all ``length`` of them; half in a causal pattern, where PaLM counts all). The head counts even
+    where it is tied; the table look-up, norms, softmax and the time conditioning do not.
+    """
+    attended = ATTENTION_PATTERNS.from_config(model.attention).attended(length)
+    matrices = vocabulary * model.hidden_size + model.num_layers * _block_matrices(model)
+    return 6.0 * matrices + 12.0 * model.num_layers * model.hidden_size * attended
+
+
+def _block_matrices(model: ModelConfig) -> int:
+    """Weights of a block that multiply a token: queries and output, keys and values, SwiGLU."""
+    width, head = model.hidden_size, model.hidden_size // model.num_heads
+    return 2 * width * width + 2 * width * head * model.num_kv_heads + 3 * width * model.intermediate_size
 
 
 def expected_vocabulary(tokenizer: Mapping[str, Any]) -> int | None:

@@ -21,6 +21,7 @@ from sumi_core.models.layers import (
     TimeToken,
     modulate,
 )
+from sumi_core.size import flops_per_token
 
 if TYPE_CHECKING:
     from sumi_core.config import ModelConfig
@@ -179,17 +180,8 @@ class Denoiser(nn.Module):
         return total - sum(tables.values())
 
     def flops_per_token(self, length: int) -> float:
-        """Training FLOPs (forward and backward) for one token in sequences of ``length``.
-
-        After PaLM (2204.02311, appendix B): 6 for each weight that multiplies the token, plus 12 · layers · hidden for
-        each key it attends to (all ``length`` of them; half in a causal pattern, where PaLM counts all). The head
-        counts even where it is tied; the table look-up, norms, softmax and the time conditioning do not.
-        """
-        maps = [self.lm_head, *(m for m in self.model.layers.modules() if isinstance(m, nn.Linear))]
-        conditioning = {m.proj for m in self.modules() if isinstance(m, Modulation)}
-        matmul = sum(m.weight.numel() for m in maps if m not in conditioning)
-        attention = 12 * self.config.num_layers * self.config.hidden_size * self.pattern.attended(length)
-        return 6.0 * matmul + attention
+        """Training FLOPs (forward and backward) for one token in sequences of ``length``; see ``sumi_core.size``."""
+        return flops_per_token(self.config, self.num_states, length)
 
 
 def build_denoiser(model: ModelConfig, num_states: int, seed: int = 0) -> Denoiser:
