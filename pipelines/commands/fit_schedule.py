@@ -30,6 +30,11 @@ def fit_schedule_command(
     evaluation = project.store.find("evaluation", own) if own else None
     if evaluation is None:
         raise LineageError(f"'{name}' has no evaluation here; run `sumi run {target.request}` first")
+    clock = evaluation.manifest["experiment"]["clock"]
+    if clock is not None and clock["name"] != "shared":
+        raise LineageError(
+            f"'{name}' has clock '{clock['name']}', under which a text has many levels at once; name one with shared"
+        )
     curve = evaluation.folder / "loss_by_level.parquet"
     if not curve.is_file():
         raise LineageError(f"'{name}' has an exact likelihood, which has no noise levels; name a diffusion model")

@@ -51,8 +51,7 @@ class Clustered(ForwardProcess):
 
     def shares(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """a, w and 1 − g at level t: never hit, hit within the cluster alone, hit from anywhere. float64, sum 1."""
-        hit = self.hit(t)
-        left = torch.special.xlogy(self.late, hit)  # log (1 − α)^late, 0 for late = 0 even where α = 1
+        hit, left = self.hit(t), self._log_left(t)
         return self.alpha(t), hit * -left.expm1(), hit * left.exp()
 
     def shares_between(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +64,7 @@ class Clustered(ForwardProcess):
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """r_u and r_c, jumps per unit t anywhere and within the cluster. float64."""
         alpha, near, _ = self.shares(t)
-        left = torch.special.xlogy(self.late, self.hit(t))
+        left = self._log_left(t)
         stay = -left.expm1()
         anywhere = (1 + self.late) * left.exp() / (alpha + near)  # per unit of α
         within = (near - self.late * alpha + (1 + self.late) * alpha * stay) / (alpha * (alpha + near))
@@ -144,6 +143,11 @@ class Clustered(ForwardProcess):
         return (count * (torch.special.xlog1py(1 + above, above) - above)).sum(0) / self.num_tokens
 
     # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _log_left(self, t: Tensor) -> Tensor:
+        """log (1 − α)^late, 0 for late = 0 even where α = 1, from whichever of α and 1 − α is small."""
+        alpha, hit = self.alpha(t), self.hit(t)
+        return torch.where(hit < 0.5, torch.special.xlogy(self.late, hit), torch.special.xlog1py(self.late, -alpha))
 
     def _to(self, device: torch.device) -> None:
         if self.cluster.device != device:

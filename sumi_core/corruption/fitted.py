@@ -129,10 +129,11 @@ def fit_profile(curve: Mapping[str, Any], floor: float = 0.05) -> dict[str, list
     """Knots ``{noise, weight}`` of least variance from a table of loss by noise level.
 
     curve: columns noise and per_alpha_square, the mean of G², of ``evaluation.likelihood.loss_by_level``; the model's
-    schedule does not matter. A row is the mean over an interval of noise, so its knot stands in the middle
-    of the interval's √u, where a density even in √u has the interval's share, however E[G²] runs inside. The curve is
-    drawn on to both ends. No weight is below ``floor`` times their mean: a level hardly ever drawn gets a loss that is
-    hardly ever checked. Raises ValueError for a curve without levels or without numbers.
+    schedule does not matter, but its positions must share a clock: under spans G mixes many levels. A row is the mean
+    over an interval of noise, so its knot stands in the middle of the interval's √u, where a density even in √u has the
+    interval's share, however E[G²] runs inside. The curve is drawn on to both ends. No weight is below ``floor`` times
+    their mean: a level hardly ever drawn gets a loss that is hardly ever checked. Raises ValueError for a curve without
+    levels or without numbers.
     """
     noise, square = ([float(value) for value in curve[name]] for name in ("noise", "per_alpha_square"))
     if not noise:

@@ -41,7 +41,9 @@ class Interpolating(ForwardProcess):
 
     def arrived(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Chance to be hit between s and t and to stand at z then, whatever stood at s < t: ``[B, L]`` float64."""
-        return (self.hit(t) - self.hit(s)) / self.alpha(s) * self.mass(z)
+        alpha_t, alpha_s, hit_s = self.alpha(t), self.alpha(s), self.hit(s)
+        fallen = torch.where(hit_s < 0.5, self.hit(t) - hit_s, alpha_s - alpha_t)  # from what is small, with its digits
+        return fallen / alpha_s * self.mass(z)
 
     def inflow(self, z: Tensor, t: Tensor) -> Tensor:
         """Jumps per unit t into z from any one other state: ``[B, L]`` float64."""

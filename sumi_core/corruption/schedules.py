@@ -124,7 +124,7 @@ class Polynomial(NoiseSchedule):
 
     @dataclass
     class Options(NoiseSchedule.Options):
-        exponent: float = number(2.0, above=0.0, high=8.0)  # beyond, α/(1 − α) nears the end of float32
+        exponent: float = number(2.0, above=0.0, high=8.0)
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

@@ -14,6 +14,8 @@ from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.data.noise import Noise
 from sumi_core.rowwise import Rows, RowTerm, pick, precision_of, put_add, rowwise
 
+_MOST_SIGNAL = 1e30  # of α over (1 − α)/V: leaves float32 room for a loss's scale
+
 
 class Uniform(Interpolating):
     """π = 1/V over the tokens; no further states."""
@@ -29,7 +31,8 @@ class Uniform(Interpolating):
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         alpha = self.alpha(t).expand(x.shape).reshape(-1)
-        per_state = self.hit(t).expand(x.shape).reshape(-1) / self.num_tokens
+        # Noise too little to be set against α in float32 is taken for as little as can be.
+        per_state = (self.hit(t).expand(x.shape).reshape(-1) / self.num_tokens).clamp(min=alpha / _MOST_SIGNAL)
         kind = precision_of(logits)
         term = UniformDivergence(
             x.reshape(-1), z.reshape(-1), alpha.to(kind), per_state.to(kind), (alpha / per_state).to(kind)

@@ -333,8 +333,10 @@ _NOTES = (
     "seeds − 1 degrees of freedom (Howe 1974), of this difference alone; the primary one. bootstrap 95 %: percentiles "
     "of 2,000 draws of documents and, independently, of seeds, n − 1 of n with replacement; with two or three seeds it "
     "is too narrow.",
-    "p: two-sided, the level at which that interval just reaches 0, Holm-corrected over all pairs of this report.",
-    "rank: 1 + the number of methods that are significantly better, so those that cannot be told apart may share one.",
+    "p: two-sided, the level at which that interval just reaches 0, Holm-corrected: over the differences to the "
+    "reference where the sweep names one, else, and in the table of every pair, over all pairs of this report.",
+    "rank: 1 + the number of methods that are significantly better, corrected over all pairs, so those that cannot be "
+    "told apart may share one.",
     "a bound (≤) may lie above its model's own bits per byte by an unknown amount, an exact figure (=) does not: such "
     "a difference compares what can be guaranteed.",
     "Monte-Carlo error: the part of ± that comes from noise levels and noise, on these same sequences. noise of one "

@@ -31,7 +31,7 @@ COLUMNS = {
     "mc_stderr": "the Monte-Carlo noise alone, over noise levels and noise; of a group, at most this",
     "draw_deviation": "standard deviation of a mean sequence's bound from one draw of noise level and noise, in bits "
     "per byte: the noise that K draws a sequence make small; of a group, the root of the mean variance",
-    "rank": "1 + the number of rows that are significantly better",
+    "rank": "1 + the number of rows that are significantly better, corrected over all pairs",
     "reference": "the row that differences are taken to: the one asked for, else the best",
     "difference": "bits_per_byte minus that of the reference, over what both were measured on; above 0 is worse",
     "difference_stderr": "its standard error: √(difference_stderr_documents² + difference_stderr_seeds²)",
@@ -46,7 +46,8 @@ COLUMNS = {
     "seeds_compared": "training seeds of each side in the difference",
     "paired": "whether both were measured on the same texts",
     "paired_seeds": "whether each seed was compared with itself",
-    "p_adjusted": "two-sided p of the difference (Student's t), Holm-corrected over all pairs of rows compared",
+    "p_adjusted": "two-sided p of the difference (Student's t), Holm-corrected over the differences to the "
+    "reference where one was asked for, else over all pairs of rows compared",
     "significant": "whether p_adjusted < 0.05",
     "parameters": "of the denoiser",
     "tokens_seen": "in training; of a group, as every cost, the mean over its seeds",

@@ -7,6 +7,7 @@ reads its figures from the store, `sumi compare` from MLflow.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from sumi_core.evaluation.comparison import (
 )
 from sumi_core.evaluation.comparison_rows import SEED_AXIS, TRAINING_FIGURES, Row
 from sumi_core.evaluation.rendering import counted
+from sumi_core.evaluation.statistics import holm_adjusted
 
 if TYPE_CHECKING:
     from sumi_core.sweeps import Cell
@@ -42,6 +44,11 @@ class Comparison:
     overrides: tuple[str, ...] = ()  # what the command line changed in every cell
     asked_reference: str | None = None  # what the reference was asked to be; None: nobody asked, it is the best
     reference_missing: bool = False  # what was asked for has no figures, so that the best stands in for it
+
+    @property
+    def planned(self) -> bool:
+        """Whether the reference was named beforehand, so that only differences to it have to be corrected for."""
+        return self.asked_reference is not None and not self.reference_missing
 
     @property
     def cell_rows(self) -> list[Row]:
@@ -111,7 +118,8 @@ def compare_rows(
     """Order the rows, rank their methods and take differences to the reference, where the likelihoods are at hand.
 
     groups: the cells of each method; those that nobody names are methods of their own. reference: a cell or group;
-    without it, or where it has no likelihoods, the best that has."""
+    without it, or where it has no likelihoods, the best that has. p-values of differences to a reference that was named
+    are corrected for those, others for all pairs: the best is known only after looking at all."""
     rows, groups = list(rows), groups or {}
     by_name = {row.name: row for row in rows if row.kind == "cell"}
     of_method = {name: [by_name[key] for key in keys] for name, keys in groups.items() if len(keys) > 1}
@@ -129,11 +137,16 @@ def compare_rows(
     asked = _named(reference, measured, groups)
     found = asked or next(iter(measured), None)
     places = ranks(measured, differences)
+    others = [oriented(differences, name, found) for name in measured if found is not None and name != found]
+    if asked:  # what is compared was decided beforehand, so it is all there is to correct for
+        adjusted = holm_adjusted([d.p for d in others])
+        others = [dataclasses.replace(d, p_adjusted=p) for d, p in zip(others, adjusted, strict=True)]
+    to_reference = {d.first: d for d in others}
     for row in ordered:
-        if row.name in measured and found is not None:
+        if row.name in measured:
             row.rank, row.reference = places[row.name], found
-            if row.name != found:
-                _add_difference(row, oriented(differences, row.name, found), measured)
+        if row.name in to_reference:
+            _add_difference(row, to_reference[row.name], measured)
     absent = [row for row in methods if row.bits_per_byte is None]
     everyone = [shown for row in [*ordered, *absent] for shown in (row, *of_method.get(row.name, []))]
     missing = reference is not None and asked is None

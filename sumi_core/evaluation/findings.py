@@ -66,11 +66,16 @@ def certainty(comparison: Comparison) -> list[str]:
     if lesser := [row for row in measured if row.seeds_compared and row.seeds_compared < (row.seeds or 1)]:
         named = ", ".join(f"{row.name} ({row.seeds_compared} of {row.seeds})" for row in lesser)
         said.append(f"Differences to {comparison.reference} use the seeds that both have: {named}.")
-    if any(row.difference is not None for row in measured):
+    if compared := [row for row in measured if row.difference is not None]:
+        over = "all pairs"
+        if comparison.planned:
+            these = "the one difference" if len(compared) == 1 else f"the {len(compared)} differences"
+            over = f"{these} to {comparison.reference}, which was named beforehand; ranks are corrected over all pairs"
         said.append(
             "Intervals and p-values are by Student's t; intervals are of each difference alone, p-values are "
-            "Holm-corrected over all pairs. The bootstrap interval, over documents and seeds, stands beside them as a "
-            "check on their shape and decides nothing."
+            f"Holm-corrected over {over}. The bootstrap interval, over documents and seeds, stands beside them as a "
+            "check on their shape and decides nothing. That two cannot be told apart is no evidence that they are "
+            "equal: their interval says how far apart they may be."
         )
     return said
 

@@ -75,7 +75,8 @@ def write_study(report: Path, document: Path) -> None:
         text = f"# {document.stem}\n\n{part}\n"
     plots = sorted((report / "plots").glob("*.png"))
     if plots:
-        pictures.mkdir(parents=True, exist_ok=True)
+        for folder in (pictures.parent, pictures):  # where the document's own is missing, nothing is made
+            folder.mkdir(exist_ok=True)
     for plot in plots:
         shutil.copyfile(plot, pictures / plot.name)
     document.write_text(text, encoding="utf-8")

@@ -5,9 +5,10 @@ import torch
 from torch.autograd import gradcheck
 
 import sumi_core.rowwise as rowwise_module
+from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.data.noise import Noise
 from sumi_core.rowwise import cross_entropy
-from tests.corruption.enumerable import CASES, NAMES, build_process, reference_integrand
+from tests.corruption.enumerable import CASES, NAMES, SETTINGS, build_process, reference_integrand, vocabulary_of
 
 
 def draw(process, batch=4, length=3, seed=0):
@@ -117,6 +118,21 @@ def test_being_certain_of_a_noise_token_costs_what_it_does_in_float32(process, l
     low, high = (process.bound_integrand(y, x, z, t) for y in (logits, logits.double()))
     assert high.isfinite().all()
     torch.testing.assert_close(low.double(), high, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("process", NAMES)
+def test_next_to_no_noise_is_finite_in_float32(process):
+    """10⁻⁴⁰ of the tokens hit, where α/(1 − α) is beyond float32: the steepest schedule at a small ε."""
+    name, options = SETTINGS[process]
+    context = {"vocabulary": vocabulary_of(1000), "schedule": SCHEDULES.build("polynomial", {"exponent": 8.0})}
+    process = PROCESSES.build(name, options, **context)
+    logits = torch.randn(1, 2, process.num_states, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    t = torch.full((1, 1), 1e-5, dtype=torch.float64)
+    for z in ([5, 6], [5, 7]):  # as it was, and one of them noise
+        value = process.bound_integrand(logits, torch.tensor([[5, 6]]), torch.tensor([z]), t)
+        slopes = torch.autograd.grad((value * -1 / process.log_snr_rate(t).to(value)).sum(), logits)[0]
+        assert value.isfinite().all()
+        assert slopes.isfinite().all()
 
 
 def test_cross_entropy_equals_pytorchs():

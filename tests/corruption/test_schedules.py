@@ -234,3 +234,16 @@ def test_a_share_of_noise_too_small_for_its_complement_keeps_its_digits(process,
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0.0)
     reference = ForwardProcess.bound_integrand(plain, logits, x, z, there) / plain.dalpha(there)
     torch.testing.assert_close(found, reference, rtol=1e-9, atol=0.0)
+
+
+@pytest.mark.parametrize("late", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("alpha", [1e-12, 1e-8, 1e-4])
+def test_clustered_rates_keep_their_digits_near_pure_noise(late, alpha, monkeypatch):
+    """1 − α holds α to 1e-16 only, and of r_c's numerator α² is left; per unit of α the rate tends to late/2."""
+    context = {"vocabulary": vocabulary_of(4), "schedule": SCHEDULES.build("linear", {})}
+    process = PROCESSES.build("clustered", {"late": late}, **context)
+    exact = torch.tensor([[alpha]], dtype=torch.float64)
+    monkeypatch.setattr(process.schedule, "alpha", lambda t: exact.expand_as(t))  # of a schedule that cancels nothing
+    monkeypatch.setattr(process.schedule, "hit", lambda t: (1 - exact).expand_as(t))
+    _, within = process.rates(torch.full((1, 1), 1 - alpha, dtype=torch.float64))
+    assert float(within) == pytest.approx(late / 2, rel=alpha + 1e-15 / alpha)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sumi_core.config import Experiment
-from sumi_core.evaluation.comparison import Difference, ranks
+from sumi_core.evaluation.comparison import Difference, oriented, ranks
 from sumi_core.evaluation.comparison_pages import comparison_text, table_rows
 from sumi_core.evaluation.comparison_rows import Row
 from sumi_core.evaluation.comparison_table import tied_with_best
@@ -20,6 +20,7 @@ from sumi_core.evaluation.report import build_ablation_report
 from sumi_core.evaluation.result import Result, report_markdown
 from sumi_core.evaluation.samples import Drawn
 from sumi_core.evaluation.stage import write_result
+from sumi_core.evaluation.statistics import holm_adjusted
 from sumi_core.evaluation.sweep_comparison import Question, ReportCell, compare_cells
 from sumi_core.lineage.store import Artifact
 from sumi_core.sweeps import Cell
@@ -142,7 +143,15 @@ def test_differences_are_paired_and_go_to_the_reference(cells):
     assert 0 < uniform.difference_low_95 < uniform.difference < uniform.difference_high_95
     assert (uniform.paired, uniform.significant) == (True, True)
     [pair] = [d for d in comparison.differences if {d.first, d.second} == {"sweep.uniform", "sweep.absorbing"}]
-    assert uniform.p_adjusted == pair.p_adjusted < 0.05
+    alone = {name: row for name, row in rows.items() if row.difference is not None}
+    pairs = [oriented(comparison.differences, name, "sweep.absorbing") for name in alone]
+    corrected = dict(zip(alone, holm_adjusted([d.p for d in pairs]), strict=True))
+    assert {name: row.p_adjusted for name, row in alone.items()} == corrected, "over what was planned"
+    assert uniform.p_adjusted <= pair.p_adjusted < 0.05
+    unplanned = {row.name: row for row in compare_cells("sweep", "", cells).rows if row.difference is not None}
+    pairs = compare_cells("sweep", "", cells).differences
+    best = unplanned["sweep.uniform"].reference
+    assert unplanned["sweep.uniform"].p_adjusted == oriented(pairs, "sweep.uniform", best).p_adjusted, "over all pairs"
     assert rows["sweep.ar"].difference < 0
     assert compare_cells("sweep", "", cells, reference="sweep.broken").reference in ("sweep.ar", "sweep.twin")
 

@@ -239,8 +239,8 @@ def test_a_study_is_written_beside_its_plots(seeded: Project, tmp_path: Path) ->
     assert "```text\nsumi run demo\n```" in text
     assert "| axis method | cold, warm |" in text
     linked = set(re.findall(r"!\[[^]]*\]\(([^)]*)\)", text))
-    assert linked == {f"warmth/{path.name}" for path in (tmp_path / "warmth").iterdir()}
-    assert "warmth/differences.png" in linked
+    assert linked == {f"warmth/demo/{path.name}" for path in (tmp_path / "warmth" / "demo").iterdir()}
+    assert "warmth/demo/differences.png" in linked
     before = document.read_bytes()
     compare("demo", "--study", str(document))
     assert document.read_bytes() == before
@@ -248,7 +248,7 @@ def test_a_study_is_written_beside_its_plots(seeded: Project, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("document", "sentence"),
-    [("no/study.md", "name a file in a folder that exists"), ("hand.md", "has no generated part; put the lines")],
+    [("no/study.md", "name a file in a folder that exists"), ("hand.md", "has no part for demo; put the lines")],
 )
 def test_a_study_that_cannot_be_written_is_told(seeded: Project, tmp_path: Path, document: str, sentence: str) -> None:
     (tmp_path / "hand.md").write_text("# Mine\n")

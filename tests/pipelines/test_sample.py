@@ -15,6 +15,7 @@ from pipelines.cli import app
 from pipelines.commands.sample import exported_folder
 from sumi_core.config import ConfigError, resolve
 from sumi_core.corruption.fitted import fit_profile
+from sumi_core.lineage.store import Store
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.project import Project
 from sumi_core.stages import stage_fingerprint
@@ -135,6 +136,16 @@ def test_a_fitted_schedule_is_printed_as_an_experiment_takes_it(project: Project
     own = find_target(project, "tiny.uniform").fingerprints["evaluation"]
     curve = project.store.folder("evaluation", own) / "loss_by_level.parquet"
     assert schedule == {"name": "fitted", **fit_profile(pd.read_parquet(curve))}
+
+
+def test_a_text_of_many_levels_has_no_curve_to_fit(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = find_target(project, "tiny.uniform").fingerprints["evaluation"]
+    artifact = project.store.find("evaluation", evaluation)
+    assert artifact is not None
+    artifact.manifest["experiment"]["clock"]["name"] = "spans"
+    monkeypatch.setattr(Store, "find", lambda self, stage, own: artifact)
+    result = CliRunner().invoke(app, ["fit-schedule", "tiny.uniform"])
+    assert "has clock 'spans'" in str(result.exception)
 
 
 def test_only_a_finished_diffusion_model_has_a_schedule_to_fit(project: Project) -> None:
