@@ -11,7 +11,7 @@ from typing import Any
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from sumi_core.training.console import console_report
+from sumi_core.training.console import Milestones, console_report
 from sumi_core.training.process import Rank
 from sumi_core.training.run import main
 
@@ -24,6 +24,8 @@ def failure_file(request: Path) -> Path:
 def report_through(pipes: PipesContext, request: Path, console: Any) -> Any:
     """Events go to the asset's log in Dagster; progress goes to the terminal too, if there is one."""
 
+    milestones = Milestones()
+
     def report(event: dict[str, Any]) -> None:
         if event["kind"] == "error":
             failure_file(request).write_text(event["text"], encoding="utf-8")
@@ -32,7 +34,7 @@ def report_through(pipes: PipesContext, request: Path, console: Any) -> Any:
         elif event["kind"] == "progress":
             if sys.stdout.isatty():
                 console(event)
-            else:
+            elif milestones.passed(event):
                 pipes.log.info(event["text"])
 
     return report

@@ -217,7 +217,13 @@ def spelt_out(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         raise ConfigError(
             where, "corruption", f"no preset is called {name!r}; {nearest(str(name), CORRUPTION_PRESETS)}"
         )
-    return merge(CORRUPTION_PRESETS[name], {key: value for key, value in data.items() if key != "corruption"})
+    preset = CORRUPTION_PRESETS[name]
+    for key, meant in preset.items():
+        written = as_component(data.get(key, meant))
+        if not isinstance(written, Mapping) or written.get("name", meant["name"]) != meant["name"]:
+            problem = f"'{name}' means {key}: {meant['name']}, and {key} is written beside it; drop one of them"
+            raise ConfigError(where, "corruption", problem)
+    return merge(preset, {key: value for key, value in data.items() if key != "corruption"})
 
 
 # --- resolution -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def fit_schedule_command(
     """Print the noise schedule under which a finished model's bound has the least variance.
 
     It is made from the evaluation's loss by noise level, and printed as keys that an experiment file takes as they
-    are; under `objective: {time_sampling: importance, time_density: …}` it decides which levels training draws."""
+    are: as the schedule itself, or only as what training draws its levels by."""
     import pandas as pd
 
     from sumi_core.corruption.fitted import fit_profile
@@ -42,6 +42,11 @@ def fit_schedule_command(
         knots = fit_profile({str(name): values for name, values in pd.read_parquet(curve).items()})
     except ValueError as error:
         raise LineageError(f"'{name}': {error}") from None
-    print(f"# fitted to {target.key}\nschedule:\n  name: fitted")
+    print(f"# fitted to {target.request}\nschedule:\n  name: fitted")
     for key, values in knots.items():
         print(f"  {key}: {json.dumps(values)}")
+    print(f"""\
+# Or keep the schedule, and let training alone draw its levels so:
+# objective:
+#   time_sampling: importance
+#   time_density: {json.dumps({"name": "fitted", **knots})}""")

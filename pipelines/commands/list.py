@@ -1,19 +1,32 @@
 """``sumi list``."""
 
+from typing import Annotated
+
+import typer
+
 from sumi_core.planning import plan
 from sumi_core.project import Project
+from sumi_core.sweeps import select_cells
 
 _WHY = 160  # characters: a line is enough here, `sumi plan` has the rest
 
 
-def list_command() -> None:
+def list_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="Experiments, cells or globs; default: all.")
+    ] = None,
+) -> None:
     """List experiments and their cells: done, running, failed, interrupted, stale or missing, and why.
 
     Blocked: what a corpus is made from cannot be read. Damaged: `sumi doctor --fix` sets the output aside."""
     project = Project.find()
     sweeps = project.sweeps()
+    asked = select_cells(sweeps, names) if names else [cell for sweep in sweeps.values() for cell in sweep.cells]
     for sweep in sweeps.values():
-        plans = plan(sweep.cells, project.store)
+        cells = [cell for cell in asked if cell.sweep == sweep.name]
+        if not cells:
+            continue
+        plans = plan(cells, project.store)
         done = sum(p.state == "done" for p in plans)
         print(f"{sweep.name}  {done}/{len(plans)} done  {sweep.description}")
         for planned in plans:

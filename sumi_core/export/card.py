@@ -8,8 +8,8 @@ from typing import Any
 from sumi_core.export.stock import STOCK_CLASSES
 
 _FIGURES = (  # key in the training summary → line of the card, format
-    ("validation_bits_per_byte", "Validation bits per byte", ".4f"),
-    ("validation_nats_per_token", "Validation nats per token", ".4f"),
+    ("validation_bits_per_byte", "Validation bits per byte, during training", ".4f"),
+    ("validation_nats_per_token", "Validation nats per token, during training", ".4f"),
     ("train_loss", "Last training loss", ".4f"),
     ("tokens_seen", "Training tokens", ",.0f"),
     ("steps", "Optimizer steps", ",.0f"),
@@ -108,11 +108,10 @@ def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     if summary["max_logit_difference"] is not None:
         yield f"| Largest logit difference to stock transformers | {summary['max_logit_difference']:.1e} |"
     yield ""
-    if record["process"] is None:
-        yield "The validation figures are exact, on sequences spread over the validation split."
-    else:
-        yield "The validation figures are Monte-Carlo estimates of an upper bound, on sequences spread over the"
-        yield "validation split."
+    kind = "exact" if record["process"] is None else "Monte-Carlo estimates of an upper bound"
+    yield f"The validation figures are {kind}, on {record['experiment']['training']['validation_sequences']} sequences"
+    yield "spread over the validation split: a look in passing. Models are compared by their evaluation, on more"
+    yield f"sequences, made after this card: `sumi compare {record['key']}`."
 
 
 def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:

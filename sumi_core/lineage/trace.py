@@ -14,7 +14,7 @@ from sumi_core.lineage.fingerprint import file_sha256
 from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url
 from sumi_core.lineage.tracking import flatten
 from sumi_core.project import Project
-from sumi_core.stages import STAGES
+from sumi_core.stages import DATA_STAGES, STAGES
 
 _SHOWN_FIGURES = 10  # of each stage in the text form; the JSON form has all
 
@@ -152,7 +152,9 @@ def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
     told at each of them."""
     target = traced.target
     common = _common([_circumstances(stage) for stage in reversed(traced.stages)])
-    yield f"{shlex.join([target.key, *target.overrides])}  ({target.kind} {target.given})"
+    shared = target.last in DATA_STAGES  # of a token set: the cell it was made for had nothing to do with it
+    named = f"{target.last} {target.fingerprints[target.last]}" if shared else ""
+    yield f"{named or shlex.join([target.key, *target.overrides])}  ({target.kind} {target.given})"
     for label, value in _overview(traced):
         yield _wrapped(f"  {label:<12}", value, width)
     for label, parts in common.items():
@@ -186,9 +188,12 @@ def _common(circumstances: Sequence[Mapping[str, list[str]]]) -> dict[str, list[
 
 def _overview(traced: Trace) -> Iterator[tuple[str, str]]:
     experiment, corpus = traced.experiment, traced.corpus
-    yield "seed", str(experiment.get("seed", "not recorded"))
-    parts = [f"{name} {_brief(experiment.get(name))}" for name in ("process", "schedule", "objective", "tokenizer")]
-    yield "recipe", " · ".join(parts)
+    parts = ["tokenizer"] if "tokenizer" in traced.target.fingerprints else []
+    if traced.target.last not in DATA_STAGES:
+        yield "seed", str(experiment.get("seed", "not recorded"))
+        parts = ["process", "schedule", "objective", *parts]
+    if parts:
+        yield "recipe", " · ".join(f"{name} {_brief(experiment.get(name))}" for name in parts)
     yield "corpus", f"{_brief(corpus['source'])}, licence: {corpus['licence'] or 'not recorded'}"
     for name, value in flatten(corpus["identity"] or {}):
         yield "", f"{name} {_brief(value)}"

@@ -523,3 +523,9 @@ def test_an_unknown_corruption_preset_is_refused_by_the_file_that_names_it(write
     assert complaint(lambda: load(file)) == (
         f"{file}: corruption: no preset is called 'structure'; did you mean 'structured'?"
     )
+
+
+@pytest.mark.parametrize("beside", ["process: uniform", "process: null", "clock: shared"])
+def test_a_corruption_preset_beside_something_else_is_refused(write: Write, beside: str) -> None:
+    file = write("a", f"corruption: structured\n{beside}\n")
+    assert "is written beside it; drop one of them" in complaint(lambda: load(file))

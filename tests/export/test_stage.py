@@ -179,7 +179,7 @@ def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Tra
     for expected in (
         f"# cell.{kind}",
         "CC0-1.0",
-        "| Validation bits per byte | 2.5000 ± 0.1250 |",
+        "| Validation bits per byte, during training | 2.5000 ± 0.1250 |",
         "| Training tokens | 12,345 |",
         f"{summary['parameters']:,} parameters",
         f"| exported_model | `{stage_fingerprint(context.experiment, 'exported_model')}` |",
