@@ -258,6 +258,12 @@ def resolve(data: Mapping[str, Any], where: str) -> Experiment:
 
 def check_keys(data: Any, where: str, prefix: str = "", extra: tuple[str, ...] = ()) -> None:
     """Refuse keys that no section knows, in one file as it is written, so that the complaint names that file."""
+    for key in data if isinstance(data, Mapping) else ():
+        if key not in (*type_hints(Experiment), *extra, "corruption"):
+            for section, hint in type_hints(Experiment).items():
+                if dataclasses.is_dataclass(hint) and key in type_hints(hint):
+                    problem = f"unknown key; did you mean '{section}.{key}'?"
+                    raise ConfigError(where, f"{prefix}{key}", problem)
     check_schema_keys(data, where, Experiment, prefix, (*extra, "corruption"))
 
 

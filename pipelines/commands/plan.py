@@ -40,8 +40,10 @@ def print_plans(plans: list[CellPlan]) -> None:
             verb = {"done": "cached", "running": "waits", "blocked": "blocked"}.get(stage.state, "compute")
             why = "" if stage.state == "done" else stage.why
             print(f"  {verb:<8} {stage.stage:<20} {stage.fingerprint:<16}  {why}".rstrip())
-    shared = {(s.stage, s.fingerprint or p.cell.key) for p in plans for s in p.pending}
-    print(f"{len(shared)} outputs to compute for {sum(bool(p.pending) for p in plans)} of {len(plans)} cells")
+    shared = {(s.stage, s.fingerprint) for p in plans if p.state != "blocked" for s in p.pending}
+    blocked = sum(p.state == "blocked" for p in plans)
+    ready = f"{len(shared)} outputs to compute for {sum(bool(p.pending) for p in plans) - blocked} of {len(plans)} cells"
+    print(f"{ready}; {blocked} blocked: nothing of them can be computed" if blocked else ready)
 
 
 def size_line(planned: CellPlan) -> str:

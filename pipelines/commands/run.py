@@ -36,6 +36,10 @@ def run_command(
     initialise(project)
     plans = plan(cells, project.store)
     todo = [p for p in plans if p.state != "done" or not project.tracking.is_complete(p.cell)]
+    if todo and all(p.state == "blocked" for p in todo):  # what is wrong is known before anything is started
+        for planned in todo:
+            print(f"sumi: {planned.cell.key} is blocked: {planned.why}", file=sys.stderr)
+        raise typer.Exit(1)
     if overrides:  # tokens, cells and reports are called by the names of their files, which do not tell of these
         print(f"changed on the command line: {shlex.join(overrides)}", flush=True)
     if todo:

@@ -529,3 +529,8 @@ def test_an_unknown_corruption_preset_is_refused_by_the_file_that_names_it(write
 def test_a_corruption_preset_beside_something_else_is_refused(write: Write, beside: str) -> None:
     file = write("a", f"corruption: structured\n{beside}\n")
     assert "is written beside it; drop one of them" in complaint(lambda: load(file))
+
+
+def test_a_key_without_its_section_is_recognised(write: Write) -> None:
+    file = write("a", "steps: 30\n")
+    assert complaint(lambda: load(file)) == f"{file}: steps: unknown key; did you mean 'training.steps'?"
