@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from sumi_core.errors import SumiError
-from sumi_core.evaluation.rendering import PLAIN
+from sumi_core.evaluation.rendering import PLAIN, visible
 
 # In the order a newcomer meets them; a line of `sumi --help` each, which 80 columns must hold.
 SUMMARIES = {
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _end(sentence: str) -> NoReturn:
-    print(f"sumi: {sentence}", file=sys.stderr)
+    print(f"sumi: {visible(sentence)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -5,6 +5,7 @@ A job queue or a cluster is another ``TrainerLauncher``: what it has to run is a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dagster import AssetExecutionContext, PipesSubprocessClient
@@ -37,5 +38,15 @@ class _Local:
         try:
             PipesSubprocessClient(termination_timeout_seconds=120).run(context=self.context, command=command)
         except DagsterPipesExecutionError as error:
-            told = failure.read_text(encoding="utf-8") if failure.exists() else str(error)
-            raise TrainingFailed(told) from None
+            raise TrainingFailed(_told(failure, str(error))) from None
+
+
+def _told(failure: Path, error: str) -> str:
+    """The trainer's own sentence; where it had no time for one, what ended it."""
+    if failure.exists():
+        return failure.read_text(encoding="utf-8")
+    signal = re.search(r"failed with code -(\d+)", error)
+    if signal is None:
+        return error
+    why = ", perhaps since memory ran out" if signal[1] == "9" else ""
+    return f"the trainer was killed by signal {signal[1]}{why}; the same command continues where it was"

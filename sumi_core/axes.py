@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def expand_axes(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...]
                 )
             check_keys(setting, str(file), prefix=f"{key}: ")
         choices.append([((str(axis), label), setting) for label, setting in settings])
+    _refuse_shared_keys(choices, file)
     count = math.prod(map(len, choices))
     if count > MAX_CELLS:
         raise ConfigError(
@@ -50,6 +51,27 @@ def expand_axes(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...]
             merged = merge(merged, setting)
         expanded.append((tuple(label for label, _ in combination), merged))
     return expanded
+
+
+def _refuse_shared_keys(choices: list[list[tuple[tuple[str, str], dict[str, Any]]]], file: Path) -> None:
+    """A key that two axes set would have the value of one and the labels of both."""
+    written: dict[str, str] = {}
+    for points in choices:
+        axis = points[0][0][0]
+        for key in dict.fromkeys(key for _, setting in points for key in _leaves(setting)):
+            if key in written:
+                problem = f"'{written[key]}' and '{axis}' both set {key}; let one of them do it"
+                raise ConfigError(str(file), "axes", problem)
+            written[key] = axis
+
+
+def _leaves(setting: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys that are set; a part's name is the part itself, as in ``process: uniform``."""
+    for key, value in setting.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}".removesuffix(".name")
 
 
 def _value_label(axis: str, value: Any) -> str:

@@ -202,7 +202,7 @@ def merge(low: Any, high: Any, schema: Any = Experiment) -> Any:
                 renamed = value.get("name") not in (None, below.get("name"))
                 below = None if renamed else below
                 name = value.get("name", (below or {}).get("name"))
-                inner = registry.options(name) if name in registry else None
+                inner = registry.options(name) if isinstance(name, str) and name in registry else None
         merged[key] = merge(below, value, inner)
     return merged
 

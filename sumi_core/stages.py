@@ -141,6 +141,10 @@ class MissingInput(SumiError, RuntimeError):
     """A stage was asked for before one of its inputs is whole."""
 
 
+class ChangedSource(SumiError, RuntimeError):
+    """Files that were edited while a stage read them: its output would stand under the digest of what they were."""
+
+
 def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The plain data a stage's fingerprint is the hash of. ``known``: fingerprints that the caller has already, since
     each is the hash of all before it."""
@@ -265,6 +269,9 @@ class Computation:
             progress=self.progress,
         )
         summary = function(context)
+        refresh_source_identities()
+        if stage_identity(experiment, stage.name).get("source") != identity.get("source"):
+            raise ChangedSource(f"what {stage.name} of '{key}' is made from changed while it was read; run it again")
         return build.finish(
             {
                 "key": key,

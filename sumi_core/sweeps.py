@@ -55,6 +55,7 @@ class SweepOptions:
 _OPTIONS = tuple(option.name for option in fields(SweepOptions))
 FILE_KEYS = ("base", "axes", *_OPTIONS)  # what a file may hold beside the sections of an Experiment
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
+_LONGEST_NAME = 200  # characters of a base: no file system has much longer ones
 _ABSENT = object()
 _SEED = "seed"  # the axis whose labels tell the cells of a group apart
 
@@ -139,7 +140,7 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
     broken: dict[Path, ConfigError] = {}
     by_name: dict[str, Path] = {}
     for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
-        if file.relative_to(folder).parts[0] == "base":
+        if file.relative_to(folder).parts[0] == "base" or not (file.is_file() or file.is_symlink()):
             continue
         try:
             if file.suffix == ".yml":
@@ -152,6 +153,8 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
             sweeps[file.stem] = load_sweep(file, folder, overrides)
         except ConfigError as error:
             broken[file] = error
+        except Exception as error:  # a mistake that nobody foresaw must not hide the other experiments
+            broken[file] = ConfigError(str(file), "", f"cannot be read ({type(error).__name__}: {error}); mend it")
     return Sweeps(sweeps, broken)
 
 
@@ -320,7 +323,7 @@ def _inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> list[_Layer]:
     if base is None:
         return [_Layer(str(file), data)]
     parent = folder / f"{base}.yaml"
-    if not parent.is_file():
+    if len(str(base)) > _LONGEST_NAME or not parent.is_file():
         known = [str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml") if p != file]
         raise ConfigError(str(file), "base", f"there is no {parent}; {nearest(str(base), known)}")
     return [_Layer(str(file), data), *_inherit(parent, folder, (*seen, file))]

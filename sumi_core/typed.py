@@ -205,7 +205,7 @@ def typed_value(hint: Any, value: Any, where: str, key: str) -> Any:
     if value is None and not optional:
         raise ConfigError(where, key, f"expected {expected}, got null; write a value or leave the key out")
     if advice := _mistaken(inner, value):
-        raise ConfigError(where, key, f"expected {expected}, got {value!r}; {advice}")
+        raise ConfigError(where, key, f"expected {expected}, got {_brief(value)}; {advice}")
     converted = value if type(value) is inner or value is None else _convert(inner, value, where, key)
     if not _is_finite(converted):
         raise ConfigError(where, key, f"expected {expected}, got {value!r}; nan and inf are no settings")
@@ -216,9 +216,12 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     holder = dataclasses.make_dataclass("Holder", [("value", hint)])
     try:
         node = OmegaConf.merge(OmegaConf.structured(holder), {"value": value})
-        return OmegaConf.to_container(node, throw_on_missing=True)["value"]
-    except (OmegaConfBaseException, ValueError, TypeError):
-        raise ConfigError(where, key, f"expected {_type_name(hint)}, got {value!r}") from None
+        converted = OmegaConf.to_container(node, throw_on_missing=True)["value"]
+        if hint in _NAMES and type(converted) is not hint:  # such as an interpolation that is escaped
+            raise TypeError
+        return converted
+    except (OmegaConfBaseException, ValueError, TypeError, OverflowError):
+        raise ConfigError(where, key, f"expected {_type_name(hint)}, got {_brief(value)}") from None
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:
@@ -251,6 +254,7 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+_LONGEST = 100  # characters of a value in a complaint
 _NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
 _PLURALS = {int: "integers", float: "numbers", str: "texts"}
 
@@ -271,6 +275,12 @@ def _check_rules(declared: dataclasses.Field[Any], value: Any, where: str, key: 
     for limit, (words, holds) in _LIMITS.items():
         if value is not None and limit in rule and not holds(value, rule[limit]):
             raise ConfigError(where, key, f"must be {words} {_shown(rule[limit])}, got {_shown(value)}")
+
+
+def _brief(value: Any) -> str:
+    """A value as it is written, cut where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def _shown(value: float) -> str:

@@ -47,9 +47,9 @@ def parse_yaml(text: str, where: str) -> Any:
     """The one document in ``text`` as plain data. Raises ConfigError with the line of a mistake."""
     try:
         return _Loader(text).get_single_data()  # a SafeLoader: plain data only
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: digits that no number has, such as 0b_
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:  # the latter: tags on text they do not fit
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or f"{str(error).splitlines()[0]} is no value of its kind"
         raise ConfigError(where, f"line {mark.line + 1}" if mark else "", f"not valid YAML: {problem}") from None
     except RecursionError:
         raise ConfigError(where, "", "nested too deeply to be read; flatten it") from None

@@ -10,6 +10,7 @@ import typer
 from pipelines.commands.arguments import Changes
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.project import Project
+from sumi_core.tables import read_table
 
 
 def fit_schedule_command(
@@ -20,8 +21,6 @@ def fit_schedule_command(
 
     It is made from the evaluation's loss by noise level, and printed as keys that an experiment file takes as they
     are: as the schedule itself, or only as what training draws its levels by."""
-    import pandas as pd
-
     from sumi_core.corruption.fitted import fit_profile
 
     project = Project.find()
@@ -38,8 +37,9 @@ def fit_schedule_command(
     curve = evaluation.folder / "loss_by_level.parquet"
     if not curve.is_file():
         raise LineageError(f"'{name}' has an exact likelihood, which has no noise levels; name a diffusion model")
+    table = read_table(curve, columns=["noise", "per_alpha_square"])
     try:
-        knots = fit_profile({str(name): values for name, values in pd.read_parquet(curve).items()})
+        knots = fit_profile({str(name): values for name, values in table.items()})
     except ValueError as error:
         raise LineageError(f"'{name}': {error}") from None
     print(f"# fitted to {target.request}\nschedule:\n  name: fitted")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
-from sumi_core.evaluation.rendering import text_width
+from sumi_core.evaluation.rendering import text_width, visible
 from sumi_core.lineage.trace import trace, trace_lines
 from sumi_core.project import Project
 
@@ -34,6 +34,6 @@ def lineage_command(
         print(json.dumps(traced.to_dict(), indent=1, ensure_ascii=False))
     else:
         for line in trace_lines(traced, text_width(sys.stdout)):
-            print(line)
+            print(visible(line))
     if any(stage.state == "damaged" for stage in traced.stages):
         raise typer.Exit(1)

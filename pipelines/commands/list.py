@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from sumi_core.evaluation.rendering import visible
 from sumi_core.planning import plan
 from sumi_core.project import Project
 from sumi_core.sweeps import select_cells
@@ -28,12 +29,12 @@ def list_command(
             continue
         plans = plan(cells, project.store)
         done = sum(p.state == "done" for p in plans)
-        print(f"{sweep.name}  {done}/{len(plans)} done  {sweep.description}")
+        print(f"{sweep.name}  {done}/{len(plans)} done  {visible(sweep.description)}")
         for planned in plans:
             why = "" if planned.state == "done" else _one_line(planned.why)
             print(f"  {planned.cell.key:<40} {planned.state:<11} {why}".rstrip())
     for file, error in sweeps.broken.items():
-        print(f"{file.stem}  cannot be read: {error}")
+        print(visible(f"{file.stem}  cannot be read: {error}"))
 
 
 def _one_line(text: str) -> str:

@@ -42,7 +42,9 @@ def print_plans(plans: list[CellPlan]) -> None:
             print(f"  {verb:<8} {stage.stage:<20} {stage.fingerprint:<16}  {why}".rstrip())
     shared = {(s.stage, s.fingerprint) for p in plans if p.state != "blocked" for s in p.pending}
     blocked = sum(p.state == "blocked" for p in plans)
-    ready = f"{len(shared)} outputs to compute for {sum(bool(p.pending) for p in plans) - blocked} of {len(plans)} cells"
+    ready = (
+        f"{len(shared)} outputs to compute for {sum(bool(p.pending) for p in plans) - blocked} of {len(plans)} cells"
+    )
     print(f"{ready}; {blocked} blocked: nothing of them can be computed" if blocked else ready)
 
 

@@ -34,6 +34,7 @@ from sumi_core.evaluation.statistics import (
     t_interval,
     two_sided_p,
 )
+from sumi_core.tables import read_table
 
 SIGNIFICANCE = 0.05
 
@@ -50,10 +51,8 @@ class CellLikelihood:
 
     @classmethod
     def load(cls, path: Path) -> CellLikelihood:
-        """Read a likelihood.parquet as written by the evaluation stage."""
-        import pandas as pd
-
-        frame = pd.read_parquet(path)
+        """Read a likelihood.parquet as written by the evaluation stage. Raises TableError."""
+        frame = read_table(path)
         frame["bits"] = (frame["diffusion"] + frame["reconstruction"] + frame["prior"]) / math.log(2)
         grouped = frame.groupby("sequence", sort=True)
         first = grouped.first()

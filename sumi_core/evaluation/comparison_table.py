@@ -28,6 +28,7 @@ from sumi_core.evaluation.comparison import (
 from sumi_core.evaluation.comparison_rows import SEED_AXIS, TRAINING_FIGURES, Row
 from sumi_core.evaluation.rendering import counted
 from sumi_core.evaluation.statistics import holm_adjusted
+from sumi_core.tables import read_table
 
 if TYPE_CHECKING:
     from sumi_core.sweeps import Cell
@@ -225,9 +226,7 @@ def add_measured(row: Row, likelihood: CellLikelihood | None, training: Path | N
 
 
 def _late_gradient_norm(history: Path) -> float | None:
-    import pandas as pd
-
-    points = pd.read_parquet(history, columns=["step", "name", "value"])
+    points = read_table(history, columns=["step", "name", "value"])
     norms = points[points["name"] == "train/grad_norm"]
     late = norms[norms["step"] > 0.9 * points["step"].max()]["value"]
     return float(late.mean()) if len(late) else None

@@ -23,6 +23,7 @@ from sumi_core.evaluation.comparison_pages import column_definitions, report_htm
 from sumi_core.evaluation.comparison_table import tied_with_best
 from sumi_core.evaluation.findings import certainty, findings
 from sumi_core.evaluation.sweep_comparison import Question, ReportCell, SweepComparison, compare_cells, folder_of
+from sumi_core.tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,12 +128,10 @@ def _write_plots(comparison: SweepComparison, folder: Path) -> list[Path]:
 
 def _frames(comparison: SweepComparison, path: Callable[[ReportCell], Path | None]) -> dict[str, list[pd.DataFrame]]:
     """A file of each cell, where it has it, by method."""
-    import pandas as pd
-
     found: dict[str, list[pd.DataFrame]] = {}
     for name, keys in comparison.members.items():
         paths = [path(comparison.cells[key]) for key in keys]
-        found[name] = [pd.read_parquet(file) for file in paths if file is not None and file.is_file()]
+        found[name] = [read_table(file) for file in paths if file is not None and file.is_file()]
     return found
 
 

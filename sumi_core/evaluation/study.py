@@ -21,6 +21,7 @@ from sumi_core.evaluation.comparison_rows import Row
 from sumi_core.evaluation.comparison_table import Comparison
 from sumi_core.evaluation.rendering import Block, Heading, Paragraph, Picture, Table, markdown_page
 from sumi_core.evaluation.sweep_comparison import Question
+from sumi_core.lineage.store import write_atomically
 
 
 class StudyError(SumiError, ValueError):
@@ -64,7 +65,10 @@ def write_study(report: Path, document: Path) -> None:
     pictures = document.with_suffix("") / name
     part = f"{begin}\n\n{study_markdown(report, f'{document.stem}/{name}')}\n{end}"
     if document.exists():
-        text = document.read_text(encoding="utf-8")
+        try:
+            text = document.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise StudyError(f"{document} is not UTF-8 text; name another file") from None
         if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
             raise StudyError(
                 f"{document} has no part for {name}; put the lines '{begin}' and '{end}' where it belongs, or name "
@@ -79,7 +83,7 @@ def write_study(report: Path, document: Path) -> None:
             folder.mkdir(exist_ok=True)
     for plot in plots:
         shutil.copyfile(plot, pictures / plot.name)
-    document.write_text(text, encoding="utf-8")
+    write_atomically(document, text)
 
 
 def read_comparison(data: dict[str, Any]) -> Comparison:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sumi_core.evaluation.comparison import CellLikelihood
 from sumi_core.evaluation.comparison_rows import TRAINING_FIGURES, Row
 from sumi_core.evaluation.comparison_table import Comparison, add_measured, compare_rows, seed_groups, yardstick_rows
+from sumi_core.tables import read_table
 
 if TYPE_CHECKING:
     from sumi_core.lineage.store import Artifact
@@ -152,8 +153,6 @@ def folder_of(cell: ReportCell) -> Path:
 
 def first_sample(cell: ReportCell) -> tuple[int, str]:
     """The first sample at the most steps (never a chosen one): steps and text."""
-    import pandas as pd
-
-    samples = pd.read_parquet(folder_of(cell) / "samples.parquet", columns=["steps", "sample", "text"])
+    samples = read_table(folder_of(cell) / "samples.parquet", columns=["steps", "sample", "text"])
     last = samples.sort_values(["steps", "sample"], ascending=[False, True]).iloc[0]
     return int(last["steps"]), str(last["text"])

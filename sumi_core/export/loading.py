@@ -13,10 +13,14 @@ from sumi_core.export.record import RECORD, SCHEMA_VERSION, TABLES, TOKENIZER, W
 from sumi_core.export.weights import read_weights
 from sumi_core.lineage.fingerprint import file_sha256
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.size import num_parameters
 
 if TYPE_CHECKING:
     from sumi_core.data.tokenizers import Tokenizer
     from sumi_core.parts import Parts
+
+
+_LITTLE = 2**28  # bytes
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,19 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
         tables = read_token_tables(folder / TABLES)
         parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
     except VocabularyError as error:
-        raise ExportError(str(error)) from None
+        raise ExportError(f"{folder / TABLES}: {error}") from None
     recorded = sumi["vocabulary"]
     if (parts.num_tokens, parts.num_states) != (recorded["tokens"], recorded["states"]):
         raise ExportError(
             f"{folder / TOKENIZER} gives {parts.num_tokens} tokens and {parts.num_states} states where {RECORD} "
             f"records {recorded['tokens']} and {recorded['states']}; copy the folder again, whole"
         )
-    denoiser = Denoiser(experiment.model, parts.num_states, seed=None)
     path = folder / WEIGHTS
+    promised = 4 * num_parameters(experiment.model, parts.num_states)
+    # A record can promise more than there is memory; what little is promised is looked at tensor by tensor.
+    if path.is_file() and promised > max(_LITTLE, 8 * path.stat().st_size):
+        raise ExportError(f"{path} is far smaller than the model that {RECORD} describes; copy the folder again, whole")
+    denoiser = Denoiser(experiment.model, parts.num_states, seed=None)
     read_weights(path, denoiser)
     if verify and file_sha256(path) != sumi["weights_sha256"]:
         raise ExportError(f"{path} differs from the SHA-256 in {RECORD}; copy the folder again, or export again")
@@ -74,7 +82,7 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ExportError(f"{path} does not exist; name a folder that Sumi exported") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ExportError(f"{path} is damaged ({error}); copy it again") from None
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != SCHEMA_VERSION:
@@ -82,6 +90,10 @@ def read_record(path: Path) -> dict[str, Any]:
     lacking = {"experiment", "vocabulary", "weights_sha256"} - record.keys()
     if lacking:
         raise ExportError(f"{path} lacks {', '.join(sorted(lacking))}; copy it again")
+    experiment, vocabulary = record["experiment"], record["vocabulary"]
+    whole = isinstance(experiment, dict) and isinstance(experiment.get("model", {}), dict)
+    if not whole or not isinstance(vocabulary, dict) or not vocabulary.keys() >= {"tokens", "states"}:
+        raise ExportError(f"{path} is damaged or not ours; copy it again")
     return dict(record)
 
 

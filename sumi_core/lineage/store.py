@@ -83,11 +83,11 @@ class Store:
             manifest = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:  # no JSON, or no UTF-8
+        except (ValueError, RecursionError):  # no JSON, or no UTF-8
             manifest = None
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}; mend its permissions or its disk") from None
-        if not _is_manifest(manifest):
+        if not is_manifest(manifest):
             raise StoreError(f"{path} is damaged; `sumi doctor --fix` sets its folder aside, then run again")
         return Artifact(stage, fingerprint, folder, manifest)
 
@@ -221,13 +221,18 @@ class Store:
         return self.root / stage / ".locks" / f"{fingerprint}.lock"
 
 
-def _is_manifest(data: Any) -> bool:
-    """Whether parsed JSON has what every reader of a manifest relies on."""
+def is_manifest(data: Any) -> bool:
+    """Whether parsed JSON has what every reader of a manifest relies on, and in the types it relies on."""
     if not isinstance(data, dict) or not isinstance(data.get("summary"), dict):
         return False
-    files = data.get("files")
-    return isinstance(files, dict) and all(
-        isinstance(file, dict) and file.keys() >= {"sha256", "bytes"} for file in files.values()
+    parts = ("files", "inputs", "experiment", "identity", "provenance")
+    if not all(isinstance(data.get(part, {}), dict) for part in parts) or "files" not in data:
+        return False
+    if not all(isinstance(data.get(number, 0.0), int | float) for number in ("started", "seconds")):
+        return False
+    return all(isinstance(own, str) for own in data.get("inputs", {}).values()) and all(
+        isinstance(file, dict) and isinstance(file.get("sha256"), str) and isinstance(file.get("bytes"), int)
+        for file in data["files"].values()
     )
 
 

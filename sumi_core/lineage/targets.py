@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.config import Experiment, resolve
-from sumi_core.lineage.store import MANIFEST, Artifact, Store, StoreError
+from sumi_core.lineage.store import MANIFEST, Artifact, Store, StoreError, is_manifest
 from sumi_core.project import Project
 from sumi_core.registry import nearest
 from sumi_core.stages import DATA_STAGES, STAGES, experiment_fingerprints
 from sumi_core.sweeps import select_cells
 
 EXPORT_RECORD = "sumi.json"  # what an exported folder says of itself once it has left the store
+_RECORDED = ("experiment", "code", "packages", "training", "stock", "inputs")  # mappings of that record
 _MLFLOW_RUN = re.compile(r"[0-9a-f]{32}")
 _DAGSTER_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -89,9 +90,10 @@ def artifact_at(folder: Path) -> Artifact | None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
         manifest = None
-    if not isinstance(manifest, dict) or not manifest.keys() >= {"stage", "fingerprint", "summary", "files"}:
+    named = isinstance(manifest, dict) and all(isinstance(manifest.get(key), str) for key in ("stage", "fingerprint"))
+    if not named or not is_manifest(manifest):
         raise LineageError(f"{folder / MANIFEST} is damaged or not ours; name another folder, or run its cell again")
     artifact = Artifact(manifest["stage"], manifest["fingerprint"], folder, manifest)
     if artifact.stage not in STAGES:
@@ -169,8 +171,10 @@ def _from_folder(store: Store, given: str, folder: Path) -> Target:
     if path.is_file():
         try:
             record = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise LineageError(f"{path} is damaged; copy the folder again from its store") from None
+        if not all(isinstance(record.get(part, {}), Mapping) for part in _RECORDED):
+            raise LineageError(f"{path} is damaged or not ours; copy the folder again from its store")
     artifact = artifact_at(folder)
     if artifact is not None:
         key, behind = str(artifact.manifest.get("key")), _ancestry(store, artifact)

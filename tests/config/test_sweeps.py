@@ -6,11 +6,13 @@ import itertools
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sumi_core import sweeps
 from sumi_core.budgets import training_flops_per_token
 from sumi_core.config import ConfigError
 from sumi_core.data import SOURCES
@@ -534,3 +536,64 @@ def test_a_corruption_preset_beside_something_else_is_refused(write: Write, besi
 def test_a_key_without_its_section_is_recognised(write: Write) -> None:
     file = write("a", "steps: 30\n")
     assert complaint(lambda: load(file)) == f"{file}: steps: unknown key; did you mean 'training.steps'?"
+
+
+@pytest.mark.parametrize(
+    ("axes", "sentence"),
+    [
+        ("training.steps: [6, 7]\n  x: {a: {training.steps: 8}}", "'training.steps' and 'x' both set training.steps"),
+        ("seed: [1, 2]\n  x: {a: {seed: 5}}", "'seed' and 'x' both set seed"),
+        ("process: [uniform]\n  x: {a: {process: {name: clustered, late: 2}}}", "both set process"),
+    ],
+)
+def test_two_axes_that_set_one_key_are_refused(write: Write, axes: str, sentence: str) -> None:
+    file = write("a", f"axes:\n  {axes}\n")
+    assert sentence in complaint(lambda: load(file))
+
+
+def test_an_axis_may_set_an_option_of_another_axis_part(write: Write) -> None:
+    cells = load(write("a", "axes:\n  process: [clustered]\n  process.late: [1, 2]\n")).cells
+    assert [cell.experiment.process["late"] for cell in cells] == [1.0, 2.0]
+
+
+WEIGHT = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "process: {name: [uniform]}",
+        "process: {name: {a: 1}}",
+        'training: {steps: "\\\\${seed}"}',
+        f"training: {{learning_rate: {WEIGHT}}}",
+        f"budget: {{tokens: {WEIGHT}}}",
+        f"corpus: {{source: {{name: mixture, parts: [{{source: web-bible, weight: {WEIGHT}}}, {{source: byte}}]}}}}",
+        f'cron: "{"1" * 6000} 0 * * *"',
+        f"base: {'a' * 5000}",
+        "seed: !!bool foo",
+        "seed: !!timestamp foo",
+    ],
+)
+def test_what_no_loader_expects_ends_in_a_sentence_and_hides_no_other(write: Write, folder: Path, text: str) -> None:
+    file = write("odd", text + "\n")
+    write("sound", "seed: 1\n")
+    assert complaint(lambda: load(file)).startswith(str(file))
+    assert set(load_sweeps(folder)) == {"sound"}
+
+
+def test_a_mistake_that_nobody_foresaw_hides_no_other_file(
+    write: Write, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = write("odd", "seed: 1\n")
+    write("sound", "seed: 1\n")
+    real = sweeps.load_sweep
+
+    def broken(file: Path, *more: Any) -> Sweep:
+        if file == odd:
+            raise ZeroDivisionError("?")
+        return real(file, *more)
+
+    monkeypatch.setattr(sweeps, "load_sweep", broken)
+    loaded = load_sweeps(folder)
+    assert set(loaded) == {"sound"}
+    assert "ZeroDivisionError" in str(loaded.broken[odd])

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import pytest
 from sumi_core.config import resolve
 from sumi_core.data import SOURCES
 from sumi_core.data.sources import Document, Source, SourceError, local
+from sumi_core.data.sources.files import TextFiles
 from sumi_core.lineage.fingerprint import file_sha256
-from sumi_core.stages import refresh_source_identities, stage_fingerprint
+from sumi_core.lineage.store import Store
+from sumi_core.stages import ChangedSource, Computation, refresh_source_identities, stage_fingerprint
 
 
 def source(name: str, **options: Any) -> Source:
@@ -236,6 +239,29 @@ def test_where_files_lie_changes_no_fingerprint_and_what_they_hold_does(project:
     assert fingerprint("a.txt") != before
 
 
+def test_a_file_that_changes_while_it_is_read_is_not_kept_under_its_old_digest(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = project / "a.txt"
+    file.write_text("one\n")
+    for number in range(20):
+        (project / f"{number}.txt").write_text(f"{number}\n")
+    source = {"name": "text", "paths": ["*.txt"]}
+    experiment = resolve({"corpus": {"source": source, "validation_fraction": 0.5}}, "a.yaml")
+    read = TextFiles.read_file
+
+    def edited(self: TextFiles, name: str, path: Path) -> Iterator[Document]:
+        yield from read(self, name, path)
+        file.write_text("another\n")
+
+    refresh_source_identities()
+    monkeypatch.setattr(TextFiles, "read_file", edited)
+    computation = Computation(Store(project / "store"), log=lambda line: None)
+    with pytest.raises(ChangedSource, match="changed while it was read; run it again"):
+        computation.ensure(experiment, "cell", "corpus")
+    assert computation.whole(experiment, "corpus") is None
+
+
 def test_a_file_is_read_again_when_it_changed_and_not_before(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = project / "a.txt"
     reads: list[Path] = []
@@ -247,6 +273,20 @@ def test_a_file_is_read_again_when_it_changed_and_not_before(project: Path, monk
             (found,) = source("text", paths=["a.txt"]).identity()["files"]
             assert found["sha256"] == file_sha256(file)
         assert len(reads) == wanted
+
+
+def test_lines_that_python_cannot_parse_are_counted_as_no_json(project: Path) -> None:
+    rows = ['{"text": "one"}', "[" * 100_000, '{"n": ' + "9" * 5000 + "}", '{"text": "two"}']
+    (project / "a.jsonl").write_text("\n".join(rows))
+    found = source("jsonl", paths=["a.jsonl"])
+    assert [d.text for d in found.documents()] == ["one", "two"]
+    assert found.skipped["not JSON"] == 2
+
+
+@pytest.mark.parametrize("content", [b"plain text", gzip.compress(b'{"text": "one"}\n' * 1000)[:-20]])
+def test_a_file_that_is_no_whole_gzip_is_named(project: Path, content: bytes) -> None:
+    (project / "a.jsonl.gz").write_bytes(content)
+    assert "a.jsonl.gz is no whole gzip file" in complaint("jsonl", paths=["a.jsonl.gz"])
 
 
 @pytest.mark.parametrize("name", ["text", "jsonl", "parquet"])

@@ -317,3 +317,25 @@ def test_a_study_follows_its_report(cells, report, tmp_path):
     assert "2 of 3" not in text
     assert "have no figures" not in text
     shutil.rmtree(fresh)
+
+
+def test_a_document_that_is_no_text_is_left_alone(report, tmp_path):
+    document = tmp_path / "study.md"
+    document.write_bytes(b"caf\xe9\n")
+    with pytest.raises(StudyError, match="not UTF-8"):
+        write_study(report[1], document)
+    assert document.read_bytes() == b"caf\xe9\n"
+
+
+def test_a_disk_that_fills_up_cuts_no_document(report, tmp_path, monkeypatch):
+    document = tmp_path / "study.md"
+    write_study(report[1], document)
+    before = document.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sumi_core.lineage.store.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_study(report[1], document)
+    assert document.read_bytes() == before

@@ -97,6 +97,19 @@ def damage(folder: Path, how: str) -> None:
             shutil.rmtree(folder / "sumi_tokenizer")
         case "cut tokenizer":
             (folder / "sumi_tokenizer" / "tokenizer.json").write_text("{")
+        case "no experiment" | "no mapping" | "no sizes":
+            odd = {"experiment": None} if how == "no experiment" else {"experiment": {"model": []}}
+            change_json(record, **({"vocabulary": {}} if how == "no sizes" else odd))
+        case "endless":
+            record.write_text("[" * 200_000)
+        case "vast model":
+            experiment = json.loads(record.read_text())["experiment"]
+            experiment["model"] |= {"hidden_size": 65536, "num_layers": 1000}
+            change_json(record, experiment=experiment)
+        case "odd tokenizer":
+            (folder / "sumi_tokenizer" / "sumi_tokenizer.json").write_text("[]")
+        case "odd end":
+            change_json(folder / "sumi_tokenizer" / "sumi_tokenizer.json", eos_id=999_999)
         case _:
             raise AssertionError(how)
 
@@ -118,6 +131,13 @@ def damage(folder: Path, how: str) -> None:
         ("deeper model", r"model\.safetensors lacks model\.layers\.2\.input_layernorm\.weight, .* and 6 more"),
         ("other vocabulary", r"sumi_tokenizer gives \d+ tokens and \d+ states where sumi\.json records 11 and 12"),
         ("no tokenizer", r"sumi_tokenizer does not exist"),
+        ("no experiment", r"sumi\.json is damaged or not ours"),
+        ("no mapping", r"sumi\.json is damaged or not ours"),
+        ("no sizes", r"sumi\.json is damaged or not ours"),
+        ("endless", r"sumi\.json is damaged"),
+        ("vast model", r"model\.safetensors is far smaller than the model that sumi\.json describes"),
+        ("odd tokenizer", r"sumi_tokenizer\.json is missing or damaged"),
+        ("odd end", r"names end-of-text 999999, which is no token"),
         ("cut tokenizer", r"sumi_tokenizer/tokenizer\.json is missing or damaged"),
     ],
 )

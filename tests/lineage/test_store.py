@@ -277,7 +277,21 @@ def test_a_torn_manifest_of_an_earlier_attempt_is_no_part_of_the_output(store: S
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"stage": "cor', b"[]", b'{"files": {}}', b'{"summary": {}, "files": {"a": 1}}', b"\xff\xfe", b"null"],
+    [
+        b"",
+        b'{"stage": "cor',
+        b"[]",
+        b'{"files": {}}',
+        b'{"summary": {}, "files": {"a": 1}}',
+        b'{"summary": {}, "files": {}, "inputs": [1]}',
+        b'{"summary": {}, "files": {}, "inputs": {"corpus": 5}}',
+        b'{"summary": {}, "files": {}, "provenance": 3}',
+        b'{"summary": {}, "files": {}, "experiment": 5}',
+        b'{"summary": {}, "files": {}, "started": "x"}',
+        b"[" * 200_000,
+        b"\xff\xfe",
+        b"null",
+    ],
 )
 def test_a_damaged_manifest_is_named_and_never_taken_for_an_output(store: Store, content: bytes) -> None:
     folder = make(store).folder

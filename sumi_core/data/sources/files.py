@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class Jsonl(LocalFiles):
         keys: set[str] = set()
         read = 0
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_lines(file, name), 1):
                 row = self._row(line, f"{name} line {number}")
                 if row is None:
                     continue
@@ -106,13 +107,23 @@ class Jsonl(LocalFiles):
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError:
             self.skip("not UTF-8", where)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # numbers of thousands of digits and endless brackets too
             self.skip("not JSON", where)
         else:
             if isinstance(row, dict):
                 return row
             self.skip("not a JSON object", where)
         return None
+
+
+def _lines(file: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """The lines of a file that may be packed. Raises SourceError where it cannot be unpacked."""
+    try:
+        yield from file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(
+            f"corpus.source.paths: {name} is no whole gzip file ({error}); pack or copy it again"
+        ) from None
 
 
 class Parquet(LocalFiles):

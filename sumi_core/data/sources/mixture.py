@@ -37,7 +37,7 @@ class Mixture(Source):
                 if not isinstance(part, dict) or set(part) - {"source", "weight"} or "source" not in part:
                     raise ValueError(f"parts[{number}] is {part!r}; write {{source: …, weight: …}}")
                 weight = part.get("weight", 1.0)
-                if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e300:
                     raise ValueError(f"parts[{number}].weight must be a number above 0, got {weight!r}")
                 try:
                     source = component(SOURCES, part["source"], "", f"parts[{number}].source")

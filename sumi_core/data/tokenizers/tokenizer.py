@@ -137,13 +137,21 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         loaded = SavedTokenizer(Tokenizer.Options())
         loaded.byte_level, loaded.ids_are_bytes = bool(about["byte_level"]), bool(about.get("ids_are_bytes"))
         loaded.eos_id = int(about["eos_id"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise TokenizerError(f"{folder / _ABOUT} is missing or damaged; compute the tokenizer again") from None
     try:
         loaded.backend = tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises a bare Exception for every kind of damage
         raise TokenizerError(f"{folder / 'tokenizer.json'} is missing or damaged ({error}); compute it again") from None
-    loaded._ready()
+    try:
+        loaded._ready()
+    except KeyError as error:
+        problem = f"{folder / 'tokenizer.json'} has a token outside of the byte alphabet ({error}); compute it again"
+        raise TokenizerError(problem) from None
+    if not 0 <= loaded.eos_id < loaded.vocab_size:
+        raise TokenizerError(
+            f"{folder / _ABOUT} names end-of-text {loaded.eos_id}, which is no token; compute it again"
+        )
     return loaded
 
 
