@@ -49,7 +49,9 @@ def parse_yaml(text: str, where: str) -> Any:
         return _Loader(text).get_single_data()  # a SafeLoader: plain data only
     except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:  # the latter: tags on text they do not fit
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or f"{str(error).splitlines()[0]} is no value of its kind"
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if isinstance(error, KeyError | AttributeError):
+            problem = "a tag stands before text that is no such value; remove the tag"
         raise ConfigError(where, f"line {mark.line + 1}" if mark else "", f"not valid YAML: {problem}") from None
     except RecursionError:
         raise ConfigError(where, "", "nested too deeply to be read; flatten it") from None
