@@ -69,7 +69,7 @@ class Density:
 
     def _piece(self, edges: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Start, height and slope of the piece that each value lies in, and the integral below it."""
-        index = torch.bucketize(value, edges.to(value), right=True).sub(1).clamp(0, len(self._slopes) - 1)
+        index = torch.bucketize(value.contiguous(), edges.to(value), right=True).sub(1).clamp(0, len(self._slopes) - 1)
         start, height, slope, below = (
             table.to(value)[index] for table in (self._places, self._heights, self._slopes, self._below)
         )
