@@ -30,7 +30,6 @@ help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
 demo: install  ## run the main job on the embedded corpus and print the comparison
-	@$(BIN)/sumi init
 	@$(BIN)/sumi run demo --jobs 3
 
 test: install  ## run the tests; ARGS="-k store" goes to pytest
