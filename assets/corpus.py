@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
-    AssetCheckSpec,
     AssetExecutionContext,
     MaterializeResult,
     asset,
 )
 
-from assets.materialize import materialize_stage
+from assets.materialize import materialize_stage, stage_check
 from assets.partitions import TOKEN_SETS
 from assets.resources import CellConfig, SumiProject
 from sumi_core.lineage.store import Artifact
@@ -23,7 +22,14 @@ from sumi_core.stages import STAGES
     group_name="data",
     kinds={"parquet"},
     code_version=STAGES["corpus"].version,
-    check_specs=[AssetCheckSpec("validation_has_its_share", asset="corpus")],
+    check_specs=[
+        stage_check(
+            "validation_has_its_share",
+            "corpus",
+            TOKEN_SETS,
+            "Validation has between half and twice the share of bytes that was asked for.",
+        )
+    ],
 )
 def corpus(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Documents with ids, exact duplicates removed, split into train and validation by a hash of each document."""

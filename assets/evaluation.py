@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
-    AssetCheckSpec,
     AssetExecutionContext,
     MaterializeResult,
     asset,
 )
 
-from assets.materialize import materialize_stage
+from assets.materialize import materialize_stage, stage_check
 from assets.partitions import CELLS, from_token_set
 from assets.resources import CellConfig, SumiProject
 from sumi_core.lineage.store import Artifact
@@ -24,7 +23,14 @@ from sumi_core.stages import STAGES
     group_name="evaluation",
     kinds={"pandas"},
     code_version=STAGES["evaluation"].version,
-    check_specs=[AssetCheckSpec("beats_token_frequencies", asset="evaluation")],
+    check_specs=[
+        stage_check(
+            "beats_token_frequencies",
+            "evaluation",
+            CELLS,
+            "The model codes validation text in fewer bits than token frequencies alone.",
+        )
+    ],
 )
 def evaluation(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Bits per byte with its standard error, loss by noise level, yardsticks on the same bytes, samples."""

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
-    AssetCheckSpec,
     AssetExecutionContext,
     MaterializeResult,
     asset,
 )
 
-from assets.materialize import materialize_stage
+from assets.materialize import materialize_stage, stage_check
 from assets.partitions import CELLS
 from assets.resources import CellConfig, SumiProject
 from sumi_core.lineage.fingerprint import file_sha256
@@ -27,8 +26,15 @@ from sumi_core.stages import STAGES
     kinds={"huggingface"},
     code_version=STAGES["exported_model"].version,
     check_specs=[
-        AssetCheckSpec("weights_are_as_recorded", asset="exported_model"),
-        AssetCheckSpec("stock_transformers_opens_it", asset="exported_model"),
+        stage_check(
+            "weights_are_as_recorded", "exported_model", CELLS, "The weights have the checksum that the export records."
+        ),
+        stage_check(
+            "stock_transformers_opens_it",
+            "exported_model",
+            CELLS,
+            "Stock transformers opens the folder, with no remote code, to the logits that were trained.",
+        ),
     ],
 )
 def exported_model(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:

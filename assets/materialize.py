@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import base64
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetCheckResult, AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue
+from dagster import (
+    AssetCheckResult,
+    AssetCheckSpec,
+    AssetExecutionContext,
+    DataVersion,
+    MaterializeResult,
+    MetadataValue,
+    PartitionsDefinition,
+    PreviewWarning,
+)
 
 from assets.partitions import CELLS_BY_KEY, SWEEPS_BY_NAME, cell_of_token_set
 from assets.resources import CellConfig, SumiProject, TrainerLauncher
@@ -21,6 +31,13 @@ IMAGE_LIMIT_BYTES = 500_000  # larger pictures stay in the store: Dagster keeps 
 PROGRESS_SECONDS = 10.0
 
 Checks = Callable[[Any], Iterable[AssetCheckResult]]  # of an Artifact; of None where an optional stage is not used
+
+
+def stage_check(name: str, asset: str, partitions: PartitionsDefinition, description: str) -> AssetCheckSpec:
+    """A check with a result for each partition; one without ``partitions`` shows that of whichever ran last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PreviewWarning)
+        return AssetCheckSpec(name, asset=asset, partitions_def=partitions, description=description)
 
 
 def materialize_stage(

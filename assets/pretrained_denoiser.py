@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 
-from dagster import AssetCheckResult, AssetCheckSpec, AssetExecutionContext, MaterializeResult, asset
+from dagster import AssetCheckResult, AssetExecutionContext, MaterializeResult, asset
 
-from assets.materialize import materialize_stage
+from assets.materialize import materialize_stage, stage_check
 from assets.partitions import CELLS, from_token_set
 from assets.resources import CellConfig, SumiProject, TrainerLauncher
 from sumi_core.lineage.store import Artifact
@@ -19,7 +19,11 @@ from sumi_core.stages import STAGES
     kinds={"pytorch", "lightning"},
     pool="trainer",
     code_version=STAGES["pretrained_denoiser"].version,
-    check_specs=[AssetCheckSpec("validation_loss_is_finite", asset="pretrained_denoiser")],
+    check_specs=[
+        stage_check(
+            "validation_loss_is_finite", "pretrained_denoiser", CELLS, "The last validation of training is a number."
+        )
+    ],
 )
 def pretrained_denoiser(
     context: AssetExecutionContext, config: CellConfig, sumi: SumiProject, trainer: TrainerLauncher

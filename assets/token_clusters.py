@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from dagster import AssetCheckResult, AssetCheckSpec, AssetExecutionContext, MaterializeResult, asset
+from dagster import AssetCheckResult, AssetExecutionContext, MaterializeResult, asset
 
-from assets.materialize import materialize_stage
+from assets.materialize import materialize_stage, stage_check
 from assets.partitions import CELLS, from_token_set
 from assets.resources import CellConfig, SumiProject
 from sumi_core.lineage.store import Artifact
@@ -17,7 +17,14 @@ from sumi_core.stages import STAGES
     group_name="data",
     kinds={"scikitlearn"},
     code_version=STAGES["token_clusters"].version,
-    check_specs=[AssetCheckSpec("more_than_one_cluster", asset="token_clusters")],
+    check_specs=[
+        stage_check(
+            "more_than_one_cluster",
+            "token_clusters",
+            CELLS,
+            "One cluster in all would be uniform noise under another name.",
+        )
+    ],
 )
 def token_clusters(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Which tokens noise takes for alike. Cells whose process knows of no clusters have none."""

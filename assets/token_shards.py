@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from dagster import AssetCheckResult, AssetCheckSpec, AssetExecutionContext, MaterializeResult, asset
+from dagster import AssetCheckResult, AssetExecutionContext, MaterializeResult, asset
 
-from assets.materialize import materialize_stage
+from assets.materialize import materialize_stage, stage_check
 from assets.partitions import TOKEN_SETS
 from assets.resources import CellConfig, SumiProject
 from sumi_core.lineage.store import Artifact
@@ -17,7 +17,11 @@ from sumi_core.stages import STAGES
     group_name="data",
     kinds={"numpy"},
     code_version=STAGES["token_shards"].version,
-    check_specs=[AssetCheckSpec("checksums_match", asset="token_shards")],
+    check_specs=[
+        stage_check(
+            "checksums_match", "token_shards", TOKEN_SETS, "Every shard holds the bytes that its index records."
+        )
+    ],
 )
 def token_shards(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Token ids with document boundaries and exact UTF-8 byte counts, packed into sequences."""

@@ -52,6 +52,10 @@ def test_the_graph_has_every_input_that_a_fingerprint_has(graph: dg.AssetGraph) 
 
 def test_every_stage_is_guarded_by_a_check(graph: dg.AssetGraph) -> None:
     assert {key.asset_key.to_user_string() for key in graph.asset_check_keys} == set(STAGES)
+    for key in graph.asset_check_keys:  # one result for all partitions would be that of whichever ran last
+        check = graph.get_check_spec(key)
+        assert check.partitions_def == graph.get(key.asset_key).partitions_def, key
+        assert check.description, key
 
 
 def test_a_cell_depends_on_its_own_token_set_and_a_sweep_on_its_cells(graph: dg.AssetGraph) -> None:
