@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,18 @@ def expand_axes(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...]
         )
     expanded = []
     for combination in itertools.product(*choices):
-        merged: dict[str, Any] = {}
-        for _, setting in combination:
-            merged = merge(merged, setting)
-        expanded.append((tuple(label for label, _ in combination), merged))
+        labels = tuple(label for label, _ in combination)
+        expanded.append((labels, one_layer(setting for _, setting in combination)))
     return expanded
+
+
+def one_layer(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Keys that are set side by side, merged. A part's name goes below its options, in whatever order they come."""
+    leaves = [leaf for setting in settings for leaf in _leaves(setting)]
+    merged: dict[str, Any] = {}
+    for dotted, value in sorted(leaves, key=lambda leaf: _whole(leaf[0]).count(".")):
+        merged = merge(merged, nest(dotted, value))
+    return merged
 
 
 def _refuse_shared_keys(choices: list[list[tuple[tuple[str, str], dict[str, Any]]]], file: Path) -> None:
@@ -58,20 +65,25 @@ def _refuse_shared_keys(choices: list[list[tuple[tuple[str, str], dict[str, Any]
     written: dict[str, str] = {}
     for points in choices:
         axis = points[0][0][0]
-        for key in dict.fromkeys(key for _, setting in points for key in _leaves(setting)):
+        for key in dict.fromkeys(_whole(key) for _, setting in points for key, _ in _leaves(setting)):
             if key in written:
                 problem = f"'{written[key]}' and '{axis}' both set {key}; let one of them do it"
                 raise ConfigError(str(file), "axes", problem)
             written[key] = axis
 
 
-def _leaves(setting: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted keys that are set; a part's name is the part itself, as in ``process: uniform``."""
+def _leaves(setting: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys that are set, and their values."""
     for key, value in setting.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}".removesuffix(".name")
+            yield f"{prefix}{key}", value
+
+
+def _whole(key: str) -> str:
+    """A part's name is the part itself: ``process.name`` means ``process``."""
+    return key.removesuffix(".name")
 
 
 def _value_label(axis: str, value: Any) -> str:
@@ -98,7 +110,4 @@ def _nest_all(keys: Any, file: Path, where: str) -> dict[str, Any]:
         raise ConfigError(
             str(file), where, f"expected the keys this label sets, such as {{process: uniform}}, got {keys!r}"
         )
-    merged: dict[str, Any] = {}
-    for dotted, value in keys.items():
-        merged = merge(merged, nest(str(dotted), value))
-    return merged
+    return one_layer(nest(str(dotted), value) for dotted, value in keys.items())

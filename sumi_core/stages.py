@@ -38,14 +38,22 @@ class Stage:
     inputs: tuple[str, ...]  # stages
     function: str  # "module:function", imported when first computed
     resumable: bool = False  # continues from what an interrupted run left in its folder
+    reads_source: bool = False  # from beginning to end, so a source that changes meanwhile spoils the output
     knows_tokens: bool = False  # also takes the stages of the token tables that the experiment's parts are made from
 
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("corpus", "1", ("corpus",), (), "sumi_core.data.corpus:build_corpus"),
-        Stage("tokenizer", "1", ("tokenizer",), ("corpus",), "sumi_core.data.tokenization:build_tokenizer"),
+        Stage("corpus", "1", ("corpus",), (), "sumi_core.data.corpus:build_corpus", reads_source=True),
+        Stage(
+            "tokenizer",
+            "1",
+            ("tokenizer",),
+            ("corpus",),
+            "sumi_core.data.tokenization:build_tokenizer",
+            reads_source=True,
+        ),
         Stage(
             "token_shards",
             "2",
@@ -158,14 +166,18 @@ def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] |
             for upstream in stage_inputs(experiment, name)
         },
     }
-    made_from = {
+    if made_from := _made_from(experiment, stage):
+        identity["source"] = made_from
+    return identity
+
+
+def _made_from(experiment: Experiment, stage: Stage) -> dict[str, Any]:
+    """What the parts that a stage reads are made from beside their options, by key."""
+    return {
         key: own
         for key, registry, component in parts_in(Experiment, experiment.to_dict())
         if key.partition(".")[0] in stage.reads and (own := _part_identity(registry, canonical_json(component)))
     }
-    if made_from:
-        identity["source"] = made_from
-    return identity
 
 
 def stage_fingerprint(experiment: Experiment, name: str) -> str:
@@ -269,9 +281,12 @@ class Computation:
             progress=self.progress,
         )
         summary = function(context)
-        refresh_source_identities()
-        if stage_identity(experiment, stage.name).get("source") != identity.get("source"):
-            raise ChangedSource(f"what {stage.name} of '{key}' is made from changed while it was read; run it again")
+        if stage.reads_source:
+            refresh_source_identities()
+            if _made_from(experiment, stage) != identity.get("source", {}):
+                raise ChangedSource(
+                    f"what {stage.name} of '{key}' is made from changed while it was read; run it again"
+                )
         return build.finish(
             {
                 "key": key,

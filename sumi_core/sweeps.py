@@ -32,7 +32,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sumi_core.axes import expand_axes, nest
+from sumi_core.axes import expand_axes, nest, one_layer
 from sumi_core.budgets import MAX_STEPS, Budget
 from sumi_core.config import ConfigError, Experiment, check_keys, merge, resolve, spelt_out
 from sumi_core.cron import cron_mistake
@@ -236,10 +236,8 @@ def parse_overrides(dotlist: Iterable[str]) -> dict[str, Any]:
     for item in dotlist:
         if "=" not in item:
             raise ConfigError("command line", item, "expected key=value")
-    data: dict[str, Any] = {}
-    for item in dotlist:
-        key, _, text = item.partition("=")
-        data = merge(data, nest(key, parse_yaml(text, f"command line: {item}")))
+    parted = [(item, *item.partition("=")) for item in dotlist]
+    data = one_layer(nest(key, parse_yaml(text, f"command line: {item}")) for item, key, _, text in parted)
     check_keys(data, "command line")
     return data
 

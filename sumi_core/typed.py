@@ -83,13 +83,24 @@ def parts_in(
         if declared.name not in data:
             continue
         value, key = data[declared.name], f"{prefix}{declared.name}"
-        if registry := declared.metadata.get("registry"):
-            for found in value if isinstance(value, list) else [value]:
+        keyed = (
+            [(f"{key}[{place}]", item) for place, item in enumerate(value)]
+            if isinstance(value, list)
+            else [(key, value)]
+        )
+        for key, found in keyed:
+            if registry := declared.metadata.get("registry"):
                 if found is not None:
                     yield key, registry, found
                     yield from parts_in(registry.options(found["name"]), found, f"{key}.")
-        elif dataclasses.is_dataclass(inner := hints[declared.name]):
-            yield from parts_in(typing.cast(type[Any], inner), value, f"{key}.")
+            elif inner := _section(hints[declared.name]):
+                yield from parts_in(inner, found, f"{key}.")
+
+
+def _section(hint: Any) -> type[Any] | None:
+    """The dataclass that a field holds, or a list of: ``list[Share]`` → ``Share``; else None."""
+    (hint,) = typing.get_args(hint) if typing.get_origin(hint) is list else (hint,)
+    return typing.cast(type[Any], hint) if dataclasses.is_dataclass(hint) else None
 
 
 _HINTS: dict[Any, dict[str, Any]] = {}
@@ -134,8 +145,12 @@ def typed(schema: type[Any], data: Mapping[str, Any], where: str, prefix: str = 
         value = data[declared.name]
         if "registry" in declared.metadata:
             values[declared.name] = _typed_part(declared, value, where, key)
-        elif dataclasses.is_dataclass(hint):
-            values[declared.name] = typed(typing.cast(type[Any], hint), value or {}, where, f"{key}.")
+        elif section := _section(hint):
+            values[declared.name] = (
+                typed(section, value or {}, where, f"{key}.")
+                if section is hint
+                else _typed_list(section, value, where, key)
+            )
         else:
             values[declared.name] = typed_value(hint, value, where, key)
             _check_rules(declared, values[declared.name], where, key)
@@ -145,6 +160,13 @@ def typed(schema: type[Any], data: Mapping[str, Any], where: str, prefix: str = 
             default = getattr(result, declared.name)
             setattr(result, declared.name, _typed_part(declared, default, where, f"{prefix}{declared.name}"))
     return result
+
+
+def _typed_list(section: type[Any], value: Any, where: str, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        shown = ", ".join(f"{name}: …" for name in type_hints(section))
+        raise ConfigError(where, key, f"expected a list of {{{shown}}}, got {_brief(value)}")
+    return [typed(section, item, where, f"{key}[{place}].") for place, item in enumerate(value)]
 
 
 def component(registry: Registry[Any], value: Any, where: str, key: str) -> dict[str, Any]:

@@ -36,26 +36,26 @@ def run_command(
     initialise(project)
     plans = plan(cells, project.store)
     todo = [p for p in plans if p.state != "done" or not project.tracking.is_complete(p.cell)]
-    if todo and all(p.state == "blocked" for p in todo):  # what is wrong is known before anything is started
-        for planned in todo:
-            print(f"sumi: {planned.cell.key} is blocked: {planned.why}", file=sys.stderr)
-        raise typer.Exit(1)
+    blocked = [p for p in todo if p.state == "blocked"]  # what is wrong is known before anything is started
+    for planned in blocked:
+        print(f"sumi: {planned.cell.key} is blocked: {planned.why}", file=sys.stderr)
+    todo = [p for p in todo if p.state != "blocked"]
     if overrides:  # tokens, cells and reports are called by the names of their files, which do not tell of these
         print(f"changed on the command line: {shlex.join(overrides)}", flush=True)
+    failed: dict[str, str] = {}
     if todo:
         from pipelines.execution import INTERRUPTED, execute
 
         instance = open_instance(project)
         end_abandoned(instance)
         try:
-            outcome = execute(instance, todo, overrides, jobs)
+            failed = execute(instance, todo, overrides, jobs).failed
         except KeyboardInterrupt:
             print("sumi: interrupted; the same command continues where it was", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        for key, error in outcome.failed.items():
+        for key, error in failed.items():
             print(f"sumi: {key} failed: {error}", file=sys.stderr)
-    else:
-        outcome = None
+    elif not blocked:
         print(f"{counted(len(plans), 'cell')}: done already")
     finished = [p.cell for p in plan(cells, project.store) if "evaluation" in p.artifacts]
     for sweep in dict.fromkeys(cell.sweep for cell in finished):
@@ -64,7 +64,7 @@ def run_command(
         print(report_text(compare_sweep(project.store, asked), text_width(sys.stdout)))
     if finished:
         print(_where(project, finished[0]))
-    if outcome is not None and outcome.failed:
+    if blocked or failed:
         raise typer.Exit(1)
 
 

@@ -31,12 +31,13 @@ PACKAGES = (
 
 @functools.cache
 def git_state() -> dict[str, Any]:
-    """Commit and whether the tree differs from it, for the checkout this code runs from; empty when it is none."""
+    """Commit and whether the tree differs from it, for the checkout this code runs from; both None where git cannot
+    tell."""
     here = Path(__file__).resolve().parents[2]
     try:
         commit = _git(here, "rev-parse", "HEAD")
         dirty = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": dirty}
 

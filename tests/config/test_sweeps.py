@@ -551,9 +551,17 @@ def test_two_axes_that_set_one_key_are_refused(write: Write, axes: str, sentence
     assert sentence in complaint(lambda: load(file))
 
 
-def test_an_axis_may_set_an_option_of_another_axis_part(write: Write) -> None:
-    cells = load(write("a", "axes:\n  process: [clustered]\n  process.late: [1, 2]\n")).cells
+@pytest.mark.parametrize("order", [1, -1], ids=["name first", "name last"])
+def test_an_axis_may_set_an_option_of_another_axis_part(write: Write, order: int) -> None:
+    axes = ["  process: [clustered]\n", "  process.late: [1, 2]\n"][::order]
+    cells = load(write("a", "axes:\n" + "".join(axes))).cells
     assert [cell.experiment.process["late"] for cell in cells] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["name first", "name last"])
+def test_options_on_the_command_line_belong_to_the_part_named_there(write: Write, order: int) -> None:
+    (cell,) = load(write("a", "seed: 1\n"), *["process=clustered", "process.late=2"][::order]).cells
+    assert cell.experiment.process == {**cell.experiment.process, "name": "clustered", "late": 2.0}
 
 
 WEIGHT = "1" + "0" * 400

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from sumi_core.config import ConfigError, resolve
+from sumi_core.config import resolve
 from sumi_core.data import SOURCES
 from sumi_core.data.sources import Document, Source, SourceError
+from sumi_core.stages import stage_fingerprint
 
 datasets = pytest.importorskip("datasets")
 
@@ -91,7 +92,7 @@ def test_mistakes(rows: Path, streaming: bool) -> None:
 
 def test_identity_is_the_revision_and_what_lies_here(project: Path, rows: Path) -> None:
     identity = source(path="no/where", revision="0123abc").identity()
-    assert identity == {"revision": "0123abc", "files": []}
+    assert identity == {"dataset": "no/where", "revision": "0123abc", "files": []}
     here = source(path="json", data_files=[rows.name]).identity()
     rows.write_text('{"body": "x"}\n')
     assert source(path="json", data_files=[rows.name]).identity() != here
@@ -102,11 +103,24 @@ def test_identity_is_the_revision_and_what_lies_here(project: Path, rows: Path) 
 
 def test_a_dataset_of_the_hub_needs_its_revision(project: Path) -> None:
     config = {"corpus": {"source": {"name": "huggingface", "path": "no/where"}}}
-    with pytest.raises(ConfigError) as caught:
-        resolve(config, "test.yaml")
+    resolve(config, "test.yaml")  # a record of one that lay in a folder must open where that folder is not
+    with pytest.raises(SourceError) as caught:
+        source(path="no/where").identity()
     assert str(caught.value) == (
-        "test.yaml: corpus.source: path 'no/where' is no local folder; for a dataset of the Hub write its revision "
-        "too (a commit)"
+        "corpus.source.path: there is no folder 'no/where'; for a dataset of the Hub write its revision too (a commit)"
     )
-    config["corpus"]["source"]["revision"] = "main"
-    assert resolve(config, "test.yaml").corpus.source["revision"] == "main"
+
+
+def test_where_a_dataset_lies_is_no_part_of_what_it_is(project: Path) -> None:
+    for folder in ("here", "there"):
+        (project / folder).mkdir()
+        (project / folder / "a.txt").write_text("x")
+
+    def corpus_fingerprint(**options: Any) -> str:
+        config = {"corpus": {"source": {"name": "huggingface", **options}}}
+        return stage_fingerprint(resolve(config, "test.yaml"), "corpus")
+
+    assert corpus_fingerprint(path="here") == corpus_fingerprint(path=str(project / "there"))
+    assert corpus_fingerprint(path="here", split="test") != corpus_fingerprint(path="here")
+    of_the_hub = {corpus_fingerprint(path=name, revision="0123abc") for name in ("some/set", "other/set")}
+    assert len(of_the_hub) == 2

@@ -12,6 +12,7 @@ import pytest
 from sumi_core.config import ConfigError, resolve
 from sumi_core.data import SOURCES
 from sumi_core.data.sources import Document, Source
+from sumi_core.stages import stage_fingerprint
 
 
 def write(path: Path, texts: list[str]) -> dict[str, Any]:
@@ -79,30 +80,42 @@ def test_mixtures_nest_and_are_identified_by_their_parts(project: Path, texts: t
     assert mixture((nested, 1), (b, 1)).identity() != before
 
 
+def test_where_parts_lie_is_no_part_of_what_a_mixture_is(project: Path, texts: tuple[list[str], list[str]]) -> None:
+    a, b = write(project / "a.jsonl", texts[0][:5]), write(project / "b.jsonl", texts[1][:5])
+    elsewhere = {**a, "paths": [str(project / "a.jsonl")]}
+
+    def corpus_fingerprint(*shares: Any) -> str:
+        mixed = {"name": "mixture", "parts": [{"source": share} for share in shares]}
+        return stage_fingerprint(resolve({"corpus": {"source": mixed}}, "test.yaml"), "corpus")
+
+    assert corpus_fingerprint(a, b) == corpus_fingerprint(elsewhere, b)
+    assert corpus_fingerprint(a, b) != corpus_fingerprint(b, a)
+
+
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
         ([], "test.yaml: corpus.source: parts needs at least two sources, each written {source: …, weight: …}"),
         (
             [{"source": "web-bible"}, {"source": "web-bibel"}],
-            "test.yaml: corpus.source: parts[1].source: no corpus source is called 'web-bibel'; "
+            "test.yaml: corpus.source.parts[1].source: no corpus source is called 'web-bibel'; "
             "did you mean 'web-bible'?",
         ),
         (
             [{"source": "web-bible"}, {"source": {"name": "text", "path": "x"}}],
-            "test.yaml: corpus.source: parts[1].source.path: unknown key; did you mean 'paths'?",
+            "test.yaml: corpus.source.parts[1].source.path: unknown key; did you mean 'paths'?",
         ),
         (
             [{"source": "web-bible"}, {"source": "python-stdlib", "weight": 0}],
-            "test.yaml: corpus.source: parts[1].weight must be a number above 0, got 0",
+            "test.yaml: corpus.source.parts[1].weight: must be above 0, got 0",
         ),
         (
             [{"source": "web-bible"}, {"source": "python-stdlib", "weight": "much"}],
-            "test.yaml: corpus.source: parts[1].weight must be a number above 0, got 'much'",
+            "test.yaml: corpus.source.parts[1].weight: expected a number, got 'much'",
         ),
         (
             [{"source": "web-bible"}, "python-stdlib"],
-            "test.yaml: corpus.source: parts[1] is 'python-stdlib'; write {source: …, weight: …}",
+            "test.yaml: corpus.source.parts[1]: expected a mapping of keys, got 'python-stdlib'",
         ),
     ],
 )

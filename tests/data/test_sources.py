@@ -314,3 +314,11 @@ def test_a_project_folder_with_brackets_is_no_part_of_a_glob(tmp_path: Path, mon
     monkeypatch.setenv("SUMI_PROJECT", str(root))
     assert documents("text", paths=["texts/**/*.txt"]) == [Document("texts/a.txt", "alpha")]
     assert documents("text", paths=["../*.txt"]) == [Document("beside.txt", "beta")]
+
+
+def test_a_file_of_the_project_and_one_outside_keep_names_of_their_own(project: Path, tmp_path_factory: Any) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "a.txt"
+    for path in (project / "a.txt", outside):
+        path.write_text("text")
+    names = [document.id for document in source("text", paths=["a.txt", str(outside)]).documents()]
+    assert names == ["a.txt", "outside/a.txt"]

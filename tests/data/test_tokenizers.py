@@ -213,14 +213,12 @@ def test_what_cannot_be_opened_is_named(project: Path) -> None:
 
 def test_a_tokenizer_of_the_hub_needs_its_revision(project: Path) -> None:
     config: dict[str, Any] = {"tokenizer": {"name": "huggingface", "path": "no/where"}}
-    with pytest.raises(ConfigError) as caught:
-        resolve(config, "test.yaml")
+    resolve(config, "test.yaml")  # a record of one that lay in a folder must open where that folder is not
+    with pytest.raises(TokenizerError) as caught:
+        TOKENIZERS.build("huggingface", {"path": "no/where"}).identity()
     assert str(caught.value) == (
-        "test.yaml: tokenizer: path 'no/where' is no local folder; for a tokenizer of the Hub write its revision "
-        "(a commit)"
+        "tokenizer.path: there is no folder 'no/where'; for a tokenizer of the Hub write its revision too (a commit)"
     )
-    config["tokenizer"]["revision"] = "main"
-    assert resolve(config, "test.yaml").tokenizer["revision"] == "main"
 
 
 def test_identity_is_the_content_of_the_folder(project: Path) -> None:
@@ -237,6 +235,7 @@ def test_identity_is_the_content_of_the_folder(project: Path) -> None:
     build("bpe", vocab_size=301).save(project / "mine")
     assert tokenizer.identity() != identity
     assert TOKENIZERS.build("huggingface", {"path": "no/where", "revision": "0123abc"}).identity() == {
+        "tokenizer": "no/where",
         "revision": "0123abc",
         "files": [],
     }

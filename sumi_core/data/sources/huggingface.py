@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,19 @@ class HuggingFace(Source):
         with ``data_files``, which are paths and globs. revision: commit, tag or branch of the Hub; a branch moves, and
         then the fingerprint cannot tell. streaming: read without a copy in the cache of ``datasets``."""
 
-        path: str = ""
+        path: str = location("")
         config: str | None = None
         split: str = "train"
         revision: str | None = None
         column: str = "text"
         streaming: bool = location(False)
-        data_files: list[str] = field(default_factory=list)
+        data_files: list[str] = location(default_factory=list)
         licence: str = "unknown"
 
         def check(self) -> None:
-            """A path is needed, and of the Hub's a revision, since it is all that identifies the data."""
+            """A path is needed."""
             if not self.path:
                 raise ValueError("path is empty; write a dataset's name, a folder, or a builder with data_files")
-            if not (self.data_files or self.revision or project_path(self.path).is_dir()):
-                raise ValueError(
-                    f"path '{self.path}' is no local folder; for a dataset of the Hub write its revision too (a commit)"
-                )
 
     def __init__(self, options: Any) -> None:
         super().__init__(options)
@@ -67,8 +63,16 @@ class HuggingFace(Source):
             raise SourceError(f"corpus.source.path: cannot read the dataset '{self.options.path}': {problem}") from None
 
     def identity(self) -> dict[str, Any]:
-        """The revision, and digests of whatever of it lies on this machine."""
-        return {"revision": self.options.revision, "files": digests(self._local())}
+        """Digests of whatever of it lies on this machine; of the Hub's the name and the revision. Raises SourceError
+        for a name without one, which nothing would identify."""
+        options, folder = self.options, project_path(self.options.path).is_dir()
+        if not (folder or options.data_files or options.revision):
+            raise SourceError(
+                f"corpus.source.path: there is no folder '{options.path}'; for a dataset of the Hub write its revision "
+                "too (a commit)"
+            )
+        name = None if folder else options.path
+        return {"dataset": name, "revision": options.revision, "files": digests(self._local())}
 
     def _open(self) -> Any:
         import datasets

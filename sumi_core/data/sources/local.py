@@ -65,4 +65,7 @@ def _names(paths: list[Path]) -> list[tuple[str, Path]]:
     root = project_path(".")
     outside = [path.parent for path in paths if not path.is_relative_to(root)]
     shared = Path(os.path.commonpath(outside)) if outside else root
-    return [(path.relative_to(root if path.is_relative_to(root) else shared).as_posix(), path) for path in paths]
+    names = [(path.relative_to(root if path.is_relative_to(root) else shared).as_posix(), path) for path in paths]
+    if len({name for name, _ in names}) == len(names):
+        return names
+    return [(name if path.is_relative_to(root) else f"outside/{name}", path) for name, path in names]

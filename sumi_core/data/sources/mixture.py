@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sumi_core.data import SOURCES
 from sumi_core.data.sources.source import Document, Source
+from sumi_core.typed import number, part
+
+
+@dataclass
+class Share:
+    """A part of a mixture. weight: its UTF-8 bytes, in proportion to the other parts' weights."""
+
+    source: Any = part(SOURCES, None)
+    weight: float = number(1.0, above=0.0, below=1e300)
 
 
 class Mixture(Source):
@@ -23,38 +33,19 @@ class Mixture(Source):
     class Options:
         """parts: ``[{source: web-bible, weight: 2}, {source: {name: text, paths: […]}, weight: 1}]``."""
 
-        parts: list[Any] = field(default_factory=list)
+        parts: list[Share] = field(default_factory=list)
 
         def check(self) -> None:
-            """At least two parts, each a valid source with a positive weight; their options are written out."""
-            from sumi_core.data import SOURCES
-            from sumi_core.typed import ConfigError, component
-
+            """At least two parts are needed."""
             if len(self.parts) < 2:
                 raise ValueError("parts needs at least two sources, each written {source: …, weight: …}")
-            checked = []
-            for number, part in enumerate(self.parts):
-                if not isinstance(part, dict) or set(part) - {"source", "weight"} or "source" not in part:
-                    raise ValueError(f"parts[{number}] is {part!r}; write {{source: …, weight: …}}")
-                weight = part.get("weight", 1.0)
-                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e300:
-                    raise ValueError(f"parts[{number}].weight must be a number above 0, got {weight!r}")
-                try:
-                    source = component(SOURCES, part["source"], "", f"parts[{number}].source")
-                except ConfigError as error:
-                    raise ValueError(f"{error.key}: {error.problem}") from None
-                checked.append({"source": source, "weight": float(weight)})
-            self.parts = checked
 
     def __init__(self, options: Any) -> None:
-        from sumi_core.data import SOURCES
-
         super().__init__(options)
-        self.sources: list[tuple[str, Source, float]] = []
-        for number, part in enumerate(options.parts):
-            kind = {key: value for key, value in part["source"].items() if key != "name"}
-            name = part["source"]["name"]
-            self.sources.append((f"{number}-{name}", SOURCES.build(name, kind), part["weight"]))
+        self.sources: list[tuple[str, Source, float]] = [
+            (f"{place}-{share['source']['name']}", SOURCES.from_config(share["source"]), share["weight"])
+            for place, share in enumerate(options.parts)
+        ]
         self.licence = " and ".join(dict.fromkeys(source.licence for _, source, _ in self.sources))
 
     def read(self) -> Iterator[Document]:

@@ -11,6 +11,7 @@ from sumi_core.data.sources.local import digests
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer, TokenizerError
 from sumi_core.paths import project_path
+from sumi_core.typed import location
 
 _TOKENIZER_FILES = {".json", ".txt", ".model"}
 
@@ -23,23 +24,30 @@ class HuggingFace(Tokenizer):
         """path: a folder, or a name on the Hub. revision: commit, tag or branch of the Hub; a branch moves, and then
         the fingerprint cannot tell."""
 
-        path: str = ""
+        path: str = location("")
         revision: str | None = None
 
         def check(self) -> None:
-            """A path is needed, and of the Hub's a revision, since it is all that identifies the tokenizer."""
+            """A path is needed."""
             if not self.path:
                 raise ValueError("path is empty; write a tokenizer's folder or name")
-            if not (self.revision or project_path(self.path).is_dir()):
-                raise ValueError(
-                    f"path '{self.path}' is no local folder; for a tokenizer of the Hub write its revision (a commit)"
-                )
 
     def identity(self) -> dict[str, Any]:
-        """The revision, and digests of the tokenizer's files if they lie on this machine; not of a model's weights."""
-        folder = project_path(self.options.path)
+        """Digests of the tokenizer's files, not of a model's weights, if they lie on this machine; of the Hub's the
+        name and the revision. Raises TokenizerError for a name without one, which nothing would identify."""
+        options, folder = self.options, project_path(self.options.path)
+        if not (options.revision or folder.is_dir()):
+            raise TokenizerError(
+                f"tokenizer.path: there is no folder '{options.path}'; for a tokenizer of the Hub write its revision "
+                "too (a commit)"
+            )
         files = sorted(path for path in folder.glob("*") if path.is_file() and path.suffix in _TOKENIZER_FILES)
-        return {"revision": self.options.revision, "files": digests((path.name, path) for path in files)}
+        name = None if folder.is_dir() else options.path
+        return {
+            "tokenizer": name,
+            "revision": options.revision,
+            "files": digests((path.name, path) for path in files),
+        }
 
     def train(self, texts: Iterator[str]) -> None:
         """Load it; the texts are not read. Raises TokenizerError when it cannot be opened or is not fast."""
