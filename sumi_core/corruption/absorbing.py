@@ -17,6 +17,10 @@ from sumi_core.rowwise import cross_entropy
 class Absorbing(WithMask):
     """π = δ_mask."""
 
+    in_words = (
+        "replaces tokens by a mask until nothing else is left; the model fills masks in, and a token once written stays"
+    )
+
     def stationary(self) -> Tensor:
         return (torch.arange(self.num_states) == self.mask_id).to(torch.float64)
 

@@ -30,6 +30,10 @@ class Clustered(ForwardProcess):
     """
 
     tables = ("token_clusters",)
+    in_words = (
+        "replaces tokens first by others of their cluster and later by any, until only noise is left; the model reads "
+        "text in which any token may be wrong, and can change every token at every step"
+    )
 
     @dataclass
     class Options(ForwardProcess.Options):

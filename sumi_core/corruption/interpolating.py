@@ -154,6 +154,10 @@ class Interpolating(ForwardProcess):
 class WithMask(Interpolating):
     """One more state than tokens: the mask, id V, S = V + 1."""
 
+    in_words = (
+        "replaces tokens by a mask, or by other tokens, until only noise is left; the model fills masks in, reads text "
+        "in which any other token may be wrong too, and can change every token at every step"
+    )
     mask_id: int
 
     def __init__(self, options: ForwardProcess.Options, **context: Any) -> None:

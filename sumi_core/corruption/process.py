@@ -45,6 +45,11 @@ class ForwardProcess(ABC):
 
     #: Names of the token tables that the process is made from, keys of ``sumi_core.data.TOKEN_TABLES``.
     tables: ClassVar[tuple[str, ...]] = ()
+    #: What it does to a text, and so what its denoiser does, as the model card says it.
+    in_words: ClassVar[str] = (
+        "replaces tokens by other tokens until only noise is left; the model reads text in which any token may be "
+        "wrong, and can change every token at every step"
+    )
     mask_id: int | None = None
 
     def __init__(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sumi_core.evaluation.statistics import jackknife_stderr, ratio_estimate
+from sumi_core.evaluation.statistics import jackknife_stderr, ratio_or_nan
 
 Gram = tuple[str, ...]
 
@@ -162,7 +162,5 @@ class CopyRate(SampleMetric):
 
 
 def _share(name: str, hits: Sequence[int], totals: Sequence[int]) -> dict[str, float]:
-    if not sum(totals):
-        return {name: math.nan, f"{name}_stderr": math.nan}
-    estimate = ratio_estimate(hits, totals)
+    estimate = ratio_or_nan(hits, totals)
     return {name: estimate.value, f"{name}_stderr": estimate.stderr}

@@ -192,9 +192,8 @@ def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "")
         panel.minorticks_off()
         if steps:
             panel.set_xlim(steps[0] / 1.4, steps[-1] * 1.4)
-        panel.set_title(name, fontsize=10)
         panel.set_xlabel("sampling steps (network calls)")
-        panel.set_ylabel("bits per token" if "entropy" in name else "share")
+        panel.set_ylabel(name)
         _tidy(panel)
     for panel in list(panels.flat)[len(names) :]:
         panel.set_visible(False)

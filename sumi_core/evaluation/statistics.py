@@ -65,6 +65,13 @@ def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike, units: ArrayL
     return Estimate(float(ratio), float(math.sqrt(a.size / (a.size - 1) * (residuals**2).sum()) / total))
 
 
+def ratio_or_nan(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
+    """``ratio_estimate``, or NaN where there is nothing to divide by, as in samples without a single word."""
+    if not np.sum(denominators):
+        return Estimate(math.nan, math.nan)
+    return ratio_estimate(numerators, denominators)
+
+
 def by_unit(values: NDArray[np.float64], units: ArrayLike) -> NDArray[np.float64]:
     """Sums of the values of each unit, in order of the units' names."""
     _, member = np.unique(np.asarray(units), return_inverse=True)

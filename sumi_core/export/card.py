@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sumi_core.corruption import PROCESSES
 from sumi_core.export.stock import STOCK_CLASSES
 
 _FIGURES = (  # key in the training summary → line of the card, format
@@ -68,15 +69,9 @@ def _process_in_words(record: dict[str, Any]) -> str:
     process, schedule = record["process"], record["schedule"]
     if process is None:
         return "An autoregressive language model: it predicts each token from the ones before it."
-    noise = (
-        "replaces tokens by a mask until nothing else is left; the model fills masks in, and a token once written stays"
-        if record["vocabulary"]["mask_id"] is not None
-        else "replaces tokens by other tokens until only noise is left; the model reads text in which any token may "
-        "be wrong, and can change every token at every step"
-    )
     return (
         f"A discrete diffusion language model, process `{process['name']}` with the `{schedule['name']}` schedule: "
-        f"corruption {noise}."
+        f"corruption {PROCESSES.get(process['name']).in_words}."
     )
 
 

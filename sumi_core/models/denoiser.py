@@ -184,8 +184,9 @@ class Denoiser(nn.Module):
         return flops_per_token(self.config, self.num_states, length)
 
 
-def build_denoiser(model: ModelConfig, num_states: int, seed: int = 0) -> Denoiser:
-    """The denoiser of an experiment, its weights where the experiment lets them start."""
+def build_denoiser(model: ModelConfig, num_states: int, seed: int = 0, num_tokens: int | None = None) -> Denoiser:
+    """The denoiser of an experiment, its weights where the experiment lets them start. num_tokens: V, where a mask
+    comes after the tokens; left out, every state is one."""
     denoiser = Denoiser(model, num_states, seed=None)
-    INITIALISERS.from_config(model.initialiser).fill(denoiser, seed)
+    INITIALISERS.from_config(model.initialiser).fill(denoiser, seed, num_tokens or num_states)
     return denoiser

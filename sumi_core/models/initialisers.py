@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,14 +43,15 @@ class Initialiser(ABC):
         self.options = options
 
     @abstractmethod
-    def fill(self, denoiser: Denoiser, seed: int) -> None:
-        """Fill all weights, a function of (options, seed) alone. Raises InitialiserError."""
+    def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
+        """Fill all weights, a function of (options, seed) alone. num_tokens: of the denoiser's states, those that texts
+        hold; a mask comes after them. Raises InitialiserError."""
 
 
 class Random(Initialiser):
     """Normal weights of deviation ``model.init_std``; see ``Denoiser.initialize``."""
 
-    def fill(self, denoiser: Denoiser, seed: int) -> None:
+    def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         denoiser.initialize(seed)
 
 
@@ -80,8 +82,8 @@ class LocalHeads(Random):
                 raise ValueError("offsets needs one that is not ahead, such as -1, for patterns that see none ahead")
 
     @torch.no_grad()
-    def fill(self, denoiser: Denoiser, seed: int) -> None:
-        super().fill(denoiser, seed)
+    def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
+        super().fill(denoiser, seed, num_tokens)
         options, config = self.options, denoiser.config
         if config.qk_norm:  # it would normalise the sharpness away
             raise InitialiserError("model.initialiser: local_heads has no say under model.qk_norm; choose random")
@@ -132,28 +134,24 @@ class Exported(Initialiser):
         return {"weights": file_sha256(self._file())}
 
     @torch.no_grad()
-    def fill(self, denoiser: Denoiser, seed: int) -> None:
+    def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         path = self._file()
         _check_shape(path.with_name("config.json"), denoiser.config)
         denoiser.initialize(seed)
         try:
             with safe_open(path, framework="pt") as file:
-                present = set(file.keys())
-                for name, parameter in denoiser.named_parameters():
-                    if name not in present:
-                        if not any(module in name for module in _ADDED):
-                            raise InitialiserError(f"{path} has no '{name}'; give model the dimensions of that one")
-                        continue
-                    values = file.get_tensor(name)
-                    rows = len(parameter)
-                    if name in _PER_STATE and len(values) == rows - 1:
-                        rows -= 1  # the mask is new
-                    if values.shape != parameter[:rows].shape:
+                parameters = dict(denoiser.named_parameters())
+                _check_names(path, file, parameters)
+                for name in sorted(parameters.keys() & set(file.keys())):
+                    values, parameter = file.get_tensor(name), parameters[name]
+                    mask_is_new = name in _PER_STATE and len(values) == num_tokens < len(parameter)
+                    known = parameter[:num_tokens] if mask_is_new else parameter
+                    if values.shape != known.shape:
                         raise InitialiserError(
                             f"{path}: '{name}' is {list(values.shape)}, here it would be {list(parameter.shape)}; give "
                             "model the dimensions, and the experiment the tokenizer, of that one"
                         )
-                    parameter[:rows] = values.to(parameter)
+                    known.copy_(values)
         except SafetensorError as error:
             raise InitialiserError(f"{path} is damaged ({error}); copy it again") from None
 
@@ -166,6 +164,21 @@ class Exported(Initialiser):
                 f"model.initialiser.folder: there is no {path}; name the folder of an exported model"
             )
         return path
+
+
+def _check_names(path: Path, file: Any, parameters: Mapping[str, Tensor]) -> None:
+    """The file and the model have the same tensors, but for modules that only a successor has, and for a head of the
+    file's own where the model's is its table. Raises InitialiserError."""
+    present = set(file.keys())
+    for name in sorted(parameters.keys() - present):
+        if not any(module in name for module in _ADDED):
+            raise InitialiserError(f"{path} has no '{name}'; give model the dimensions of that one")
+    table, head = _PER_STATE
+    for name in sorted(present - parameters.keys()):
+        if not (name == head and file.get_tensor(head).equal(file.get_tensor(table))):
+            raise InitialiserError(
+                f"{path} holds '{name}', which this model lacks; give model the dimensions, and the head, of that one"
+            )
 
 
 def _check_shape(path: Path, model: ModelConfig) -> None:

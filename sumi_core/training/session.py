@@ -58,7 +58,7 @@ class Session:
             shards.verify()  # before anything is learned from a damaged file
         tables = read_tables(needed_tables(experiment), inputs, tokenizer.vocab_size)
         parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
-        self._denoiser = build_denoiser(experiment.model, parts.num_states, seed=experiment.seed)
+        self._denoiser = build_denoiser(experiment.model, parts.num_states, experiment.seed, parts.num_tokens)
         if runtime.compile:
             self._denoiser.compile()
         self._module = DenoiserTraining(self._denoiser, parts.objective, training)

@@ -81,3 +81,12 @@ def test_reverse_is_exact_in_float64_from_float32_logits(name):
         rtol=0,
         atol=0,
     )
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "mixture-0"])
+def test_the_model_card_says_whether_tokens_may_change(name):
+    process = build_process(name, "linear", V)
+    logits, z = every_state(process)
+    stays = process.reverse(logits, z, level(0.5), level(0.4))[0, :V].diagonal()[:V]
+    assert ("once written stays" in process.in_words) == bool((stays == 1).all())
+    assert ("mask" in process.in_words) == (process.mask_id is not None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sumi_core.config import resolve
 from sumi_core.export.weights import write_weights
@@ -19,8 +20,10 @@ from sumi_core.typed import ConfigError
 from tests.models.stock import STATES, lively, small
 
 
-def starting(initialiser: dict[str, Any], seed: int = 3, states: int = STATES, **changes: Any) -> Denoiser:
-    return build_denoiser(small(**changes, initialiser=initialiser), states, seed)
+def starting(
+    initialiser: dict[str, Any], seed: int = 3, states: int = STATES, tokens: int | None = None, **changes: Any
+) -> Denoiser:
+    return build_denoiser(small(**changes, initialiser=initialiser), states, seed, tokens)
 
 
 def attention_of(denoiser: Denoiser, layer: int, tokens: torch.Tensor) -> torch.Tensor:
@@ -92,7 +95,10 @@ def exported(folder: Path, states: int = STATES, **changes: Any) -> Denoiser:
 def test_an_autoregressive_model_becomes_a_denoiser_with_a_mask(conditioning: str, tmp_path: Path) -> None:
     trained = exported(tmp_path / "causal", attention="causal")
     start = starting(
-        {"name": "exported", "folder": str(tmp_path / "causal")}, states=STATES + 1, time_conditioning=conditioning
+        {"name": "exported", "folder": str(tmp_path / "causal")},
+        states=STATES + 1,
+        tokens=STATES,
+        time_conditioning=conditioning,
     )
     fresh = Denoiser(small(time_conditioning=conditioning), STATES + 1, seed=3).state_dict()
     for name, value in start.state_dict().items():
@@ -108,15 +114,27 @@ def test_an_autoregressive_model_becomes_a_denoiser_with_a_mask(conditioning: st
 @pytest.mark.parametrize(
     ("changes", "states", "message"),
     [
-        ({"intermediate_size": 40}, STATES, r"gate_proj.weight' is \[48, 32\], here it would be \[40, 32\]"),
+        ({"intermediate_size": 40}, STATES, r"down_proj.weight' is \[32, 48\], here it would be \[32, 40\]"),
         ({"num_layers": 3}, STATES, "has no 'model.layers.2"),
-        ({}, STATES - 1, r"embed_tokens.weight' is \[37, 32\], here it would be \[36, 32\]"),
+        ({"num_layers": 1}, STATES, r"holds 'model.layers.1"),
+        ({"tie_embeddings": True}, STATES, "holds 'lm_head.weight', which this model lacks"),
+        ({}, STATES - 1, r"' is \[37, 32\], here it would be \[36, 32\]"),
+        ({}, STATES + 1, r"' is \[37, 32\], here it would be \[38, 32\]"),  # no mask: one more token
     ],
 )
 def test_weights_that_do_not_fit_are_named(changes: dict[str, Any], states: int, message: str, tmp_path: Path) -> None:
     exported(tmp_path / "other")
     with pytest.raises(InitialiserError, match=message):
         starting({"name": "exported", "folder": str(tmp_path / "other")}, states=states, **changes)
+
+
+def test_a_head_that_is_the_table_makes_a_tied_model(tmp_path: Path) -> None:
+    trained = exported(tmp_path / "tied", tie_embeddings=True)
+    start = {"name": "exported", "folder": str(tmp_path / "tied")}
+    assert starting(start, tie_embeddings=True).model.embed_tokens.weight.equal(trained.model.embed_tokens.weight)
+    weights = tmp_path / "tied" / "model.safetensors"
+    save_file({**trained.weights(), "lm_head.weight": trained.weights()["model.embed_tokens.weight"].clone()}, weights)
+    assert starting(start, tie_embeddings=True).model.embed_tokens.weight.equal(trained.model.embed_tokens.weight)
 
 
 def test_what_no_tensor_tells_must_be_the_same_too(tmp_path: Path) -> None:

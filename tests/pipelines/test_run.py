@@ -128,6 +128,21 @@ def test_a_failing_trainer_is_told_in_its_own_words(asked_twice_at_once: tuple[P
     assert "(attempt 1)" in result.stdout
 
 
+def test_a_blocked_cell_says_why_and_stops_no_other(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    project, _ = asked_twice_at_once
+    for name in ("gone", "lost"):
+        text = EXPERIMENT.replace("texts/*.txt", f"{name}.txt").replace("axes:", "axes: {seed: [0]}\nunused:")
+        (project.experiments / f"{name}.yaml").write_text(text.partition("unused:")[0])
+    result = CliRunner().invoke(app, ["run", "gone", "tiny.uniform", "lost"], catch_exceptions=False)
+    for name in ("gone", "lost"):
+        assert f"sumi: {name}.s0 is blocked: " in result.stderr
+        assert f"'{name}.txt'" in result.stderr
+        (project.experiments / f"{name}.yaml").unlink()
+    assert "tiny.uniform" in result.stdout
+    assert "done already" not in result.stdout
+    assert result.exit_code == 1
+
+
 def test_an_interrupt_stops_the_sweep_and_says_how_to_go_on(asked_twice_at_once: tuple[Project, list[str]]) -> None:
     """Ctrl-C reaches the trainer, no further cell is started, and nothing is left running."""
     project, _ = asked_twice_at_once
