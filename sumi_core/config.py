@@ -325,8 +325,8 @@ def _check(experiment: Experiment, where: str) -> None:
             "model.num_kv_heads",
             f"{model.num_kv_heads} key-value heads do not divide num_heads {model.num_heads}; choose a divisor",
         )
-    if model.qk_norm and model.initialiser["name"] == "local_heads":
-        refuse("model.initialiser", "local_heads has no say where model.qk_norm normalises its scores; choose random")
+    if problem := INITIALISERS.get(model.initialiser["name"]).refusal(model):
+        refuse("model.initialiser", problem)
 
     name = experiment.objective["name"]
     objective: Any = OBJECTIVES.get(name)

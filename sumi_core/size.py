@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sumi_core.config import Experiment, ModelConfig
+from sumi_core.data import TOKENIZERS
 from sumi_core.models import ATTENTION_PATTERNS
-
-_TIME_WIDTH = 128  # of the embedded noise level in sumi_core.models.layers, which is not imported since it loads torch
-_BYTE_VOCABULARY = 257
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,20 @@ def experiment_size(experiment: Experiment, vocabulary: int) -> Size:
 
 def num_parameters(model: ModelConfig, vocabulary: int) -> int:
     """What ``Denoiser.num_parameters`` counts, without making one."""
+    from sumi_core.models.layers import TIME_WIDTH
+
     width = model.hidden_size
     block = _block_matrices(model) + 2 * width
     if model.qk_norm:
         block += 2 * (width // model.num_heads)
     total = width + (1 if model.tie_embeddings else 2) * vocabulary * width
     if model.time_conditioning != "none":
-        total += 2 * _TIME_WIDTH * _TIME_WIDTH
+        total += 2 * TIME_WIDTH * TIME_WIDTH
     if model.time_conditioning == "adaln":
-        block += _TIME_WIDTH * 6 * width
-        total += _TIME_WIDTH * 2 * width
+        block += TIME_WIDTH * 6 * width
+        total += TIME_WIDTH * 2 * width
     elif model.time_conditioning == "token":
-        total += _TIME_WIDTH * width
+        total += TIME_WIDTH * width
     return total + model.num_layers * block
 
 
@@ -70,7 +70,4 @@ def _block_matrices(model: ModelConfig) -> int:
 
 def expected_vocabulary(tokenizer: Mapping[str, Any]) -> int | None:
     """How many tokens a tokenizer will have at most, None where only the tokenizer itself can tell."""
-    if tokenizer["name"] == "byte":
-        return _BYTE_VOCABULARY
-    size = tokenizer.get("vocab_size")
-    return size if isinstance(size, int) else None
+    return TOKENIZERS.get(tokenizer["name"]).expected_size(tokenizer)

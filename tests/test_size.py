@@ -58,10 +58,3 @@ def test_a_vocabulary_is_known_beforehand_or_not_at_all() -> None:
     assert expected_vocabulary({"name": "byte"}) == byte.vocab_size
     assert expected_vocabulary({"name": "bpe", "vocab_size": 512}) == 512
     assert expected_vocabulary({"name": "huggingface", "path": "x", "revision": None}) is None
-
-
-def test_the_time_embedding_has_the_width_that_is_counted() -> None:
-    from sumi_core import size
-    from sumi_core.models import layers
-
-    assert size._TIME_WIDTH == layers.TIME_WIDTH

@@ -36,7 +36,7 @@ def compare_command(
     """Print the comparison of cells, from what MLflow has of them.
 
     Cells that differ only in their seed are one row. Bits per byte (≤ an upper bound, = exact) ± standard error, paired
-    differences to the reference with p-values that are corrected for all pairs, and what each model cost."""
+    differences to the reference with corrected p-values, and what each model cost."""
     from sumi_core.evaluation.comparison_pages import comparison_text
     from sumi_core.evaluation.rendering import text_width
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class Clocks(ABC):
 class Clock(ABC):
     """How clocks are drawn."""
 
+    one_level: ClassVar[bool] = False  # whether all positions of a text stand at its time
+
     @dataclass
     class Options:
         """No options."""
@@ -59,6 +62,8 @@ class _Shared(Clocks):
 
 class Shared(Clock):
     """One clock for all positions: the level is t itself, as in every published likelihood of a diffusion model."""
+
+    one_level = True
 
     def draw(self, noise: Noise, length: int) -> Clocks:
         return _Shared()

@@ -3,7 +3,8 @@
 A method is what cells that differ only in their seed have in common. Methods measured on the same texts are compared
 sequence by sequence, and seed by seed where they share seeds, so that what makes a text or a seed hard for both
 cancels. Every pair is one comparison, and all are corrected together by Holm's method: the chance that any difference
-called significant is none stays below 5 %, whichever pairs a reader picks after seeing the table.
+called significant is none stays below 5 %, whichever pairs a reader picks after seeing the table. Where a reference is
+named beforehand, the differences to it are planned, and corrected together with each other alone.
 
 Errors come from two sources, other validation documents and other training seeds. A method with one seed says nothing
 of the second: its differences are between two trained models.
@@ -127,7 +128,7 @@ class Difference:
     value: float
     stderr: float  # both parts below together; over documents alone where stderr_seeds is NaN
     paired: bool  # measured on the same texts; otherwise the error is that of two independent figures
-    p_adjusted: float = math.nan  # Holm, over all pairs of the comparison
+    p_adjusted: float = math.nan  # Holm, over all pairs, or over the planned differences
     stderr_documents: float = math.nan
     stderr_seeds: float = math.nan  # NaN: a side has one seed, so that its spread is not known
     low_95: float = math.nan  # 95 % interval of this difference alone, by Student's t (``statistics.t_reach``)

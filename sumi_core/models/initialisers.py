@@ -42,6 +42,11 @@ class Initialiser(ABC):
     def __init__(self, options: Any) -> None:
         self.options = options
 
+    @classmethod
+    def refusal(cls, model: ModelConfig) -> str | None:
+        """Why a model cannot start so, or None; a config is refused with it."""
+        return None
+
     @abstractmethod
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         """Fill all weights, a function of (options, seed) alone. num_tokens: of the denoiser's states, those that texts
@@ -81,12 +86,16 @@ class LocalHeads(Random):
             if not any(offset <= 0 for offset in self.offsets):
                 raise ValueError("offsets needs one that is not ahead, such as -1, for patterns that see none ahead")
 
+    @classmethod
+    def refusal(cls, model: ModelConfig) -> str | None:
+        if model.qk_norm:
+            return "local_heads has no say where model.qk_norm normalises its scores; choose random"
+        return None
+
     @torch.no_grad()
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         super().fill(denoiser, seed, num_tokens)
         options, config = self.options, denoiser.config
-        if config.qk_norm:  # it would normalise the sharpness away
-            raise InitialiserError("model.initialiser: local_heads has no say under model.qk_norm; choose random")
         generator = torch.Generator().manual_seed(seed)
         common = torch.nn.functional.normalize(torch.randn(config.hidden_size, generator=generator), dim=0)
         table = denoiser.model.embed_tokens.weight

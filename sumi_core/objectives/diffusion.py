@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sumi_core.corruption import SCHEDULES
+from sumi_core.corruption import CLOCKS, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.models.function import DenoiserFunction
@@ -86,14 +86,14 @@ class Diffusion(Objective):
 
     @classmethod
     def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
-        if experiment.objective["time_sampling"] == "importance" and experiment.clock["name"] != "shared":
+        one_level = CLOCKS.get(experiment.clock["name"]).one_level
+        if experiment.objective["time_sampling"] == "importance" and not one_level:
             return "objective.time_sampling", "importance draws times, and only under the shared clock are they levels"
         return super().refusal(experiment)
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)
         options.check()
-        self.options = options
         self._density = SCHEDULES.from_config(options.time_density) if options.time_density else None
 
     # --- training ---------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class Objective(ABC):
     default_sampler: ClassVar[dict[str, Any]] = {"name": "ancestral"}
 
     def __init__(self, options: Options, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+        self.options = options
         if self.needs_process:
             if process is None:
                 raise ValueError(

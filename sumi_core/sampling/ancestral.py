@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,10 +30,7 @@ class Ancestral(Sampler):
         spacing: str = choice("time", "time", "log_snr")
 
     process: ForwardProcess
-
-    def __init__(self, options: Options, **context: Any) -> None:
-        super().__init__(options, **context)
-        self.options = options
+    options: Options
 
     def levels(self, steps: int) -> Tensor:
         """The times the network is asked at and, last, 0: ``[steps + 1]`` float64, falling from 1."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,9 +29,7 @@ class LeftToRight(Sampler):
     class Options(Sampler.Options):
         temperature: float = number(1.0, low=0.0)
 
-    def __init__(self, options: Options, **context: Any) -> None:
-        super().__init__(options, **context)
-        self.options = options
+    options: Options
 
     def _draw(
         self, denoiser: DenoiserFunction, rows: range, fixed: Tensor, frozen: Tensor, steps: int, seed: int

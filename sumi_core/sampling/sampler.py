@@ -38,6 +38,7 @@ class Sampler(ABC):
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
 
     def __init__(self, options: Options, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+        self.options = options
         if self.needs_process:
             if process is None:
                 raise ValueError(f"sampler {type(self).__name__} needs a corruption process; choose another sampler")

@@ -61,8 +61,7 @@ class Distribution(Clustering):
         order = np.argsort(np.argsort([np.flatnonzero(members == c)[0] for c in range(options.clusters)]))
         cluster = np.zeros(len(counts), dtype=np.int64)  # 0: rare tokens
         cluster[known] = order[members] + 1
-        names = ["rare"] + [_name(tokenizer, counts, np.flatnonzero(cluster == c + 1)) for c in range(options.clusters)]
-        return TokenClusters(cluster, names)
+        return TokenClusters(cluster, ["rare", *map(str, range(1, options.clusters + 1))])
 
     def _cooccurrence(self, size: int, train: PackedSequences, progress: Progress):  # type: ignore[no-untyped-def]
         """How often each token stands at each offset from each other: sparse ``[V, 2 · window · V]``."""
@@ -104,9 +103,3 @@ def _k_means(vectors: NDArray[np.float64], clusters: int, seed: int) -> NDArray[
 
     with threadpool_limits(1):  # sums over threads would differ in their last bits from one machine to the next
         return np.asarray(KMeans(clusters, n_init=3, random_state=seed).fit_predict(vectors), dtype=np.int64)
-
-
-def _name(tokenizer: Tokenizer, counts: NDArray[np.int64], members: NDArray[np.int64]) -> str:
-    """Its most frequent tokens."""
-    frequent = members[np.argsort(-counts[members], kind="stable")[:4]]
-    return " ".join(repr(tokenizer.decode([int(token)])) for token in frequent)

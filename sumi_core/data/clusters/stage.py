@@ -60,8 +60,7 @@ def _report(
         frequent = members[np.argsort(-counts[members], kind="stable")[:_SHOWN_TOKENS]]
         shown = " ".join(_cell(tokenizer.decode([int(token)])) for token in frequent)
         more = " …" if len(members) > len(frequent) else ""
-        name = made.names[number] if summary["clustering"] == "surface" else str(number)
-        lines.append(f"| {name} | {sizes[number]:,} | {share[number]:.1%} | {shown}{more} |")
+        lines.append(f"| {made.names[number]} | {sizes[number]:,} | {share[number]:.1%} | {shown}{more} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sumi_core.data.tokenizers.alphabet import byte_alphabet
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer
+from sumi_core.typed import number
 
 
 class ByteLevelBpe(Tokenizer):
@@ -17,7 +18,11 @@ class ByteLevelBpe(Tokenizer):
     class Options:
         """vocab_size: V, the end-of-text token included."""
 
-        vocab_size: int = field(default=1024, metadata={"low": 258, "high": 2**20})
+        vocab_size: int = number(1024, low=258, high=2**20)
+
+    @classmethod
+    def expected_size(cls, options: Mapping[str, Any]) -> int:
+        return int(options["vocab_size"])
 
     def train(self, texts: Iterator[str]) -> None:
         """Fit the merges."""

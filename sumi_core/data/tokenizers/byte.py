@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sumi_core.data.tokenizers.alphabet import byte_alphabet
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer
@@ -12,6 +13,10 @@ class Byte(Tokenizer):
     """257 tokens, nothing to fit; written as a byte-level BPE without merges, so that stock libraries open it."""
 
     ids_are_bytes = True
+
+    @classmethod
+    def expected_size(cls, options: Mapping[str, Any]) -> int:
+        return 257
 
     def train(self, texts: Iterator[str]) -> None:
         """Build the fixed vocabulary; the texts are not read."""

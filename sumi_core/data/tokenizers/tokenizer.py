@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ class Tokenizer(ABC):
     def identity(self) -> dict[str, Any]:
         """What decides it beside its options and the train split, as plain data: digests, never paths or times."""
         return {}
+
+    @classmethod
+    def expected_size(cls, options: Mapping[str, Any]) -> int | None:
+        """How many tokens it will have at most with these options, or None where only the tokenizer itself can tell."""
+        return None
 
     @property
     def vocab_size(self) -> int:
