@@ -28,10 +28,9 @@ def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: Su
     if not overrides:  # what was asked aside from the file is no part of the sweep's record
         tracking = project.tracking
         run_id = tracking.record_report(sweep.name, artifact, sweep.description)
-        experiment = tracking.experiment_id(sweep.name)
-        links = {"mlflow_run": MetadataValue.url(f"{sumi.mlflow_ui}/#/experiments/{experiment}/runs/{run_id}")}
-        if comparison := tracking.comparison_link(sweep.cells):
-            links["mlflow_comparison"] = MetadataValue.url(f"{sumi.mlflow_ui}{comparison}")
+        links = {"mlflow_run": MetadataValue.url(tracking.run_url(run_id))}
+        if comparison := tracking.comparison_url(sweep.cells):
+            links["mlflow_comparison"] = MetadataValue.url(comparison)
     figures = {key: value for key, value in flatten(artifact.summary) if isinstance(value, int | float | str)}
     return MaterializeResult(
         metadata={

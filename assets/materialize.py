@@ -84,8 +84,8 @@ def materialize_stage(
                 tracking.record_stage(run_id, found)
     if stage == "evaluation":
         tracking.close(run_id)
-    link = f"{sumi.mlflow_ui}/#/experiments/{tracking.experiment_id(cell.sweep)}/runs/{run_id}"
-    return _result(artifact, cached, checks, {"mlflow_run": MetadataValue.url(link), "mlflow_run_id": run_id})
+    links = {"mlflow_run": MetadataValue.url(tracking.run_url(run_id)), "mlflow_run_id": run_id}
+    return _result(artifact, cached, checks, links)
 
 
 def _cell(partition: str, stage: str, sumi: SumiProject, config: CellConfig) -> tuple[Sweep, Cell]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 
 from dagster import AssetExecutionContext, Config, ConfigurableResource
@@ -26,12 +25,6 @@ class SumiProject(ConfigurableResource):
     def project(self) -> Project:
         """The project."""
         return Project.find()
-
-    @property
-    def mlflow_ui(self) -> str:
-        """Where the MLflow UI answers, for links."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-        return uri if uri.startswith("http") else os.environ.get("SUMI_MLFLOW_UI", "http://127.0.0.1:5000")
 
 
 class TrainerLauncher(ConfigurableResource):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sumi_core.config import merge, resolve
+from sumi_core.config import merge, resolve, spelt_out
 from sumi_core.data.tokenizers import load_tokenizer
 from sumi_core.data.vocabulary import Vocabulary, read_tables
 from sumi_core.evaluation.corruption_picture import corrupted_texts, plot_corruption
@@ -26,7 +26,7 @@ SENTENCE = (
     "surface of the deep."
 )
 CLUSTERS = {"name": "distribution", "clusters": 64}
-SPANS = {"name": "spans", "window": 0.3}
+SPANS = {"name": "spans", "window": 0.5}
 PICTURES: dict[str, dict[str, Any]] = {
     "uniform": {"process": "uniform"},
     "absorbing": {"process": "absorbing"},
@@ -35,7 +35,7 @@ PICTURES: dict[str, dict[str, Any]] = {
     "mixture": {"process": {"name": "mixture", "share": 0.3}},
     "clustered": {"process": "clustered", "clusters": CLUSTERS},
     "uniform-spans": {"process": "uniform", "clock": SPANS},
-    "structured": {"process": "clustered", "clusters": CLUSTERS, "clock": SPANS},
+    "structured": {"corruption": "structured", "clusters": CLUSTERS},
 }
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     computation = Computation(project.store)
     demo = load_sweep(project.experiments / "demo.yaml", project.experiments).cells[0].experiment.to_dict()
     for name, changes in PICTURES.items():
-        experiment = resolve(merge(demo, changes), name)
+        experiment = resolve(merge(demo, spelt_out(changes, name)), name)
         wanted = [stage for stage in stages_of(experiment) if stage.startswith(("corpus", "token"))]
         folders = {stage: computation.ensure(experiment, "docs", stage)[0].folder for stage in wanted}
         tokenizer = load_tokenizer(folders["tokenizer"])

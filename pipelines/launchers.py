@@ -15,7 +15,7 @@ from assets.resources import TrainerLauncher
 from pipelines.trainer import failure_file
 from sumi_core.stages import Launcher
 from sumi_core.training.errors import TrainingFailed
-from sumi_core.training.launcher import trainer_command
+from sumi_core.training.launcher import how_it_ended, trainer_command
 
 
 class LocalLauncher(TrainerLauncher):
@@ -45,8 +45,5 @@ def _told(failure: Path, error: str) -> str:
     """The trainer's own sentence; where it had no time for one, what ended it."""
     if failure.exists():
         return failure.read_text(encoding="utf-8")
-    signal = re.search(r"failed with code -(\d+)", error)
-    if signal is None:
-        return error
-    why = ", perhaps since memory ran out" if signal[1] == "9" else ""
-    return f"the trainer was killed by signal {signal[1]}{why}; the same command continues where it was"
+    status = re.search(r"failed with code (-?\d+)", error)  # all that Pipes tells of it
+    return how_it_ended(int(status[1])) if status else error

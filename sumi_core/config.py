@@ -256,6 +256,13 @@ def resolve(data: Mapping[str, Any], where: str) -> Experiment:
     return experiment
 
 
+def resolve_recorded(recorded: Mapping[str, Any], where: str) -> Experiment:
+    """An experiment as a record holds it. All dimensions are written out there: no preset of today is looked up.
+
+    Raises ConfigError, naming ``where``, for a record that does not fit this version."""
+    return resolve({**recorded, "model": {**recorded.get("model", {}), "preset": None}}, where)
+
+
 def check_keys(data: Any, where: str, prefix: str = "", extra: tuple[str, ...] = ()) -> None:
     """Refuse keys that no section knows, in one file as it is written, so that the complaint names that file."""
     for key in data if isinstance(data, Mapping) else ():

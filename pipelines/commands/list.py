@@ -23,11 +23,11 @@ def list_command(
     project = Project.find()
     sweeps = project.sweeps()
     asked = select_cells(sweeps, names) if names else [cell for sweep in sweeps.values() for cell in sweep.cells]
+    every = plan(asked, project.store)
     for sweep in sweeps.values():
-        cells = [cell for cell in asked if cell.sweep == sweep.name]
-        if not cells:
+        plans = [planned for planned in every if planned.cell.sweep == sweep.name]
+        if not plans:
             continue
-        plans = plan(cells, project.store)
         done = sum(p.state == "done" for p in plans)
         print(f"{sweep.name}  {done}/{len(plans)} done  {visible(sweep.description)}")
         for planned in plans:

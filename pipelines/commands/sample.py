@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
-from sumi_core.config import MAX_SEED, ConfigError, Experiment
-from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target, find_target, recorded_experiment
+from sumi_core.config import MAX_SEED, ConfigError, Experiment, resolve_recorded
+from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target, find_target
 from sumi_core.project import Project
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def sampled_experiment(project: Project, target: Target) -> Experiment | None:
     if target.experiment is not None or own is None:
         return target.experiment
     evaluation = project.store.find("evaluation", own)
-    return recorded_experiment(evaluation.manifest["experiment"], str(evaluation.folder)) if evaluation else None
+    return resolve_recorded(evaluation.manifest["experiment"], str(evaluation.folder)) if evaluation else None
 
 
 def prompt_ids(prompt: str, tokenizer: Tokenizer, length: int) -> Tensor | None:

@@ -30,8 +30,7 @@ def build_corpus(context: StageContext) -> dict[str, Any]:
     Raises SourceError when a source cannot be read or a split would be empty.
     """
     config = context.experiment.corpus
-    options = {key: value for key, value in config.source.items() if key != "name"}
-    source = SOURCES.build(config.source["name"], options)
+    source = SOURCES.from_config(config.source)
     seen: set[bytes] = set()  # about 100 bytes of memory a document: the one thing here that grows with the corpus
     documents: Counter[str] = Counter()
     sizes: Counter[str] = Counter()

@@ -22,8 +22,7 @@ _SHOWN_TOKENS = 60
 def build_tokenizer(context: StageContext) -> dict[str, Any]:
     """Fit, check and save. Raises TokenizerError, quoting the text, when a validation document does not come back."""
     config = context.experiment.tokenizer
-    options = {key: value for key, value in config.items() if key != "name"}
-    tokenizer = TOKENIZERS.build(config["name"], options)
+    tokenizer = TOKENIZERS.from_config(config)
     corpus = context.inputs["corpus"].folder
     tokenizer.train(document.text for document in read_texts(corpus, "train"))
     documents, tokens, size = 0, 0, 0

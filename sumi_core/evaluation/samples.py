@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sumi_core.evaluation.likelihood import evaluated_indices
 from sumi_core.evaluation.metrics import SampleSet
 from sumi_core.evaluation.yardsticks import END_OF_TEXT
 
@@ -76,5 +77,4 @@ def shown_text(ids: NDArray[np.integer[Any]], tokenizer: Tokenizer) -> str:
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:
     """``count`` items spread evenly over all of them (all, if there are fewer)."""
-    count = min(count, len(items))
-    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+    return [items[i] for i in evaluated_indices(min(count, len(items)), len(items))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sumi_core.config import ConfigError, Experiment, resolve
+from sumi_core.config import ConfigError, Experiment, resolve_recorded
 from sumi_core.export.errors import ExportError
 from sumi_core.export.record import RECORD, SCHEMA_VERSION, TABLES, TOKENIZER, WEIGHTS
 from sumi_core.export.weights import read_weights
@@ -98,8 +98,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _experiment(sumi: dict[str, Any], path: Path) -> Experiment:
-    experiment = {**sumi["experiment"], "model": {**sumi["experiment"].get("model", {}), "preset": None}}
     try:
-        return resolve(experiment, str(path))  # all dimensions are written out: no preset of today is looked up
+        return resolve_recorded(sumi["experiment"], str(path))
     except ConfigError as error:
         raise ExportError(str(error)) from None

@@ -15,10 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sumi_core.config import Experiment
+from sumi_core.config import Experiment, resolve_recorded
 from sumi_core.lineage.provenance import provenance
 from sumi_core.lineage.store import MANIFEST, Store, locked, write_atomically
-from sumi_core.lineage.targets import LineageError, recorded_experiment
+from sumi_core.lineage.targets import LineageError
 from sumi_core.lineage.trace import StageTrace, Trace
 from sumi_core.lineage.tracking import flatten
 from sumi_core.planning import changed_fields
@@ -186,7 +186,7 @@ def _recorded_experiments(traced: Trace) -> dict[str, Experiment]:
     if not traced.experiment:
         raise LineageError(f"'{traced.target.given}' has no record of its experiment; name a cell or a run that has")
     recorded = {stage.stage: stage for stage in traced.stages}
-    needed = _with_inputs(recorded_experiment(traced.experiment, traced.target.given), traced.target.last)
+    needed = _with_inputs(resolve_recorded(traced.experiment, traced.target.given), traced.target.last)
     return {name: _experiment(traced, recorded.get(name)) for name in STAGES if name in needed}
 
 
@@ -197,7 +197,7 @@ def _with_inputs(experiment: Experiment, stage: str) -> set[str]:
 def _experiment(traced: Trace, stage: StageTrace | None) -> Experiment:
     own = stage.manifest.get("experiment") if stage else None
     where = str(stage.folder / MANIFEST) if stage and stage.folder else f"the record of {traced.target.given}"
-    return recorded_experiment(own or traced.experiment, where)
+    return resolve_recorded(own or traced.experiment, where)
 
 
 def environment_differences(traced: Trace) -> list[str]:

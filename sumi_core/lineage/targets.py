@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sumi_core.config import Experiment, resolve
+from sumi_core.config import Experiment
 from sumi_core.lineage.store import MANIFEST, Artifact, Store, StoreError, is_manifest
 from sumi_core.project import Project
 from sumi_core.registry import nearest
@@ -101,13 +101,6 @@ def artifact_at(folder: Path) -> Artifact | None:
     return artifact
 
 
-def recorded_experiment(recorded: Mapping[str, Any], where: str) -> Experiment:
-    """An experiment as a record holds it. All dimensions are written out there: no preset of today is looked up.
-
-    Raises ConfigError, naming ``where``, for a record that does not fit this version."""
-    return resolve({**recorded, "model": {**recorded.get("model", {}), "preset": None}}, where)
-
-
 # --- MLflow, looked at without creating anything --------------------------------------------------------------------
 
 
@@ -126,15 +119,12 @@ def mlflow_url(project: Project, run_id: str | None) -> tuple[str | None, str]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    uri = project.tracking.uri
-    ui = uri if uri.startswith("http") else os.environ.get("SUMI_MLFLOW_UI", "http://127.0.0.1:5000")
     try:
-        experiment = project.tracking.client.get_run(run_id).info.experiment_id
+        return project.tracking.run_url(run_id), ""
     except (MlflowException, SQLAlchemyError) as error:
         gone = isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
         told = "is no longer there" if gone else "cannot be looked up; `sumi doctor` looks over the databases"
-        return None, f"run {run_id} of {uri} {told}"
-    return f"{ui.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}", ""
+        return None, f"run {run_id} of {project.tracking.uri} {told}"
 
 
 # --- the kinds of names ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,16 @@ class Tracking:
 
         self.initialise()
         return MlflowClient(tracking_uri=self.uri)
+
+    @property
+    def ui(self) -> str:
+        """Where the web interface answers, for links."""
+        served = self.uri.startswith("http")
+        return (self.uri if served else os.environ.get("SUMI_MLFLOW_UI", "http://127.0.0.1:5000")).rstrip("/")
+
+    def run_url(self, run_id: str) -> str:
+        """A run's page in the web interface."""
+        return f"{self.ui}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
     def initialise(self) -> None:
         """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock;
@@ -180,15 +191,15 @@ class Tracking:
                 self.client.set_tag(run_id, "sumi.recorded.ablation_report", report.fingerprint)
         return run_id
 
-    def comparison_link(self, cells: Iterable[Cell]) -> str | None:
-        """The page of the MLflow UI that compares the runs of these cells' current recipes, to be put behind the UI's
-        address; None for fewer than two runs."""
+    def comparison_url(self, cells: Iterable[Cell]) -> str | None:
+        """The page of the web interface that compares the runs of these cells' current recipes; None for fewer than
+        two runs."""
         runs = [run for cell in cells if (run := self.find_cell(cell)) is not None]
         if len(runs) < 2:
             return None
         ids = json.dumps([run.info.run_id for run in runs], separators=(",", ":"))
         experiments = json.dumps(sorted({run.info.experiment_id for run in runs}), separators=(",", ":"))
-        return f"/#/compare-runs?runs={quote(ids)}&experiments={quote(experiments)}"
+        return f"{self.ui}/#/compare-runs?runs={quote(ids)}&experiments={quote(experiments)}"
 
     def close(self, run_id: str, *, failed: str | None = None) -> None:
         """End a run well, or as failed with its reason."""

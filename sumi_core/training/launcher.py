@@ -65,7 +65,7 @@ class SubprocessLauncher:
                 _end(child, self.grace_seconds)
                 raise
         if child.returncode != 0:
-            raise TrainingFailed(problem or _how_it_ended(child.returncode))
+            raise TrainingFailed(problem or how_it_ended(child.returncode))
 
     def _follow(self, child: subprocess.Popen[str]) -> str | None:
         """Pass the child's events on until it ends; returns its last error sentence."""
@@ -126,11 +126,12 @@ def _last_sentence(errors: Sequence[str]) -> str | None:
     return None
 
 
-def _how_it_ended(status: int) -> str:
+def how_it_ended(status: int) -> str:
+    """What to tell of a trainer that left no sentence of its own, from its exit status (negative: a signal)."""
     if status < 0:
         name = signal.Signals(-status).name
-        hint = " (out of memory?)" if -status == signal.SIGKILL else ""
-        return f"the trainer was killed by {name}{hint}; run it again to continue from its last checkpoint"
+        hint = ", perhaps since memory ran out" if -status == signal.SIGKILL else ""
+        return f"the trainer was killed by {name}{hint}; the same command continues from its last checkpoint"
     return f"the trainer ended with status {status} and said nothing; run `python -m sumi_core.training` on its request"
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,10 @@ class FakeTokenizer:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+
+    @classmethod
+    def expected_size(cls, options: Mapping[str, Any]) -> int:
+        return 257
 
     def identity(self) -> dict[str, Any]:
         return {}

@@ -234,12 +234,12 @@ def test_the_report_of_a_sweep_is_found_with_its_files_and_what_it_says(project:
 
 def test_the_link_that_compares_runs_names_those_of_the_current_recipes(project: Project) -> None:
     tracking, cells = project.tracking, project.sweeps()["demo"].cells
-    assert tracking.comparison_link(cells) is None
+    assert tracking.comparison_url(cells) is None
     ids = [tracking.open_cell(cell) for cell in cells[:2]]
     tracking.open_cell(cell_of(project, "demo.s0", ["training.steps=5"]))
-    link = tracking.comparison_link(cells)
+    link = tracking.comparison_url(cells)
     assert link is not None
-    page, query = link.removeprefix("/#/").split("?")
+    page, query = link.removeprefix(f"{tracking.ui}/#/").split("?")
     asked = {name: json.loads(value[0]) for name, value in parse_qs(query).items()}
     assert (page, asked) == ("compare-runs", {"runs": ids, "experiments": [tracking.experiment_id("demo")]})
 

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.commands.sample import exported_folder
-from pipelines.launchers import _told
 from sumi_core.config import ConfigError, resolve
 from sumi_core.corruption.fitted import fit_profile
 from sumi_core.lineage.store import Store
@@ -147,14 +146,6 @@ def test_a_text_of_many_levels_has_no_curve_to_fit(project: Project, monkeypatch
     monkeypatch.setattr(Store, "find", lambda self, stage, own: artifact)
     result = CliRunner().invoke(app, ["fit-schedule", "tiny.uniform"])
     assert "has clock 'spans'" in str(result.exception)
-
-
-def test_a_killed_trainer_says_what_ended_it(tmp_path: Path) -> None:
-    error = "External execution process failed with code -9"
-    assert "killed by signal 9, perhaps since memory ran out; the same" in _told(tmp_path / "none", error)
-    assert _told(tmp_path / "none", "something else") == "something else"
-    (tmp_path / "own").write_text("diverged at step 3")
-    assert _told(tmp_path / "own", error) == "diverged at step 3"
 
 
 def test_only_a_finished_diffusion_model_has_a_schedule_to_fit(project: Project) -> None:
