@@ -12,7 +12,7 @@ from dagster._core.storage.runs import SqliteRunStorage
 
 from pipelines.instance import PROCESS_TAG, is_dead, open_instance
 from sumi_core.lineage.checkup import Finding, check_sqlite
-from sumi_core.lineage.store import is_writable
+from sumi_core.lineage.folders import is_writable
 from sumi_core.project import Project
 
 # Not QUEUED: the daemon starts those whenever it runs.

@@ -8,7 +8,9 @@ import socket
 import psutil
 from dagster import DagsterInstance
 
-from sumi_core.lineage.store import locked, made_folder, write_atomically
+from sumi_core.files import write_atomically
+from sumi_core.lineage.folders import made_folder
+from sumi_core.lineage.locks import locked
 from sumi_core.project import Project
 
 TRAINER_POOL = "trainer"  # whoever trains holds a slot of it

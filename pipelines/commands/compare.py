@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from sumi_core.config import ConfigError
+from sumi_core.files import write_atomically
 from sumi_core.lineage.comparison import compare_tracked
-from sumi_core.lineage.store import write_atomically
 from sumi_core.project import Project
 from sumi_core.sweeps import Cell, Sweeps, select_cells, split_arguments
 

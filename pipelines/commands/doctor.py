@@ -20,7 +20,7 @@ from sumi_core.lineage.checkup import (
     check_versions,
     check_writable,
 )
-from sumi_core.lineage.store import is_writable
+from sumi_core.lineage.folders import is_writable
 from sumi_core.lineage.targets import mlflow_exists
 from sumi_core.project import Project
 

@@ -26,8 +26,8 @@ import numpy as np
 from sumi_core.data.sources import Document
 from sumi_core.data.tokenizers import Ids, Lengths, Tokenizer, TokenizerError, load_tokenizer
 from sumi_core.errors import SumiError
+from sumi_core.files import write_atomically
 from sumi_core.lineage.fingerprint import file_sha256
-from sumi_core.lineage.store import write_atomically
 
 _CHARACTERS_TOGETHER = 1 << 20  # encoded at a time: the encoder holds some hundred bytes a token
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sumi_core.data.corpus import SPLITS, read_texts
 from sumi_core.data.shard_building import ShardError, broken_file, build_shards, read_record, token_dtype
 from sumi_core.data.tokenizers import load_tokenizer
-from sumi_core.lineage.store import write_atomically
+from sumi_core.files import remove_torn, write_atomically
 
 if TYPE_CHECKING:
     from sumi_core.data.sources import Document
@@ -43,8 +43,7 @@ def build_token_shards(context: StageContext) -> dict[str, Any]:
     """
     config, workers = context.experiment.shards, context.experiment.runtime.data_workers
     corpus, tokenizer, folder = context.inputs["corpus"], context.inputs["tokenizer"].folder, context.folder
-    for debris in folder.glob(".*.tmp"):  # of a write that was cut off
-        debris.unlink()
+    remove_torn(folder)
     names = {split: _names(corpus.folder, split, config.shard_documents) for split in SPLITS}
     records = {name: read_record(folder, name) for split in SPLITS for name in names[split]}
     total = sum(corpus.summary[f"{split}_bytes"] for split in SPLITS)

@@ -21,7 +21,7 @@ from sumi_core.evaluation.comparison_rows import Row
 from sumi_core.evaluation.comparison_table import Comparison
 from sumi_core.evaluation.rendering import Block, Heading, Paragraph, Picture, Table, markdown_page
 from sumi_core.evaluation.sweep_comparison import Question
-from sumi_core.lineage.store import write_atomically
+from sumi_core.files import write_atomically
 
 
 class StudyError(SumiError, ValueError):

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sumi_core.files import write_atomically
 from sumi_core.lineage.provenance import git_state, packages
-from sumi_core.lineage.store import write_atomically
 
 if TYPE_CHECKING:
     from sumi_core.parts import Parts

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.lineage.checkup import Finding
-from sumi_core.lineage.store import MANIFEST, Artifact, Store, StoreError
+from sumi_core.lineage.errors import StoreError
+from sumi_core.lineage.store import MANIFEST, Artifact, Store
 from sumi_core.project import Project
 from sumi_core.stages import STAGES
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from sumi_core.config import ConfigError
-from sumi_core.lineage.store import is_writable
+from sumi_core.lineage.folders import is_writable
 from sumi_core.sweeps import load_sweeps
 
 Level = Literal["ok", "info", "warn", "bad"]

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.config import Experiment, resolve_recorded
+from sumi_core.files import write_atomically
+from sumi_core.lineage.locks import locked
 from sumi_core.lineage.provenance import provenance
-from sumi_core.lineage.store import MANIFEST, Store, locked, write_atomically
+from sumi_core.lineage.store import MANIFEST, Store
 from sumi_core.lineage.targets import LineageError
 from sumi_core.lineage.trace import StageTrace, Trace
 from sumi_core.lineage.tracking import flatten
@@ -112,7 +114,7 @@ def reproduce(
     """
     experiments = _recorded_experiments(traced)
     lock = folder.with_name(f"{folder.name}.lock")
-    with locked(lock, lambda: log(f"{folder} is being reproduced by another process; waiting for it")):
+    with locked(lock, lambda holder: log(f"{folder} is being reproduced by {holder}; waiting for it")):
         if clean or (folder / _RESULT).exists():
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,27 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from sumi_core.errors import SumiError
+from sumi_core.files import remove_torn, write_atomically
+from sumi_core.lineage.errors import StoreError
 from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.lineage.folders import cannot_write
+from sumi_core.lineage.locks import is_held, locked, locked_if_free
 
 MANIFEST = "manifest.json"
 _FAILURE = ".failure.json"
 _NO_SPACE, _NO_RIGHT = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-class StoreError(SumiError, RuntimeError):
-    """The store is damaged or cannot be written. One sentence with the path and what to do."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +105,7 @@ class Store:
     def is_busy(self, stage: str, fingerprint: str) -> bool:
         """Whether some process holds the lock of this output right now. Writes nothing; a lock that may not be read
         tells nothing, and counts as free."""
-        try:
-            with self._lock_path(stage, fingerprint).open() as file:
-                _lock_files.add(file)
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return is_held(self._lock_path(stage, fingerprint))
 
     def condition(self, stage: str, fingerprint: str) -> Condition:
         """What is there of an output. Never raises: damage is a condition."""
@@ -137,8 +126,8 @@ class Store:
     @contextlib.contextmanager
     def lock_if_free(self, stage: str, fingerprint: str) -> Iterator[bool]:
         """Hold an output's lock for the body unless somebody works on it, which is told. Raises StoreError."""
-        with _opened(self._lock_path(stage, fingerprint)) as file:
-            yield _take(file)
+        with locked_if_free(self._lock_path(stage, fingerprint)) as ours:
+            yield ours
 
     @contextlib.contextmanager
     def building(
@@ -152,14 +141,13 @@ class Store:
         if existing is not None:
             yield Build(self, stage, fingerprint, existing)
             return
-        with _opened(self._lock_path(stage, fingerprint)) as lock:
-            flock_patiently(
-                lock, lambda: log(f"{stage} {fingerprint} is being computed by {_holder(lock)}; waiting for it")
-            )
+        with locked(
+            self._lock_path(stage, fingerprint),
+            lambda holder: log(f"{stage} {fingerprint} is being computed by {holder}; waiting for it"),
+        ):
             build = Build(self, stage, fingerprint, self.find(stage, fingerprint))
             try:
                 if build.artifact is None:
-                    _write_holder(lock)
                     if build.folder.exists() and not resumable:
                         shutil.rmtree(build.folder)
                     build.folder.mkdir(exist_ok=True)
@@ -173,7 +161,7 @@ class Store:
                         "SUMI_STORE, and run again"
                     ) from None
                 if isinstance(error, OSError) and error.errno in _NO_RIGHT and _is_below(error.filename, build.folder):
-                    raise _cannot_write(Path(error.filename), error) from None
+                    raise cannot_write(Path(error.filename), error) from None
                 raise
 
     def record_failure(self, stage: str, fingerprint: str, key: str, error: str) -> None:
@@ -252,8 +240,7 @@ class Build:
 
     def finish(self, manifest: dict[str, Any]) -> Artifact:
         """Record every file with its SHA-256, write the manifest last, and rename the folder into place."""
-        for torn in self.folder.glob(f".{MANIFEST}.*.tmp"):  # an earlier attempt was killed while it wrote this
-            torn.unlink()
+        remove_torn(self.folder)
         files = {
             str(path.relative_to(self.folder)): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
             for path in sorted(self.folder.rglob("*"))
@@ -271,104 +258,5 @@ class Build:
         return self.artifact
 
 
-def made_folder(path: Path) -> Path:
-    """The folder, made if missing. Raises StoreError when it cannot be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-    return path
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or the folder itself; nothing is tried, so a full disk counts as yes."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return os.access(there, os.W_OK | os.X_OK)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file so that a reader, or a crash, sees the old or the new content and nothing between."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-# A forked child (a worker process) shares its parent's locks and would hold them when the parent is long dead.
-_lock_files: weakref.WeakSet[IO[str]] = weakref.WeakSet()
-
-
-def _let_go_in_child() -> None:
-    for file in list(_lock_files):
-        file.close()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)
-
-
-def flock_patiently(file: IO[str], on_wait: Callable[[], None]) -> None:
-    """Take an exclusive lock, calling ``on_wait`` once if it is held. Interruptible, unlike a blocking flock in C.
-
-    Raises StoreError where the file system has no locks."""
-    waited = False
-    while not _take(file):
-        if not waited:
-            on_wait()
-            waited = True
-        time.sleep(0.2)
-
-
-def _take(file: IO[str]) -> bool:
-    """Whether the exclusive lock is ours now. Raises StoreError where the file system has no locks."""
-    _lock_files.add(file)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise StoreError(
-            f"{file.name} cannot be locked: {error.strerror}; keep .sumi and SUMI_STORE on a file system with locks"
-        ) from None
-    return True
-
-
-@contextlib.contextmanager
-def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock file at ``path``. Raises StoreError when it cannot be written or locked."""
-    with _opened(path) as file:
-        flock_patiently(file, on_wait)
-        yield
-
-
-def _opened(path: Path) -> IO[str]:
-    """The lock file, made if missing."""
-    try:
-        return (made_folder(path.parent) / path.name).open("a+")
-    except OSError as error:
-        raise _cannot_write(path.parent, error) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"cannot write to {path}: {error.strerror}; free space or mend its permissions, and try again")
-
-
 def _is_below(path: object, folder: Path) -> bool:
     return isinstance(path, str | os.PathLike) and Path(path).is_relative_to(folder)
-
-
-def _write_holder(file: IO[str]) -> None:
-    """Say who works on it, to those who wait. Unbuffered: what a full disk refuses is not tried again on closing."""
-    with contextlib.suppress(OSError):
-        os.ftruncate(file.fileno(), 0)
-        os.pwrite(file.fileno(), f"process {os.getpid()}".encode(), 0)
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read().strip() or "another process"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.config import Experiment
-from sumi_core.lineage.store import MANIFEST, Artifact, Store, StoreError, is_manifest
+from sumi_core.lineage.errors import StoreError
+from sumi_core.lineage.store import MANIFEST, Artifact, Store, is_manifest
 from sumi_core.project import Project
 from sumi_core.registry import nearest
 from sumi_core.stages import DATA_STAGES, STAGES, experiment_fingerprints

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from sumi_core.lineage.locks import locked
 from sumi_core.lineage.metric_log import sync_history
 from sumi_core.lineage.quiet import quiet_mlflow
-from sumi_core.lineage.store import Artifact, locked
+from sumi_core.lineage.store import Artifact
 from sumi_core.stages import experiment_fingerprints
 from sumi_core.sweeps import Cell
 

@@ -9,7 +9,6 @@ before the newest is kept for the day a disk returns other bytes than it was giv
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from sumi_core.files import remove_torn, replacing
 from sumi_core.lineage.fingerprint import file_sha256
 
 KEPT = 2
@@ -48,18 +48,11 @@ class AtomicCheckpointIO(CheckpointIO):
         nothing, and delete all but the newest ``KEPT``."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            digest = file_sha256(temporary)[:_DIGITS]
-            os.replace(temporary, path.with_name(f"{path.stem}-{digest}.ckpt"))
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        with (
+            replacing(path, lambda written: f"{path.stem}-{file_sha256(written)[:_DIGITS]}.ckpt") as temporary,
+            temporary.open("wb") as file,  # given a path, torch would write its name into the file
+        ):
+            torch.save(checkpoint, file)
         for old in checkpoints(path.parent)[KEPT:]:
             old.path.unlink(missing_ok=True)
 
@@ -71,15 +64,6 @@ class AtomicCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Delete the file."""
         Path(path).unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -96,8 +80,7 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
 def newest_whole(folder: Path, log: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that reads back as it was written. Damaged newer ones are named in the log and deleted;
     so are leftovers of killed writes."""
-    for leftover in folder.glob(".step-*.tmp"):
-        leftover.unlink()
+    remove_torn(folder)
     for checkpoint in checkpoints(folder):
         if checkpoint.whole:
             return checkpoint

@@ -11,12 +11,12 @@ the only ones that differ between two runs of the same experiment).
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sumi_core.files import replacing, sync, write_atomically
 from sumi_core.training.errors import TrainingError
 
 
@@ -55,12 +55,7 @@ class HistoryFile:
     def truncate(self, step: int) -> list[Point]:
         """Drop every point after ``step``, atomically, and return what is left."""
         kept = [point for point in self.read() if point.step <= step]
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            file.write(_lines(kept))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        write_atomically(self.path, _lines(kept))
         return kept
 
     def append(self, points: Iterable[Point]) -> None:
@@ -71,8 +66,7 @@ class HistoryFile:
     def sync(self) -> None:
         """Flush to disk, before a checkpoint says that these points are made."""
         if self.path.exists():
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(self.path)
 
 
 def _lines(points: Iterable[Point]) -> bytes:
@@ -90,9 +84,8 @@ def write_history(points: list[Point], path: Path) -> None:
         "name": pyarrow.array([p.name for p in points], pyarrow.string()),
         "value": pyarrow.array([p.value for p in points], pyarrow.float64()),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
 
 
 def read_history(path: Path) -> list[Point]:

@@ -16,10 +16,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sumi_core.lineage.store import write_atomically
+from sumi_core.files import remove_torn, replacing, write_atomically
 
 WEIGHTS, HISTORY, SUMMARY, LAST = "weights.safetensors", "history.parquet", "training.json", "last.ckpt"
-CHECKPOINTS, JOURNAL, SESSIONS = "checkpoints", "history.jsonl", "sessions.json"
+CHECKPOINTS, JOURNAL, SESSIONS = "checkpoints", "history.jsonl", "sessions.json"  # of an unfinished training
+REQUEST, LOCK = "request.json", "trainer.lock"
 _PREFIX = "denoiser."
 
 
@@ -37,10 +38,9 @@ def write_weights(state: dict[str, Any], names: set[str], folder: Path) -> None:
     from safetensors.torch import save_file
 
     weights = {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)}
-    temporary = folder / f".{WEIGHTS}.{os.getpid()}.tmp"
-    save_file({name: weights[name].contiguous() for name in sorted(names)}, temporary, metadata={"format": "pt"})
-    temporary.chmod(0o644)  # safetensors writes for the owner alone
-    os.replace(temporary, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as path:
+        save_file({name: weights[name].contiguous() for name in sorted(names)}, path, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def write_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -57,5 +57,4 @@ def tidy(folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for name in (JOURNAL, SESSIONS):
         (folder / name).unlink(missing_ok=True)
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink()
+    remove_torn(folder)

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sumi_core.files import write_atomically
 from sumi_core.lineage.metric_log import Publisher
-from sumi_core.lineage.store import write_atomically
 from sumi_core.training.history import HistoryFile, Point
 from sumi_core.training.request import Report
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sumi_core.lineage.store import write_atomically
+from sumi_core.files import write_atomically
 from sumi_core.training.errors import TrainingError
 
 # {"kind": "log", "text"}, {"kind": "progress", "text", "step", "steps", "loss", …}, {"kind": "result", "summary"}

@@ -11,10 +11,10 @@ from typing import Any
 
 from sumi_core.config import Experiment, resolve
 from sumi_core.errors import SumiError
-from sumi_core.lineage.store import locked
+from sumi_core.lineage.locks import locked
 from sumi_core.numerics import choose_device, exact_numerics
 from sumi_core.training.errors import TrainingError, TrainingInterrupted
-from sumi_core.training.outputs import CHECKPOINTS, finished_summary, tidy
+from sumi_core.training.outputs import CHECKPOINTS, LOCK, finished_summary, tidy
 from sumi_core.training.process import (
     Rank,
     StopSignal,
@@ -25,8 +25,6 @@ from sumi_core.training.process import (
     stop_signals,
 )
 from sumi_core.training.request import Report, Request
-
-LOCK = "trainer.lock"
 
 
 def main(path: Path, report: Report) -> int:
@@ -63,8 +61,8 @@ def train(request: Request, report: Report = lambda event: None) -> dict[str, An
         if not rank.is_zero:  # rank 0 holds the lock for all and reports for all
             return _train(request, experiment, rank, stop, lambda event: None)
 
-        def waiting() -> None:
-            report({"kind": "log", "text": "another trainer works in this folder; waiting for it to end"})
+        def waiting(holder: str) -> None:
+            report({"kind": "log", "text": f"another trainer ({holder}) works in this folder; waiting for it to end"})
 
         with locked(folder / LOCK, waiting):
             return _train(request, experiment, rank, stop, report)

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.training.errors import TrainingFailed
 from sumi_core.training.launcher import SubprocessLauncher
-from sumi_core.training.outputs import HISTORY, LAST, WEIGHTS, finished_summary
+from sumi_core.training.outputs import HISTORY, LAST, LOCK, REQUEST, WEIGHTS, finished_summary
 from sumi_core.training.request import Request, TrackingAddress
 
 if TYPE_CHECKING:
     from sumi_core.stages import StageContext
-
-REQUEST = "request.json"
 
 
 def build_pretrained_denoiser(context: StageContext) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def build_pretrained_denoiser(context: StageContext) -> dict[str, Any]:
             f"training of '{context.key}' ended without {', '.join(missing) or 'a summary'}; run it again to continue"
         )
     request.unlink()
-    (context.folder / "trainer.lock").unlink(missing_ok=True)
+    (context.folder / LOCK).unlink(missing_ok=True)
     return summary
 
 

@@ -335,7 +335,7 @@ def test_a_disk_that_fills_up_cuts_no_document(report, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sumi_core.lineage.store.os.fsync", full)
+    monkeypatch.setattr("sumi_core.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_study(report[1], document)
     assert document.read_bytes() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -18,8 +19,11 @@ from typing import IO, Any
 import pytest
 
 from sumi_core.lineage import store as store_module
+from sumi_core.lineage.errors import StoreError
 from sumi_core.lineage.fingerprint import file_sha256
-from sumi_core.lineage.store import Artifact, Store, StoreError, is_writable, locked, write_atomically
+from sumi_core.lineage.folders import is_writable
+from sumi_core.lineage.locks import locked
+from sumi_core.lineage.store import Artifact, Store
 
 STAGE, NAME = "corpus", "0123456789abcdef"
 Start = Callable[[str], "subprocess.Popen[str]"]
@@ -200,8 +204,8 @@ def test_a_forked_worker_does_not_keep_its_dead_parents_lock(store: Store, start
 def test_locked_keeps_others_out(store: Store, start: Start, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.lock"
     code = f"""
-    from sumi_core.lineage.store import locked
-    with locked(Path({str(path)!r}), lambda: say("waiting")):
+    from sumi_core.lineage.locks import locked
+    with locked(Path({str(path)!r}), lambda holder: say("waiting")):
         say("in")
     """
     with locked(path):
@@ -487,7 +491,7 @@ def test_a_file_system_without_locks_is_named(store: Store, monkeypatch: pytest.
     def no_locks(file: object, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(store_module.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     path = store.root / STAGE / ".locks" / f"{NAME}.lock"
     with pytest.raises(StoreError) as caught, store.building(STAGE, NAME):
         pytest.fail("the build must not begin")
@@ -495,19 +499,3 @@ def test_a_file_system_without_locks_is_named(store: Store, monkeypatch: pytest.
         f"{path} cannot be locked: No locks available; keep .sumi and SUMI_STORE on a file system with locks"
     )
     assert not store.is_busy(STAGE, NAME)
-
-
-def test_write_atomically_keeps_the_old_text_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.json"
-    write_atomically(path, "old")
-    write_atomically(path, "new")
-    assert path.read_text() == "new"
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(store_module.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, "newer")
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
