@@ -96,6 +96,7 @@ def test_finished_training_is_found_and_left_as_it_is(make_request: MakeRequest)
     request = make_request("finished")
     folder = request.parent
     assert TrainerProcess(request).wait() == 0
+
     def content() -> dict[str, bytes]:  # the lock says who held it last
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "trainer.lock"}
 
