@@ -88,7 +88,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "evaluation",
-            "5",
+            "6",
             ("evaluation",),
             ("corpus", "tokenizer", "token_shards", "exported_model"),
             "sumi_core.evaluation.stage:build_evaluation",

@@ -31,7 +31,7 @@ from sumi_core.evaluation.statistics import (
     crossed_estimate,
     holm_adjusted,
     mean_estimate,
-    ratio_estimate,
+    ratio_over_units,
     t_interval,
     two_sided_p,
 )
@@ -69,7 +69,7 @@ class CellLikelihood:
     @property
     def bits_per_byte(self) -> Estimate:
         """Σ bits / Σ bytes with its error over documents."""
-        return ratio_estimate(self.bits, self.bytes, self.documents)
+        return ratio_over_units(self.bits, self.bytes, self.documents)
 
     @property
     def units(self) -> int:

@@ -323,14 +323,15 @@ _LEGEND = (
 )
 _NOTES = (
     "a row is a method: the cells that differ only in their seed. Its figure is the mean over them.",
-    "± over documents: had other validation documents been drawn, the models as they are (ratio estimate of the mean "
-    "over seeds). ± over seeds: had other seeds been trained, the documents as they are (standard deviation of the "
+    "± over documents: had other validation documents been drawn, the models as they are (jackknife over documents "
+    "of the mean over seeds). ± over seeds: had other seeds been trained, the documents as they are (standard deviation of the "
     "seeds' figures / √seeds). ±: √(documents² + seeds²); without the second part where there is one seed.",
     "differences: on the same texts, sequence by sequence (paired), and seed by seed over the seeds that both have; "
     "where they share none, the variation of both between seeds is in the error; where the texts differ, the error is "
     "that of two independent figures.",
-    "95 % interval: ± √((t · se over documents)² + (t′ · se over seeds)²), Student's t for documents − 1 and t′ for "
-    "seeds − 1 degrees of freedom (Howe 1974), of this difference alone; the primary one. bootstrap 95 %: percentiles "
+    "95 % interval: ± √((t · se over documents)² + (t′ · se over seeds)²), Student's t with n − 1 and t′ with seeds − "
+    "1 degrees of freedom (Howe 1974), n = (Σ bytes)² / Σ bytes² how many documents of one size would say as much "
+    "(Kish 1965); of this difference alone; the primary one. bootstrap 95 %: percentiles "
     "of 2,000 draws of documents and, independently, of seeds, n − 1 of n with replacement; with two or three seeds it "
     "is too narrow.",
     "p: two-sided, the level at which that interval just reaches 0, Holm-corrected: over the differences to the "

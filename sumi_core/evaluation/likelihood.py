@@ -8,8 +8,10 @@ Every cell that shares an ``evaluation`` section is measured on the same sequenc
 differences between cells paired:
 
 * draw ``k`` of sequence ``i`` (of N, with K draws each) takes its corruption noise from step 0, example i·K + k;
-* its level is t = ε + (1 − 2ε)·frac(u + k/K + i/(N·K)), u from (seed, "time", 0): K evenly spaced levels for each
-  sequence (systematic sampling) and an even grid of N·K levels over all of them.
+* its level is t = ε + (1 − 2ε)·frac(u + k/K + π(i)/(N·K)), u from (seed, "time", 0): K evenly spaced levels for each
+  sequence (systematic sampling) and an even grid of N·K levels over all of them. The permutation π, from (seed,
+  "order", 0), keeps level and place in the split apart: in their order, each range of levels would be measured on
+  neighbouring texts alone, and what they are like would look like what the level does.
 
 Two errors are reported. ``bits_per_byte_stderr``: had other validation documents of this kind been drawn. Documents are
 the independent units, since sequences cut from one document resemble each other; it contains the Monte-Carlo noise,
@@ -30,8 +32,8 @@ import torch
 from numpy.typing import NDArray
 
 from sumi_core.data.batch import Batch
-from sumi_core.data.noise import EVALUATION
-from sumi_core.evaluation.statistics import Estimate, ratio_estimate
+from sumi_core.data.noise import EVALUATION, address_generator
+from sumi_core.evaluation.statistics import Estimate, ratio_over_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,6 +143,8 @@ def evaluate_likelihood(
     rows = count * draws
     chosen = evaluated_indices(count, len(sequences))
     tokens = torch.from_numpy(np.stack([np.asarray(sequences[i], dtype=np.int64) for i in chosen]))
+    seed = EVALUATION + config.seed
+    order = torch.from_numpy(address_generator(seed, "order").permutation(count))
     found = {name: np.zeros(rows) for name in (*_NOISE, *TERMS)}
     for start in range(0, rows, batch_size):
         row = torch.arange(start, min(start + batch_size, rows))
@@ -148,10 +152,10 @@ def evaluate_likelihood(
         batch = Batch(
             tokens=tokens[sequence].to(device),
             examples=row,
-            positions=draw * count + sequence,
+            positions=draw * count + order[sequence],
             global_size=rows,
             step=0,
-            seed=EVALUATION + config.seed,
+            seed=seed,
         )
         with torch.inference_mode():
             measured = objective.nats(denoiser, batch, config.time_epsilon)
@@ -223,8 +227,8 @@ def summarize(measured: SequenceLikelihoods) -> LikelihoodSummary:
     """Aggregate sequences as ratios of sums, Σ nats / Σ bytes. Raises ValueError when the sequences hold no text."""
     if not measured.bytes.sum():
         raise ValueError("the evaluated validation sequences hold no text; raise evaluation.sequences")
-    bits = ratio_estimate(measured.nats / math.log(2), measured.bytes, measured.document)
-    per_token = ratio_estimate(measured.nats, measured.tokens, measured.document)
+    bits = ratio_over_units(measured.nats / math.log(2), measured.bytes, measured.document)
+    per_token = ratio_over_units(measured.nats, measured.tokens, measured.document)
     scale = 1.0 / math.log(2) / float(measured.bytes.sum())
     split = {f"{name}_bits_per_byte": float(getattr(measured, name).mean(axis=1).sum() * scale) for name in TERMS}
     return LikelihoodSummary(
@@ -273,7 +277,7 @@ def _mean_inside(values: Floats, inside: NDArray[np.bool_], document: NDArray[np
     has = counted.any(axis=1)
     if not has.any():
         return Estimate(math.nan, math.nan)
-    return ratio_estimate(np.where(counted, values, 0.0).sum(axis=1)[has], counted.sum(axis=1)[has], document[has])
+    return ratio_over_units(np.where(counted, values, 0.0).sum(axis=1)[has], counted.sum(axis=1)[has], document[has])
 
 
 def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Vector = NDArray[np.float64]
+
 _SMALLEST = math.log(1e-250)  # p-values below are 0
 _RESAMPLED_AT_ONCE = 4_000_000  # numbers: bounds the memory of a bootstrap
 
@@ -25,7 +27,7 @@ class Estimate(NamedTuple):
     stderr: float
 
 
-def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def _vector(values: ArrayLike, name: str) -> Vector:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"{name} must be a non-empty list of numbers, got shape {array.shape}")
@@ -39,30 +41,57 @@ def mean_estimate(values: ArrayLike) -> Estimate:
     return Estimate(float(array.mean()), float(spread))
 
 
-def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike, units: ArrayLike | None = None) -> Estimate:
-    """Ratio of sums R = Σa / Σb over independent units, with its linearised (delta-method) standard error.
+def _ratio(numerators: ArrayLike, denominators: ArrayLike) -> tuple[Vector, Vector, float]:
+    """Both as vectors, and the ratio of their sums."""
+    a, b = _vector(numerators, "numerators"), _vector(denominators, "denominators")
+    if a.shape != b.shape:
+        raise ValueError(f"{a.size} numerators do not pair with {b.size} denominators")
+    if b.sum() <= 0:
+        raise ValueError("the denominators sum to nothing, so there is no ratio to estimate")
+    return a, b, float(a.sum() / b.sum())
 
-    ``units`` ``[n]`` names the unit that each entry belongs to (the document of a sequence); without it every entry is
-    its own. Entries of one unit may depend on each other in any way.
+
+def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
+    """Ratio of sums R = Σa / Σb over many independent units of about one size, with its linearised (delta-method)
+    standard error.
 
     se² = n/(n−1) · Σ (a_i − R b_i)² / (Σb)²  (Cochran, Sampling Techniques, 1977, section 6.3, without the
     finite-population factor). A sequence's nats and bytes vary together, so this is smaller than treating the
     denominator as exact would say, and right where mean-of-ratios is not: short sequences do not weigh more.
     Raises ValueError when the lengths differ or the denominators sum to nothing.
     """
-    a, b = _vector(numerators, "numerators"), _vector(denominators, "denominators")
-    if a.shape != b.shape:
-        raise ValueError(f"{a.size} numerators do not pair with {b.size} denominators")
-    if units is not None:
-        a, b = by_unit(a, units), by_unit(b, units)
-    total = b.sum()
-    if total <= 0:
-        raise ValueError("the denominators sum to nothing, so there is no ratio to estimate")
-    ratio = a.sum() / total
+    a, b, ratio = _ratio(numerators, denominators)
     if a.size < 2:
-        return Estimate(float(ratio), math.nan)
+        return Estimate(ratio, math.nan)
     residuals = a - ratio * b
-    return Estimate(float(ratio), float(math.sqrt(a.size / (a.size - 1) * (residuals**2).sum()) / total))
+    return Estimate(ratio, float(math.sqrt(a.size / (a.size - 1) * (residuals**2).sum()) / b.sum()))
+
+
+def ratio_over_units(numerators: ArrayLike, denominators: ArrayLike, units: ArrayLike) -> Estimate:
+    """Ratio of sums R = Σa / Σb with its standard error over units, of which there may be few and of any size.
+
+    units ``[n]`` names the unit of each entry (the document of a sequence); entries of one unit may depend on each
+    other in any way. The jackknife around R: with the unit's share w_u of Σb,
+
+        se² = (n−1)/n · Σ_u ((a_u − R b_u) / (1 − w_u))² / (Σb)²
+
+    A large unit draws R towards itself, so its residual is too small by the factor 1 − w_u, which the linearised error
+    leaves in. For units of one size both are the same. Raises ValueError as ``ratio_estimate``; the error is NaN where
+    one unit has all of Σb.
+    """
+    a, b, ratio = _ratio(numerators, denominators)
+    a, b = by_unit(a, units), by_unit(b, units)
+    others = b.sum() - b
+    if a.size < 2 or (others <= 0).any():
+        return Estimate(ratio, math.nan)
+    return Estimate(ratio, float(math.sqrt((a.size - 1) / a.size * (((a - ratio * b) / others) ** 2).sum())))
+
+
+def effective_units(weights: ArrayLike, units: ArrayLike) -> float:
+    """How many units of one size have a mean as variable as that of these, (Σw)² / Σw² (Kish 1965). An error over
+    units has about this many degrees of freedom, less one."""
+    sums = by_unit(_vector(weights, "weights"), units)
+    return float(sums.sum() ** 2 / (sums**2).sum())
 
 
 def ratio_or_nan(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
@@ -72,26 +101,11 @@ def ratio_or_nan(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     return ratio_estimate(numerators, denominators)
 
 
-def by_unit(values: NDArray[np.float64], units: ArrayLike) -> NDArray[np.float64]:
+def by_unit(values: Vector, units: ArrayLike) -> Vector:
     """Sums of the values of each unit, in order of the units' names."""
     _, member = np.unique(np.asarray(units), return_inverse=True)
-    sums: NDArray[np.float64] = np.bincount(member, values).astype(np.float64)
+    sums: Vector = np.bincount(member, values).astype(np.float64)
     return sums
-
-
-def paired_difference(
-    first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = None, units: ArrayLike | None = None
-) -> Estimate:
-    """``first − second`` measured on the same units, unit by unit, so that what both share cancels.
-
-    Without ``weights``: the mean difference. With ``weights`` (the bytes of each sequence): Σ(first − second) /
-    Σ weights, the difference of the two ratios of sums, whose error follows from the differences alone; ``units`` as
-    in ``ratio_estimate``.
-    """
-    a, b = _vector(first, "first"), _vector(second, "second")
-    if a.shape != b.shape:
-        raise ValueError(f"{a.size} and {b.size} values are not pairs; both must be measured on the same units")
-    return mean_estimate(a - b) if weights is None else ratio_estimate(a - b, weights, units)
 
 
 def jackknife_stderr(leave_one_out: ArrayLike) -> float:
@@ -195,18 +209,18 @@ def crossed_estimate(blocks: Sequence[ArrayLike], weights: ArrayLike, units: Arr
 
     blocks: ``[S, n]`` each: rows are seeds, columns the same sequences in every row; weights: ``[n]`` their bytes;
     units: ``[n]`` their documents. The error over documents is that of the ratio of sums of the row means, with
-    documents − 1 degrees of freedom; the one over seeds is s/√S for each block, s the standard deviation (n − 1) of its
+    ``effective_units`` − 1 degrees of freedom; the one over seeds is s/√S for each block, s the standard deviation (n − 1) of its
     rows' ratios, with S − 1. A block of one row has no spread that could be seen: then no error over seeds is known.
     """
     rows = [np.atleast_2d(np.asarray(block, dtype=np.float64)) for block in blocks]
     means = [block.mean(axis=0) for block in rows]
     other = means[1] if len(means) > 1 else np.zeros_like(means[0])
-    value, stderr = paired_difference(means[0], other, weights=weights, units=units)
+    value, stderr = ratio_over_units(means[0] - other, weights, units)
     seeds = [mean_estimate(block.sum(axis=1) / np.sum(weights)).stderr for block in rows]
     known = all(len(block) > 1 for block in rows)
     return CrossedEstimate(
         value,
-        (Error(stderr, len(np.unique(units)) - 1),),
+        (Error(stderr, effective_units(weights, units) - 1),),
         tuple(Error(se, len(block) - 1) for se, block in zip(seeds, rows, strict=True)) if known else (),
     )
 

@@ -22,6 +22,7 @@ from tests.evaluation.fakes import likelihoods
 COUNT = 300
 GENERATOR = np.random.default_rng(0)
 BYTES = GENERATOR.integers(100, 300, COUNT)
+FREEDOM = BYTES.sum() ** 2 / (BYTES**2).sum() - 1  # of documents of unlike size
 HARDNESS = GENERATOR.normal(2.0, 0.5, COUNT)
 
 
@@ -80,7 +81,7 @@ def test_other_texts_are_not_paired():
 def test_every_pair_is_corrected_for_all():
     found = all_differences({"a": cell(0.0, 1), "b": cell(0.005, 2), "c": cell(0.5, 3)})
     assert [(d.first, d.second) for d in found] == [("a", "b"), ("a", "c"), ("b", "c")]
-    alone = [two_sided_p(d.value, [Error(d.stderr, COUNT - 1)]) for d in found]
+    alone = [two_sided_p(d.value, [Error(d.stderr, FREEDOM)]) for d in found]
     assert [d.p_adjusted for d in found] == holm_adjusted(alone)
     assert not found[0].significant
     assert found[1].significant
@@ -138,7 +139,7 @@ def test_a_missing_seed_is_left_out_of_both_sides():
     assert (found.seeds, found.paired_seeds) == (2, True)
     same = SeedGroup({s: whole.cells[s] for s in (0, 2)})
     assert found.value == pytest.approx(less.bits_per_byte.value - same.bits_per_byte.value)
-    errors = [Error(found.stderr_documents, COUNT - 1), Error(found.stderr_seeds, 1)]
+    errors = [Error(found.stderr_documents, FREEDOM), Error(found.stderr_seeds, 1)]
     assert (found.low_95, found.high_95) == pytest.approx(t_interval(found.value, errors))
 
 

@@ -134,6 +134,15 @@ def test_levels_are_stratified_within_and_across_sequences():
     assert level.max() < 0.99
 
 
+def test_a_level_says_nothing_of_the_place_in_the_split():
+    """Were levels to rise with the sequences, every range of them would be measured on one stretch of the texts."""
+    sizes = {"data": Sequences(200, 8, VOCAB), "batch_size": 1000, "sequences": 200, "times_per_sequence": 2}
+    level = np.sort(measure(**sizes).level, axis=1)
+    assert abs(np.corrcoef(level[:, 0], np.arange(200))[0, 1]) < 0.2
+    lowest = np.argsort(level[:, 0])[:40]
+    assert np.histogram(lowest, bins=4, range=(0, 200))[0].min() >= 4
+
+
 def test_frame_has_a_row_for_each_draw():
     measured = measure()
     frame = measured.frame([f"d{i}" for i in range(24)])
