@@ -116,7 +116,7 @@ def test_the_metric_counts_letters() -> None:
 
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])
 def test_the_objective_trains_and_reports_the_tight_bound(process: str) -> None:
-    experiment = resolve({"process": process, "objective": "changed_tokens", "model": {"preset": "nano"}}, "tests")
+    experiment = resolve({"process": process, "objective": "noisy_end", "model": {"preset": "nano"}}, "tests")
     parts = build_parts(experiment, Vocabulary(6, 5))
     denoiser = build_denoiser(experiment.model, parts.num_states)
     batch = Batch(torch.arange(24).reshape(4, 6) % 6, torch.arange(4), torch.arange(4), 4, step=0, seed=0)

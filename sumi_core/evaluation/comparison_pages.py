@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -283,7 +284,7 @@ def reproduction_blocks(comparison: Comparison, question: Question, commits: Seq
 
 def _described(comparison: SweepComparison) -> dict[str, dict[str, float]]:
     """Sample metrics of each method at its most steps, then those of validation text: once, if all agree on it. Of
-    several seeds, means, with their standard errors over seeds."""
+    several seeds, means, their errors over samples and over seeds joined: seeds share the noise of the samples."""
     samples = {key: figures_of(cell)["samples"] for key, cell in comparison.cells.items()}
     own = {key: samples[key][f"steps_{figures_of(cell)['sample_steps']}"] for key, cell in comparison.cells.items()}
     shown = {name: _averaged([own[key] for key in keys]) for name, keys in comparison.members.items()}
@@ -298,8 +299,11 @@ def _averaged(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return dict(seeds[0])
     names = [name for name in seeds[0] if not name.endswith("_stderr") and all(name in figures for figures in seeds)]
     estimates = {name: mean_estimate([figures[name] for figures in seeds]) for name in names}
+    own = {name: math.fsum(figures.get(f"{name}_stderr", 0.0) for figures in seeds) / len(seeds) for name in names}
     return {
-        key: value for name, e in estimates.items() for key, value in ((name, e.value), (f"{name}_stderr", e.stderr))
+        key: value
+        for name, e in estimates.items()
+        for key, value in ((name, e.value), (f"{name}_stderr", math.hypot(e.stderr, own[name])))
     }
 
 
@@ -324,8 +328,9 @@ _LEGEND = (
 _NOTES = (
     "a row is a method: the cells that differ only in their seed. Its figure is the mean over them.",
     "± over documents: had other validation documents been drawn, the models as they are (jackknife over documents "
-    "of the mean over seeds). ± over seeds: had other seeds been trained, the documents as they are (standard deviation of the "
-    "seeds' figures / √seeds). ±: √(documents² + seeds²); without the second part where there is one seed.",
+    "of the mean over seeds). ± over seeds: had other seeds been trained, the documents as they are (standard "
+    "deviation of the seeds' figures / √seeds). ±: √(documents² + seeds²); without the second part where there is one "
+    "seed.",
     "differences: on the same texts, sequence by sequence (paired), and seed by seed over the seeds that both have; "
     "where they share none, the variation of both between seeds is in the error; where the texts differ, the error is "
     "that of two independent figures.",
@@ -347,6 +352,7 @@ _NOTES = (
     "covariance of a batch's training gradient at the final weights, the data held fixed.",
     "costs are means over seeds; peak memory is the largest: allocated on a GPU, resident in the process on a CPU. "
     "tokens/s leaves validation and checkpoints out.",
+    "± of sample metrics: over the sampled texts; of several seeds, √(samples² + seeds²).",
     "samples shown are the first drawn of a method's first seed, not chosen; invisible characters are written as "
     "escapes.",
     "FLOPs: forward and backward, 6 for each weight that multiplies a token, plus attention (2204.02311, appendix B).",

@@ -26,7 +26,9 @@ def findings(comparison: Comparison) -> list[str]:
     }
     told = [f"{word}: {_enumerated(rows)}" for word, rows in parts.items() if rows]
     if told:
-        said.append(f"Against {comparison.reference}, in bits per byte, {'; '.join(told)}.")
+        several = comparison.planned and len(compared) > 1
+        alone = f" (corrected over the {len(compared)} differences to it)" if several else ""
+        said.append(f"Against {comparison.reference}{alone}, in bits per byte, {'; '.join(told)}.")
     missing = [row for row in comparison.cell_rows if row.bits_per_byte is None]
     if missing:
         named = ", ".join(f"{row.name} ({row.state})" for row in missing[:_NAMED])

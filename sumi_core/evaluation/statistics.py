@@ -209,8 +209,9 @@ def crossed_estimate(blocks: Sequence[ArrayLike], weights: ArrayLike, units: Arr
 
     blocks: ``[S, n]`` each: rows are seeds, columns the same sequences in every row; weights: ``[n]`` their bytes;
     units: ``[n]`` their documents. The error over documents is that of the ratio of sums of the row means, with
-    ``effective_units`` − 1 degrees of freedom; the one over seeds is s/√S for each block, s the standard deviation (n − 1) of its
-    rows' ratios, with S − 1. A block of one row has no spread that could be seen: then no error over seeds is known.
+    ``effective_units`` − 1 degrees of freedom; the one over seeds is s/√S for each block, s the standard deviation
+    (n − 1) of its rows' ratios, with S − 1. A block of one row has no spread that could be seen: then no error over
+    seeds is known.
     """
     rows = [np.atleast_2d(np.asarray(block, dtype=np.float64)) for block in blocks]
     means = [block.mean(axis=0) for block in rows]

@@ -29,6 +29,8 @@ from sumi_core.typed import choice, number, part
 if TYPE_CHECKING:
     from sumi_core.config import Experiment
 
+_LEAST_HIT = 1e-14  # times are told apart by α, and float64 near 1 steps by 1e-16
+
 
 @dataclass(frozen=True)
 class Corrupted:
@@ -86,9 +88,21 @@ class Diffusion(Objective):
 
     @classmethod
     def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
-        one_level = CLOCKS.get(experiment.clock["name"]).one_level
-        if experiment.objective["time_sampling"] == "importance" and not one_level:
-            return "objective.time_sampling", "importance draws times, and only under the shared clock are they levels"
+        if experiment.objective["time_sampling"] == "importance":
+            if not CLOCKS.get(experiment.clock["name"]).one_level:
+                return (
+                    "objective.time_sampling",
+                    "importance draws times, and only under the shared clock are they levels",
+                )
+            epsilon = experiment.objective["time_epsilon"]
+            schedules = (experiment.schedule, experiment.objective["time_density"])
+            first = torch.tensor(epsilon, dtype=torch.float64)
+            if max(float(SCHEDULES.from_config(config).hit(first)) for config in schedules) < _LEAST_HIT:
+                return (
+                    "objective.time_density",
+                    f"at time_epsilon {epsilon:g} neither this nor the schedule has hit enough tokens to tell times "
+                    "apart by their share; lower an exponent or raise objective.time_epsilon",
+                )
         return super().refusal(experiment)
 
     def __init__(self, options: Options, **context: Any) -> None:
@@ -155,7 +169,7 @@ class Diffusion(Objective):
     def nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         x, process = batch.tokens, self.process
         noisy = self.corrupt(batch, epsilon)
-        integrand = self._integrand(denoiser(noisy.z, noisy.told), noisy)
+        integrand = self.integrand(denoiser(noisy.z, noisy.told), noisy)
         density = per_sequence(noisy.weight.to(integrand.dtype) * integrand)
 
         clean_end = torch.full((len(x), 1), epsilon, dtype=torch.float64, device=x.device)
@@ -190,7 +204,7 @@ class Diffusion(Objective):
         z = self.process.corrupt(batch.tokens, level, batch.noise("corrupt"))
         return Corrupted(batch.tokens, z, level, weight, told, clocked)
 
-    def _integrand(self, logits: Tensor, noisy: Corrupted) -> Tensor:
+    def integrand(self, logits: Tensor, noisy: Corrupted) -> Tensor:
         """The bound's integrand per unit of level at every position, ``[B, L]``, from the denoiser's own logits."""
         process = self.process
         left_out = process.parameterisation.leave_one_out(process, logits, noisy.z, noisy.level)

@@ -32,7 +32,7 @@ class Nelbo(Diffusion):
     options: Options
 
     def token_loss(self, logits: Tensor, noisy: Corrupted) -> Tensor:
-        integrand = self._integrand(logits, noisy)
+        integrand = self.integrand(logits, noisy)
         return integrand * self._scale(noisy, self.options.weighting).to(integrand)
 
     def metrics(self, token_loss: Tensor, noisy: Corrupted) -> dict[str, Tensor]:

@@ -325,3 +325,6 @@ def test_parts_that_undo_each_other_are_refused() -> None:
     importance = {"name": "nelbo", "time_sampling": "importance", "time_density": "cosine"}
     assert "only under the shared clock" in complaint({"objective": importance, "clock": "spans"})
     assert resolve({"objective": importance}, "a.yaml").clock == {"name": "shared"}
+    steep = {"name": "polynomial", "exponent": 8.0}
+    assert "lower an exponent" in complaint({"objective": {**importance, "time_density": steep}, "schedule": steep})
+    assert resolve({"objective": importance, "schedule": steep}, "a.yaml").schedule == steep

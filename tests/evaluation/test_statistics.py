@@ -66,7 +66,7 @@ SIZES = np.array([16, 14, 10, 9, 8, 7, 6, 5, 5, 4, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1.
 
 
 def test_few_units_of_unlike_size_claim_no_more_than_they_know():
-    """False rejections at 5 % and 1.25 %, with an effect of each document; the linearised error has half as many again."""
+    """False rejections at 5 % and 1.25 %, with an effect of each document; the linearised error has more."""
     generator, documents = np.random.default_rng(6), np.arange(20)
     rejected, naive = [], []
     for _ in range(4000):
