@@ -46,7 +46,7 @@ class Outcome:
 
 
 def execute(instance: DagsterInstance, plans: Iterable[CellPlan], overrides: tuple[str, ...], jobs: int = 1) -> Outcome:
-    """Compute what the plans need: token sets first, then cells, ``jobs`` at once, then the reports of their sweeps."""
+    """Compute what the plans need: token sets first, then cells, ``jobs`` at once."""
     outcome, plans = Outcome(), list(plans)
     told: dict[tuple[str, ...], str | None] = {}  # what the data stages of a recipe ended with
     ready = []
@@ -63,8 +63,6 @@ def execute(instance: DagsterInstance, plans: Iterable[CellPlan], overrides: tup
     else:
         for key in ready:
             outcome.note(key, run_job(instance, "cell", key, overrides))
-    for sweep in dict.fromkeys(planned.cell.sweep for planned in plans):
-        outcome.note(f"{sweep} (report)", run_job(instance, "report", sweep, overrides))
     return outcome
 
 

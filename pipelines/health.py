@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES, RunsFilter
 from dagster._core.storage.runs import SqliteRunStorage
 
 from pipelines.instance import PROCESS_TAG, is_dead, open_instance
+from pipelines.processes import still_runs
 from sumi_core.lineage.checkup import Finding, check_sqlite
 from sumi_core.lineage.folders import is_writable
 from sumi_core.project import Project
@@ -115,7 +115,7 @@ def is_gone(instance: DagsterInstance, run: DagsterRun) -> bool:
     if not isinstance(instance.run_storage, SqliteRunStorage):
         return False  # an instance that machines share: a process id says nothing of another machine
     seen = _processes_of(instance, run.run_id)
-    return bool(seen) and not any(_lives(pid, moment) for pid, moment in seen)
+    return bool(seen) and not any(still_runs(pid, moment) for pid, moment in seen)
 
 
 def is_run_alive(instance: DagsterInstance, run_id: str) -> bool:
@@ -133,15 +133,6 @@ def _processes_of(instance: DagsterInstance, run_id: str) -> list[tuple[int, flo
         if pid is not None and str(pid.value).isdigit():
             found.append((int(str(pid.value)), entry.timestamp))
     return found
-
-
-def _lives(pid: int, moment: float) -> bool:
-    """Whether the process that had this id at that moment still runs, and not a later one under the same id."""
-    try:
-        process = psutil.Process(pid)
-        return process.create_time() <= moment + 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _ender(instance: DagsterInstance, run_id: str) -> Callable[[], str]:

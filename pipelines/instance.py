@@ -8,6 +8,7 @@ import socket
 import psutil
 from dagster import DagsterInstance
 
+from pipelines.processes import still_runs
 from sumi_core.files import write_atomically
 from sumi_core.lineage.folders import made_folder
 from sumi_core.lineage.locks import locked
@@ -53,12 +54,7 @@ def process_tag() -> dict[str, str]:
 def is_dead(tag: str) -> bool:
     """Whether the process a tag names, on this host, is gone."""
     host, pid, started = tag.split(" ")
-    if host != socket.gethostname():
-        return False
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 1.0
-    except psutil.NoSuchProcess:
-        return True
+    return host == socket.gethostname() and not still_runs(int(pid), float(started))
 
 
 def initialise(project: Project) -> None:

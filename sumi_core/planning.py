@@ -67,7 +67,13 @@ class CellPlan:
 def plan(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
     """The state of each cell. Reads the sources' identities and the store; computes nothing."""
     earlier = _latest_by_key(store)
-    return [_plan_cell(cell, store, earlier) for cell in cells]
+    plans = [_plan_cell(cell, store, earlier) for cell in cells]
+    # An output that cells share was computed for one of them: what has changed since is known of that one only.
+    stale = {(s.stage, s.fingerprint): s for planned in plans for s in planned.stages if s.state == "stale"}
+    return [
+        CellPlan(p.cell, tuple(stale.get((s.stage, s.fingerprint), s) if s.state == "missing" else s for s in p.stages))
+        for p in plans
+    ]
 
 
 def _plan_cell(cell: Cell, store: Store, earlier: Mapping[tuple[str, str], Artifact]) -> CellPlan:

@@ -5,8 +5,9 @@ One more seed or cell is one more evaluation: the report is made anew, and nothi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from sumi_core.evaluation.rendering import short_count
 from sumi_core.evaluation.report import build_ablation_report
@@ -50,17 +51,26 @@ def compare_sweep(store: Store, sweep: Sweep) -> SweepComparison:
     return compare_cells(sweep.name, sweep.description, report_cells(store, sweep), question=question)
 
 
-def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = print) -> tuple[Artifact, bool]:
-    """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
-    cells = report_cells(store, sweep)
-    question = sweep_question(sweep)
-    identity = {
+def find_sweep_report(store: Store, sweep: Sweep) -> Artifact | None:
+    """The report of a sweep's cells as they are now, if it is made."""
+    identity = _identity(sweep_question(sweep), report_cells(store, sweep))
+    return store.find("ablation_report", fingerprint(identity))
+
+
+def _identity(question: Question, cells: Sequence[ReportCell]) -> dict[str, Any]:
+    return {
         "stage": "ablation_report",
         "version": REPORT_VERSION,
         "question": asdict(question),
         "overrides": list(cells[0].cell.overrides) if cells else [],  # the page names them
         "cells": {c.cell.key: c.evaluation.fingerprint if c.evaluation else f"{c.state}: {c.why}" for c in cells},
     }
+
+
+def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = print) -> tuple[Artifact, bool]:
+    """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
+    cells, question = report_cells(store, sweep), sweep_question(sweep)
+    identity = _identity(question, cells)
     with store.building("ablation_report", fingerprint(identity), log=log) as build:
         if build.artifact is not None:
             return build.artifact, True

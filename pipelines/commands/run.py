@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from sumi_core.planning import plan
+from sumi_core.planning import CellPlan, plan
 from sumi_core.project import Project
-from sumi_core.sweeps import Cell, select_cells, split_arguments
+from sumi_core.sweeps import Cell, Sweep, select_cells, split_arguments
 
 
 def run_command(
@@ -27,11 +28,10 @@ def run_command(
     project = Project.find()
     sweeps = project.sweeps(overrides)
     cells = select_cells(sweeps, names)
-    from pipelines.health import end_abandoned
-    from pipelines.instance import initialise, open_instance
+    from pipelines.instance import initialise
     from sumi_core.evaluation.comparison_pages import report_text
     from sumi_core.evaluation.rendering import counted, text_width
-    from sumi_core.reporting import build_sweep_report, compare_sweep
+    from sumi_core.reporting import compare_sweep
 
     initialise(project)
     plans = plan(cells, project.store)
@@ -42,30 +42,52 @@ def run_command(
     todo = [p for p in todo if p.state != "blocked"]
     if overrides:  # tokens, cells and reports are called by the names of their files, which do not tell of these
         print(f"changed on the command line: {shlex.join(overrides)}", flush=True)
-    failed: dict[str, str] = {}
-    if todo:
-        from pipelines.execution import INTERRUPTED, execute
-
-        instance = open_instance(project)
-        end_abandoned(instance)
-        try:
-            failed = execute(instance, todo, overrides, jobs).failed
-        except KeyboardInterrupt:
-            print("sumi: interrupted; the same command continues where it was", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-        for key, error in failed.items():
-            print(f"sumi: {key} failed: {error}", file=sys.stderr)
-    elif not blocked:
+    if not todo and not blocked:
         print(f"{counted(len(plans), 'cell')}: done already")
-    finished = [p.cell for p in plan(cells, project.store) if "evaluation" in p.artifacts]
-    for sweep in dict.fromkeys(cell.sweep for cell in finished):
-        asked = sweeps[sweep]
-        build_sweep_report(project.store, asked)
-        print(report_text(compare_sweep(project.store, asked), text_width(sys.stdout)))
+    try:
+        failed = _executed(project, todo, overrides, jobs) if todo else {}
+        finished = [p.cell for p in plan(cells, project.store) if "evaluation" in p.artifacts]
+        for name in dict.fromkeys(cell.sweep for cell in (*(p.cell for p in todo), *finished)):
+            failed |= _reported(project, sweeps[name], overrides)
+    except KeyboardInterrupt:
+        from pipelines.execution import INTERRUPTED
+
+        print("sumi: interrupted; the same command continues where it was", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    for key, error in failed.items():
+        print(f"sumi: {key} failed: {error}", file=sys.stderr)
+    for name in dict.fromkeys(cell.sweep for cell in finished):
+        print(report_text(compare_sweep(project.store, sweeps[name]), text_width(sys.stdout)))
     if finished:
         print(_where(project, finished[0]))
     if blocked or failed:
         raise typer.Exit(1)
+
+
+def _executed(project: Project, todo: Sequence[CellPlan], overrides: tuple[str, ...], jobs: int) -> dict[str, str]:
+    """Compute what is to do; returns what failed, and why."""
+    from pipelines.execution import execute
+    from pipelines.health import end_abandoned
+    from pipelines.instance import open_instance
+
+    instance = open_instance(project)
+    end_abandoned(instance)
+    return execute(instance, todo, overrides, jobs).failed
+
+
+def _reported(project: Project, sweep: Sweep, overrides: tuple[str, ...]) -> dict[str, str]:
+    """Make a sweep's report where it is not made, or MLflow lacks it: what was computed may have been cut off before.
+    What was asked aside from the file is no part of the sweep's record in MLflow."""
+    from sumi_core.reporting import find_sweep_report
+
+    report = find_sweep_report(project.store, sweep)
+    if report is not None and (overrides or project.tracking.has_report(sweep.name, report)):
+        return {}
+    from pipelines.execution import run_job
+    from pipelines.instance import open_instance
+
+    error = run_job(open_instance(project), "report", sweep.name, overrides)
+    return {f"{sweep.name} (report)": error} if error else {}
 
 
 def _where(project: Project, cell: Cell) -> str:

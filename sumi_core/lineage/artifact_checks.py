@@ -11,6 +11,7 @@ from typing import Any
 from sumi_core.lineage.checkup import Finding
 from sumi_core.lineage.errors import StoreError
 from sumi_core.lineage.store import MANIFEST, Artifact, Store
+from sumi_core.lineage.tracking import search_runs
 from sumi_core.project import Project
 from sumi_core.stages import STAGES
 
@@ -118,7 +119,7 @@ def check_runs(project: Project, is_alive: Callable[[str], bool]) -> Iterator[Fi
     """Cell runs that say they are running, or failed to be recorded. ``is_alive`` tells of a Dagster run's process."""
     client, store = project.tracking.client, project.store
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = list(client.search_runs(experiments, "tags.`sumi.kind` = 'cell'", max_results=5000)) if experiments else []
+    runs = search_runs(client, experiments, "tags.`sumi.kind` = 'cell'")
     stale = 0
     for run in runs:
         if run.info.status == "FINISHED":

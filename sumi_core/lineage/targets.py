@@ -123,9 +123,14 @@ def mlflow_url(project: Project, run_id: str | None) -> tuple[str | None, str]:
     try:
         return project.tracking.run_url(run_id), ""
     except (MlflowException, SQLAlchemyError) as error:
-        gone = isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
-        told = "is no longer there" if gone else "cannot be looked up; `sumi doctor` looks over the databases"
+        unknown = "cannot be looked up; `sumi doctor` looks over the databases"
+        told = "is no longer there" if is_absent(error) else unknown
         return None, f"run {run_id} of {project.tracking.uri} {told}"
+
+
+def is_absent(error: Exception) -> bool:
+    """Whether MLflow answered that it has no such run, rather than not at all."""
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
 
 # --- the kinds of names ---------------------------------------------------------------------------------------------
@@ -184,7 +189,11 @@ def _from_mlflow_run(project: Project, given: str) -> Target:
 
     try:
         tags = project.tracking.client.get_run(given).data.tags
-    except MlflowException:
+    except MlflowException as error:
+        if not is_absent(error):
+            raise LineageError(
+                f"MLflow at {project.tracking.uri} cannot be asked for run {given}; start it, or see `sumi doctor`"
+            ) from None
         raise LineageError(f"MLflow at {project.tracking.uri} has no run {given}; `sumi list` names cells") from None
     if tags.get("sumi.kind") == "sweep":
         raise LineageError(f"run {given} is that of the sweep '{tags['sumi.sweep']}'; name one of its cells instead")

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 # MLflow's own limits for one request.
-_BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH = 1000, 100, 6000
+_BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH, _PAGE = 1000, 100, 6000, 5000
 _initialised: set[str] = set()  # stores that this process has seen whole
 
 
@@ -186,11 +186,15 @@ class Tracking:
         run_id = self.open_sweep(sweep, description)
         with self._writing(run_id):
             run = self.client.get_run(run_id)
-            if not self.is_recorded(run, "ablation_report", report.fingerprint):
+            if not self.is_recorded(run, report.stage, report.fingerprint):
                 self.client.log_artifacts(run_id, str(report.folder), "report")
                 self.client.set_tag(run_id, "sumi.findings", str(report.summary.get("findings", ""))[:_PARAM_LENGTH])
-                self.client.set_tag(run_id, "sumi.recorded.ablation_report", report.fingerprint)
+                self.client.set_tag(run_id, f"sumi.recorded.{report.stage}", report.fingerprint)
         return run_id
+
+    def has_report(self, sweep: str, report: Artifact) -> bool:
+        """Whether this report of a sweep is in its parent run."""
+        return self.is_recorded(self.client.get_run(self.open_sweep(sweep)), report.stage, report.fingerprint)
 
     def comparison_url(self, cells: Iterable[Cell]) -> str | None:
         """The page of the web interface that compares the runs of these cells' current recipes; None for fewer than
@@ -217,8 +221,7 @@ class Tracking:
         return self._search(ids, "tags.`sumi.kind` = 'cell'")
 
     def _search(self, experiments: str | list[str], condition: str) -> list[Run]:
-        ids = [experiments] if isinstance(experiments, str) else experiments
-        return list(self.client.search_runs(ids, condition, order_by=["attributes.start_time DESC"], max_results=5000))
+        return search_runs(self.client, [experiments] if isinstance(experiments, str) else experiments, condition)
 
     def _log_params(self, run: Run, config: dict[str, Any]) -> None:
         """Log what the run lacks: all of it, or what a killed process did not get to. Params cannot be changed."""
@@ -249,7 +252,7 @@ class Tracking:
             name=artifact.stage,
             digest=artifact.fingerprint,
             source_type="sumi",
-            source=json.dumps({"folder": str(artifact.folder), "identity": artifact.manifest["identity"]}),
+            source=json.dumps({"folder": str(artifact.folder), "fingerprint": artifact.fingerprint}),
             profile=json.dumps(artifact.summary),
         )
         tags = [InputTag("mlflow.data.context", "training")]
@@ -277,6 +280,21 @@ class Tracking:
         client.finalize_logged_model(model.model_id, "READY")
         client.set_tag(run.info.run_id, "sumi.model_id", model.model_id)
         return str(model.model_id)
+
+
+def search_runs(client: MlflowClient, experiments: Sequence[str], condition: str) -> list[Run]:
+    """Every run of some experiments that meets a condition, newest first."""
+    found: list[Run] = []
+    token: str | None = None
+    while experiments:
+        page = client.search_runs(
+            list(experiments), condition, order_by=["attributes.start_time DESC"], max_results=_PAGE, page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

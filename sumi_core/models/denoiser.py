@@ -19,6 +19,7 @@ from sumi_core.models.layers import (
     Rotary,
     TimeEmbedding,
     TimeToken,
+    ZeroLinear,
     modulate,
 )
 from sumi_core.size import flops_per_token
@@ -153,12 +154,13 @@ class Denoiser(nn.Module):
         """
         into_stream = ("o_proj.weight", "down_proj.weight")
         residual = 1 / math.sqrt(2 * self.config.num_layers)
+        zero = {id(module.weight) for module in self.modules() if isinstance(module, ZeroLinear)}
         for name, parameter in self.named_parameters():
             if parameter.is_meta:
                 continue
             if parameter.dim() == 1:
                 parameter.fill_(1.0)
-            elif "modulation" in name or "token_proj" in name:
+            elif id(parameter) in zero:
                 parameter.zero_()
             else:
                 std = self.config.init_std * (residual if name.endswith(into_stream) else 1.0)

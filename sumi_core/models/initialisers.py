@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sumi_core.errors import SumiError
-from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.lineage.fingerprint import known_sha256
 from sumi_core.typed import location, number
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Exported(Initialiser):
 
     def identity(self) -> dict[str, Any]:
         """The digest of the weights."""
-        return {"weights": file_sha256(self._file())}
+        return {"weights": known_sha256(self._file())}
 
     @torch.no_grad()
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:

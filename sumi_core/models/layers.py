@@ -29,6 +29,10 @@ class Linear(nn.Linear):
         """Draws nothing: the global random state stays untouched."""
 
 
+class ZeroLinear(Linear):
+    """One whose weight starts at zero, so that what it leads to changes nothing at first."""
+
+
 class Embedding(nn.Embedding):
     """A token table whose weight holds no values until the denoiser fills it."""
 
@@ -162,7 +166,7 @@ class TimeToken(TimeEmbedding):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.token_proj = Linear(TIME_WIDTH, width)
+        self.token_proj = ZeroLinear(TIME_WIDTH, width)
 
     def forward(self, t: Tensor) -> Tensor:
         """t: ``[B]``, ``[B, 1]`` or ``[B, L]`` → ``[B, 1 or L, width]``."""
@@ -179,7 +183,7 @@ class Modulation(nn.Module):
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
         self.parts = parts
-        self.proj = Linear(TIME_WIDTH, parts * width)
+        self.proj = ZeroLinear(TIME_WIDTH, parts * width)
 
     def forward(self, time: Tensor) -> tuple[Tensor, ...]:
         """time: ``[B, 1 or L, TIME_WIDTH]`` → ``parts`` tensors ``[B, 1 or L, width]``."""

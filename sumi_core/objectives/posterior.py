@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.corruption.parameterisations import Posterior
 from sumi_core.objectives.diffusion import Diffusion
 
@@ -23,7 +24,7 @@ class PosteriorObjective(Diffusion):
 
     @classmethod
     def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
-        if experiment.parameterisation["name"] != "posterior":
+        if not issubclass(PARAMETERISATIONS.get(experiment.parameterisation["name"]), Posterior):
             name = experiment.objective["name"]
             return "parameterisation", f"objective '{name}' learns the posterior of a token; write posterior"
         return super().refusal(experiment)

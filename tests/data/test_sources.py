@@ -17,8 +17,9 @@ import pytest
 
 from sumi_core.config import resolve
 from sumi_core.data import SOURCES
-from sumi_core.data.sources import Document, Source, SourceError, local
+from sumi_core.data.sources import Document, Source, SourceError
 from sumi_core.data.sources.files import TextFiles
+from sumi_core.lineage import fingerprint
 from sumi_core.lineage.fingerprint import file_sha256
 from sumi_core.lineage.store import Store
 from sumi_core.stages import ChangedSource, Computation, refresh_source_identities, stage_fingerprint
@@ -265,7 +266,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept_under_its_old_digest(
 def test_a_file_is_read_again_when_it_changed_and_not_before(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = project / "a.txt"
     reads: list[Path] = []
-    monkeypatch.setattr(local, "file_sha256", lambda path: reads.append(path) or file_sha256(path))
+    monkeypatch.setattr(fingerprint, "file_sha256", lambda path: reads.append(path) or file_sha256(path))
     for text, age, wanted in (("one", 10, 1), ("two", 5, 2), ("now", 0, 4)):
         file.write_text(text)
         os.utime(file, (time.time() - age,) * 2)

@@ -52,6 +52,16 @@ def test_a_changed_field_makes_what_depends_on_it_stale(project: Project) -> Non
     assert told.stages[-1].why == "its input exported_model changes"
 
 
+def test_what_changed_is_told_of_every_cell_that_shares_an_output(project: Project) -> None:
+    for key in ("demo.s0", "demo.s1"):
+        compute(project, key)
+    told = plans(project, "corpus.validation_fraction=0.2")
+    words = {key: told[key].why for key in ("demo.s0", "demo.s1")}
+    assert set(words.values()) == {"corpus: corpus.validation_fraction 0.05 → 0.2"}
+    assert told["demo.s3"].stages[0].why == told["demo.s0"].stages[0].why
+    assert told["demo.s3"].stages[-1].why == "never computed"
+
+
 def test_a_changed_corpus_is_told(project: Project) -> None:
     compute(project, "demo.s0")
     (project.root / "corpus.txt").write_text("in the end\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from dataclasses import replace
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs
 import pytest
 from mlflow.entities import Run
 
+from sumi_core.lineage import tracking
 from sumi_core.lineage.store import Artifact
 from sumi_core.lineage.tracking import Tracking, flatten, tracked_failure
 from sumi_core.project import Project
@@ -136,6 +138,25 @@ def test_a_finished_cell_is_complete_and_holds_figures_data_and_model(project: P
     for stage, own in experiment_fingerprints(cell.experiment).items():
         assert tags[f"sumi.recorded.{stage}"] == own
     assert [file.path for file in client.list_artifacts(run_id, "exported_model")] == ["exported_model/sumi.json"]
+
+
+def test_a_corpus_of_many_files_is_recorded(project: Project) -> None:
+    """MLflow takes 65,535 characters of a data set's source; the digests of a thousand files are more."""
+    cell = compute(project, "demo.s0")
+    corpus = artifact_of(project, cell, "corpus")
+    files = [{"name": f"texts/{i:04}.txt", "bytes": 1, "sha256": "a" * 64} for i in range(1000)]
+    manifest = {**corpus.manifest, "identity": {**corpus.manifest["identity"], "source": {"files": files}}}
+    run_id = project.tracking.open_cell(cell)
+    project.tracking.record_stage(run_id, replace(corpus, manifest=manifest))
+    (found,) = run_of(project, run_id).inputs.dataset_inputs
+    assert json.loads(found.dataset.source) == {"folder": str(corpus.folder), "fingerprint": corpus.fingerprint}
+
+
+def test_every_run_is_found_however_many_there_are(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_PAGE", 2)
+    opened = {project.tracking.open_cell(cell_of(project, f"demo.s{i}")) for i in range(4)}
+    assert {run.info.run_id for run in project.tracking.cell_runs(["demo"])} == opened
+    assert project.tracking.cell_runs([]) == []
 
 
 def test_recording_twice_changes_nothing(project: Project) -> None:

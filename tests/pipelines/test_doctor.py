@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.health import check_runs_of, check_slots, is_run_alive
 from pipelines.instance import PROCESS_TAG, open_instance, process_tag
+from pipelines.processes import still_runs
 from sumi_core.lineage.artifact_checks import check_runs, check_store
 from sumi_core.lineage.checkup import Finding, check_disk, check_experiments, check_sqlite, check_versions
 from sumi_core.lineage.errors import StoreError
@@ -399,6 +400,18 @@ def test_runs_of_dead_processes_are_ended(instance: DagsterInstance, dead_proces
     statuses = [instance.get_run_by_id(run_id).status for run_id in (*dead, alive)]  # type: ignore[union-attr]
     assert statuses == [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED, DagsterRunStatus.STARTED]
     assert "warn" not in levels(check_runs_of(instance))
+
+
+def test_a_process_that_nobody_waited_for_is_gone() -> None:
+    """A container without an init keeps the dead as zombies: their ids and start times stay."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        started = psutil.Process(child.pid).create_time()
+        assert still_runs(child.pid, started)
+        assert not still_runs(child.pid, started - 60), "an earlier one under this id"
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and still there to be asked for
+        assert psutil.pid_exists(child.pid)
+        assert not still_runs(child.pid, started)
 
 
 def test_runs_without_our_tag_are_judged_by_the_processes_their_events_name(

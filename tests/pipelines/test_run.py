@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,23 @@ def test_asking_again_computes_nothing(asked_twice_at_once: tuple[Project, list[
     assert compared.strip() in result.stdout, "one table, whoever prints it"
     after = {a.folder: (a.folder / "manifest.json").stat().st_mtime_ns for a in project.store.artifacts()}
     assert after == before
+
+
+def test_a_report_that_was_cut_off_is_made_when_asked_again(asked_twice_at_once: tuple[Project, list[str]]) -> None:
+    """The cells are whole, the report is not: it reaches store, Dagster and MLflow."""
+    project, _ = asked_twice_at_once
+    (report,) = (artifact for artifact in project.store.artifacts() if artifact.stage == "ablation_report")
+    shutil.rmtree(report.folder)
+    client, parent = project.tracking.client, project.tracking.open_sweep("tiny")
+    client.delete_tag(parent, "sumi.recorded.ablation_report")
+    result = CliRunner().invoke(app, ["run", "tiny"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "2 cells: done already" in result.stdout
+    assert "report tiny" in result.stdout.splitlines()
+    assert project.store.find("ablation_report", report.fingerprint) is not None
+    assert client.get_run(parent).data.tags["sumi.recorded.ablation_report"] == report.fingerprint
+    again = CliRunner().invoke(app, ["run", "tiny"], catch_exceptions=False)
+    assert "report tiny" not in again.stdout.splitlines()
 
 
 def test_a_plan_says_which_field_changed(asked_twice_at_once: tuple[Project, list[str]]) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import glob
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sumi_core.data.sources.source import SourceError
-from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.lineage.fingerprint import known_sha256
 from sumi_core.paths import project_path
-
-_SETTLED = 2 * 10**9  # ns since the last edit
 
 
 def local_files(patterns: Iterable[str], key: str) -> list[tuple[str, Path]]:
@@ -45,20 +41,7 @@ def _matches(pattern: str) -> list[Path]:
 
 def digests(files: Iterable[tuple[str, Path]]) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of each file: the identity of what is read from them."""
-    return [{"name": name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files]
-
-
-def _sha256(path: Path) -> str:
-    """The digest of a file, not read again while its size and times stay: servers look at every corpus each minute."""
-    stat = path.stat()
-    if time.time_ns() - stat.st_mtime_ns < _SETTLED:  # a clock too coarse could miss a second edit
-        return file_sha256(path)
-    return _known_sha256(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-
-@functools.lru_cache(maxsize=100_000)
-def _known_sha256(path: Path, *as_of: int) -> str:
-    return file_sha256(path)
+    return [{"name": name, "bytes": path.stat().st_size, "sha256": known_sha256(path)} for name, path in files]
 
 
 def _names(paths: list[Path]) -> list[tuple[str, Path]]:
