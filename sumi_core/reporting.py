@@ -18,7 +18,7 @@ from sumi_core.lineage.store import Artifact, Store
 from sumi_core.planning import plan
 from sumi_core.sweeps import Sweep
 
-REPORT_VERSION = "5"
+REPORT_VERSION = "6"
 
 
 def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
