@@ -80,7 +80,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "exported_model",
-            "2",
+            "3",
             (),
             ("corpus", "tokenizer", "token_shards", "pretrained_denoiser"),
             "sumi_core.export.stage:build_exported_model",

@@ -42,6 +42,7 @@ class Clock(ABC):
     """How clocks are drawn."""
 
     one_level: ClassVar[bool] = False  # whether all positions of a text stand at its time
+    in_words: ClassVar[str] = "positions of a text may stand at levels of their own"  # for readers of a model card
 
     @dataclass
     class Options:
@@ -64,6 +65,7 @@ class Shared(Clock):
     """One clock for all positions: the level is t itself, as in every published likelihood of a diffusion model."""
 
     one_level = True
+    in_words = "all positions of a text stand at one noise level"
 
     def draw(self, noise: Noise, length: int) -> Clocks:
         return _Shared()
@@ -89,6 +91,8 @@ class Spans(Clock):
     1 gives every span the ordinary clock, a small one corrupts one stretch after another and leaves whole stretches
     readable. told: a denoiser with time conditioning is given every position's own level, else only t.
     """
+
+    in_words = "each span of a few tokens has a noise level of its own"
 
     @dataclass
     class Options(Clock.Options):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class Parameterisation(ABC):
     """How to read a denoiser's logits."""
+
+    in_words: ClassVar[str] = "the logits mean what this parameterisation says"  # for readers of a model card
 
     @dataclass
     class Options:
@@ -33,6 +35,8 @@ class Parameterisation(ABC):
 class LeaveOneOut(Parameterisation):
     """The logits are log p(x_i | z_{−i}): what the bound is minimised by."""
 
+    in_words = "the logits at a position predict its clean token from all the others, its own noisy token left out"
+
     def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         return logits
 
@@ -42,6 +46,10 @@ class Posterior(Parameterisation):
 
     Where z_i rules tokens out (an unmasked position), they keep their logits: the posterior says nothing of them.
     """
+
+    in_words = (
+        "the logits at a position predict its clean token from the noisy text, its own noisy token included"
+    )
 
     def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         evidence = process.log_evidence(z, t)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sumi_core.corruption import PROCESSES
-from sumi_core.export.stock import STOCK_CLASSES
+from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES
+from sumi_core.models import ATTENTION_PATTERNS
+
+if TYPE_CHECKING:
+    from sumi_core.models.attention import StockClass
 
 _FIGURES = (  # key in the training summary → line of the card, format
     ("validation_bits_per_byte", "Validation bits per byte, during training", ".4f"),
@@ -69,9 +72,11 @@ def _process_in_words(record: dict[str, Any]) -> str:
     process, schedule = record["process"], record["schedule"]
     if process is None:
         return "An autoregressive language model: it predicts each token from the ones before it."
+    clock, reading = (record["experiment"][part]["name"] for part in ("clock", "parameterisation"))
     return (
         f"A discrete diffusion language model, process `{process['name']}` with the `{schedule['name']}` schedule: "
-        f"corruption {PROCESSES.get(process['name']).in_words}."
+        f"corruption {PROCESSES.get(process['name']).in_words}. Clock `{clock}`: {CLOCKS.get(clock).in_words}. "
+        f"Parameterisation `{reading}`: {PARAMETERISATIONS.get(reading).in_words}."
     )
 
 
@@ -111,7 +116,10 @@ def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
 
 def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     if summary["stock_loadable"]:
-        yield from _opening_stock(summary["stock_class"])
+        attention = record["experiment"]["model"]["attention"]["name"]
+        stock = ATTENTION_PATTERNS.get(attention).stock_class
+        assert stock is not None
+        yield from _opening_stock(stock)
     else:
         yield f"Stock transformers cannot open the weights: {summary['reason']}."
         yield "The tokenizer opens with AutoTokenizer."
@@ -127,9 +135,8 @@ def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     yield "```"
 
 
-def _opening_stock(name: str) -> Iterator[str]:
-    stock = STOCK_CLASSES[name]
-    yield f"Stock transformers (5 or later), no remote code; it opens as `{name}`:"
+def _opening_stock(stock: StockClass) -> Iterator[str]:
+    yield f"Stock transformers (5 or later), no remote code; it opens as `{stock.name}`:"
     yield ""
     yield "```python"
     yield f"from transformers import {stock.auto}, AutoTokenizer"

@@ -63,8 +63,8 @@ def build_exported_model(context: StageContext) -> dict[str, Any]:
     )
     check_stock_tokenizer(folder, tokenizer, num_states=parts.num_states, mask_id=mask_id)
 
-    name, difference = stock_class(experiment.model), None
-    if name is not None:
+    found, difference = stock_class(experiment.model), None
+    if found is not None:
         write_stock_config(
             experiment.model,
             folder,
@@ -73,10 +73,10 @@ def build_exported_model(context: StageContext) -> dict[str, Any]:
             eos_id=tokenizer.eos_id,
             mask_id=mask_id,
         )
-        difference = max_logit_difference(denoiser, folder, name, length=min(length, _CHECKED_POSITIONS))
+        difference = max_logit_difference(denoiser, folder, found, length=min(length, _CHECKED_POSITIONS))
     stock = {
-        "stock_loadable": name is not None,
-        "stock_class": name,
+        "stock_loadable": found is not None,
+        "stock_class": found.name if found is not None else None,
         "reason": why_not_stock(experiment.model),
         "max_logit_difference": difference,
     }

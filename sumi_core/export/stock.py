@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,30 +14,13 @@ from sumi_core.models import ATTENTION_PATTERNS
 
 if TYPE_CHECKING:
     from sumi_core.config import ModelConfig
+    from sumi_core.models.attention import StockClass
     from sumi_core.models.denoiser import Denoiser
 
 TOLERANCE = 1e-4  # largest difference of float32 logits from stock code's, as a share of the largest where that is > 1
 
 
-@dataclass(frozen=True)
-class StockClass:
-    """A class of stock transformers over the same block. config: its configuration class. auto: the auto class that
-    finds it. needs_mask: its configuration demands the id of a mask. writes: it has ``generate``."""
-
-    config: str
-    auto: str
-    needs_mask: bool = False
-    writes: bool = False
-
-
-#: By the name that an attention pattern gives as its ``stock_class``.
-STOCK_CLASSES = {
-    "EuroBertForMaskedLM": StockClass("EuroBertConfig", "AutoModelForMaskedLM", needs_mask=True),
-    "LlamaForCausalLM": StockClass("LlamaConfig", "AutoModelForCausalLM", writes=True),
-}
-
-
-def stock_class(model: ModelConfig) -> str | None:
+def stock_class(model: ModelConfig) -> StockClass | None:
     """The class of stock transformers that has this denoiser's architecture, None where there is none."""
     return None if why_not_stock(model) else ATTENTION_PATTERNS.get(model.attention["name"]).stock_class
 
@@ -64,14 +46,13 @@ def write_stock_config(
     """
     import transformers
 
-    name = stock_class(model)
-    assert name is not None
-    stock = STOCK_CLASSES[name]
+    stock = stock_class(model)
+    assert stock is not None
     special: dict[str, Any] = {"bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": eos_id}
     if stock.needs_mask:
         special["mask_token_id"] = eos_id if mask_id is None else mask_id
     config = getattr(transformers, stock.config)(
-        architectures=[name],
+        architectures=[stock.name],
         vocab_size=num_states,
         hidden_size=model.hidden_size,
         intermediate_size=model.intermediate_size,
@@ -93,24 +74,26 @@ def write_stock_config(
             transformers.GenerationConfig(do_sample=True, **special).save_pretrained(folder)
 
 
-def open_stock(folder: Path, name: str) -> Any:
+def open_stock(folder: Path, stock: StockClass) -> Any:
     """Open the folder as anyone would: the auto class, no remote code, no network. Raises ExportError unless it
-    gives a ``name`` whose weights all come from the file."""
+    gives that class and its weights all come from the file."""
     import transformers
 
-    auto = getattr(transformers, STOCK_CLASSES[name].auto)
+    auto = getattr(transformers, stock.auto)
     with quiet_transformers():
         model, loading = auto.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     wrong = {kind: sorted(map(str, loading[kind])) for kind in loading if kind.endswith("_keys") and loading[kind]}
-    if type(model).__name__ != name or wrong:
-        raise ExportError(f"{folder} opens as {type(model).__name__}, not as a whole {name}: {wrong}")
+    if type(model).__name__ != stock.name or wrong:
+        raise ExportError(f"{folder} opens as {type(model).__name__}, not as a whole {stock.name}: {wrong}")
     return model.eval()
 
 
 @torch.no_grad()
-def max_logit_difference(denoiser: Denoiser, folder: Path, name: str, *, length: int, sequences: int = 2) -> float:
+def max_logit_difference(
+    denoiser: Denoiser, folder: Path, stock: StockClass, *, length: int, sequences: int = 2
+) -> float:
     """Largest |logit − logit| between the denoiser and what stock code opens, on random states of all kinds.
 
     Raises ExportError above TOLERANCE, or when it is no number.
@@ -118,13 +101,13 @@ def max_logit_difference(denoiser: Denoiser, folder: Path, name: str, *, length:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(denoiser.num_states, (sequences, length), generator=generator)
     tokens[:, length // 2] = denoiser.num_states - 1  # the mask, where there is one
-    stock = open_stock(folder, name)
+    opened = open_stock(folder, stock)
     logits = denoiser(tokens)
-    difference = float((logits - stock(input_ids=tokens).logits).abs().max())
+    difference = float((logits - opened(input_ids=tokens).logits).abs().max())
     allowed = TOLERANCE * max(1.0, float(logits.abs().max()))
     if not difference <= allowed:
         raise ExportError(
-            f"{folder}: stock {name} gives logits that differ from the training model's by {difference:.2e} "
+            f"{folder}: stock {stock.name} gives logits that differ from the training model's by {difference:.2e} "
             f"(at most {allowed:.2g}); the weights may be diverged, or this transformers release computes otherwise"
         )
     return difference

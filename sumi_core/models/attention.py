@@ -14,6 +14,18 @@ from typing import Any, ClassVar
 import torch
 
 
+@dataclass(frozen=True)
+class StockClass:
+    """A class of stock transformers over the same block. config: its configuration class. auto: the auto class that
+    finds it. needs_mask: its configuration demands the id of a mask. writes: it has ``generate``."""
+
+    name: str
+    config: str
+    auto: str
+    needs_mask: bool = False
+    writes: bool = False
+
+
 class AttentionPattern(ABC):
     """Who sees whom. Stateless: the same object serves every layer and every length."""
 
@@ -23,7 +35,7 @@ class AttentionPattern(ABC):
 
     causal: ClassVar[bool] = False  # a position sees only itself and what stands before it
     #: The class of stock transformers with this pattern over the same block, None where there is none.
-    stock_class: ClassVar[str | None] = None
+    stock_class: ClassVar[StockClass | None] = None
 
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or self.Options()
@@ -41,7 +53,7 @@ class AttentionPattern(ABC):
 class Bidirectional(AttentionPattern):
     """Every position sees every position: a denoiser of whole sequences."""
 
-    stock_class = "EuroBertForMaskedLM"
+    stock_class = StockClass("EuroBertForMaskedLM", "EuroBertConfig", "AutoModelForMaskedLM", needs_mask=True)
 
     def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:
         return {}
@@ -54,7 +66,7 @@ class Causal(AttentionPattern):
     """A position sees itself and the positions before it: an autoregressive model."""
 
     causal = True
-    stock_class = "LlamaForCausalLM"
+    stock_class = StockClass("LlamaForCausalLM", "LlamaConfig", "AutoModelForCausalLM", writes=True)
 
     def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:
         return {"is_causal": True}

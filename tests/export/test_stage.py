@@ -17,11 +17,13 @@ from sumi_core.export import ExportError
 from sumi_core.export.stage import build_exported_model
 from sumi_core.export.stock import max_logit_difference, open_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, open_stock_tokenizer, write_stock_tokenizer
+from sumi_core.models.attention import Bidirectional, Causal
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.stages import StageContext, stage_fingerprint, stages_of
 from tests.export.conftest import TEXT
 
 Trained = Callable[..., tuple[StageContext, Denoiser]]
+EUROBERT, LLAMA = Bidirectional.stock_class, Causal.stock_class
 STOCK = {
     "uniform": "EuroBertForMaskedLM",
     "absorbing": "EuroBertForMaskedLM",
@@ -127,7 +129,7 @@ def test_who_may_read_the_folder_may_read_the_weights(trained: Trained) -> None:
 def test_a_causal_export_generates_with_stock_code(trained: Trained) -> None:
     context, _ = trained("autoregressive")
     build_exported_model(context)
-    stock, tokenizer = open_stock(context.folder, "LlamaForCausalLM"), open_stock_tokenizer(context.folder)
+    stock, tokenizer = open_stock(context.folder, LLAMA), open_stock_tokenizer(context.folder)
     prompt = tokenizer(tokenizer.eos_token + "word", return_tensors="pt")
     written = stock.generate(**prompt, max_new_tokens=5, min_new_tokens=5, do_sample=False)
     assert written.shape == (1, prompt["input_ids"].shape[1] + 5)
@@ -187,6 +189,7 @@ def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Tra
         "load_exported",
     ):
         assert expected in body, expected
+    assert ("its own noisy token left out" in body) is (kind != "autoregressive")
     assert ("trust" in body or "no remote code" in body) is summary["stock_loadable"]
     assert "None" not in body
 
@@ -229,7 +232,7 @@ def test_other_logits_of_stock_code_stop_the_export(trained: Trained) -> None:
     with torch.no_grad():
         denoiser.model.norm.weight[0] += 0.5
     with pytest.raises(ExportError, match="logits that differ from the training model's by"):
-        max_logit_difference(denoiser, context.folder, "EuroBertForMaskedLM", length=8)
+        max_logit_difference(denoiser, context.folder, EUROBERT, length=8)
 
 
 def test_weights_that_are_no_numbers_stop_the_export(trained: Trained) -> None:
@@ -238,7 +241,7 @@ def test_weights_that_are_no_numbers_stop_the_export(trained: Trained) -> None:
     with torch.no_grad():
         denoiser.model.norm.weight[0] = float("nan")
     with pytest.raises(ExportError, match="by nan"):
-        max_logit_difference(denoiser, context.folder, "EuroBertForMaskedLM", length=8)
+        max_logit_difference(denoiser, context.folder, EUROBERT, length=8)
 
 
 def test_weights_that_stock_code_would_make_up_are_noticed(trained: Trained) -> None:
@@ -250,7 +253,7 @@ def test_weights_that_stock_code_would_make_up_are_noticed(trained: Trained) -> 
         denoiser.config, context.folder, num_states=denoiser.num_states, length=24, eos_id=0, mask_id=None
     )
     with pytest.raises(ExportError, match="missing_keys"):
-        open_stock(context.folder, "EuroBertForMaskedLM")
+        open_stock(context.folder, EUROBERT)
 
 
 def test_damaged_training_weights_are_named(trained: Trained) -> None:
