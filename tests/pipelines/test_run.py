@@ -106,10 +106,11 @@ def test_a_report_that_was_cut_off_is_made_when_asked_again(asked_twice_at_once:
     shutil.rmtree(report.folder)
     client, parent = project.tracking.client, project.tracking.open_sweep("tiny")
     client.delete_tag(parent, "sumi.recorded.ablation_report")
-    result = CliRunner().invoke(app, ["run", "tiny"], catch_exceptions=False)
-    assert result.exit_code == 0
-    assert "2 cells: done already" in result.stdout
-    assert "report tiny" in result.stdout.splitlines()
+    asked = start(project, "run", "tiny")
+    printed = asked.communicate(timeout=600)[0]
+    assert asked.returncode == 0, printed
+    assert "2 cells: done already" in printed
+    assert "report tiny" in printed.splitlines()
     assert project.store.find("ablation_report", report.fingerprint) is not None
     assert client.get_run(parent).data.tags["sumi.recorded.ablation_report"] == report.fingerprint
     again = CliRunner().invoke(app, ["run", "tiny"], catch_exceptions=False)
