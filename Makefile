@@ -35,8 +35,10 @@ demo: install  ## run the main job on the embedded corpus and print the comparis
 test: install  ## run the tests; ARGS="-k store" goes to pytest
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-lint: install  ## check style
+lint: install  ## check style and layers
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/lint-imports --no-cache
 
 types: install  ## check types
 	@$(BIN)/mypy

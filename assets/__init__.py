@@ -1,1 +1,1 @@
-"""Dagster assets, one file a stage in the order data flows: resolve a config, call sumi_core, return metadata."""
+"""Dagster assets: one for each stage, and the comparison of a sweep."""

@@ -1,15 +1,15 @@
-"""Stage 8: the cells of a sweep side by side."""
+"""The cells of a sweep side by side."""
 
 from typing import Any
 
 from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, asset
 
-from assets.materialize import folder_metadata
+from assets.factory import folder_metadata
 from assets.partitions import SWEEPS, SWEEPS_BY_NAME, from_cells
 from assets.resources import CellConfig, SumiProject
-from sumi_core.lineage.tracking import flatten
-from sumi_core.reporting import REPORT_VERSION, build_sweep_report
-from sumi_core.sweeps import load_sweep
+from sumi_core.base.hashing import flatten
+from sumi_core.experiments.sweeps import load_sweep
+from sumi_core.reports.artifact import REPORT_VERSION, build_sweep_report
 
 
 @asset(

@@ -10,9 +10,9 @@ import logging
 
 from dagster import AssetDep, StaticPartitionMapping, StaticPartitionsDefinition
 
-from sumi_core.data.naming import token_set_names
-from sumi_core.project import Project
-from sumi_core.sweeps import Cell, Sweep
+from sumi_core.experiments.sweeps import Cell, Sweep
+from sumi_core.experiments.token_sets import token_set_names
+from sumi_core.lineage.project import Project
 
 _FOUND = Project.find().sweeps()
 for _error in _FOUND.broken.values():  # they hide no other, but nobody should look for them in vain

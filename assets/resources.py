@@ -7,8 +7,8 @@ from abc import abstractmethod
 from dagster import AssetExecutionContext, Config, ConfigurableResource
 from pydantic import Field
 
-from sumi_core.project import Project
-from sumi_core.stages import Launcher
+from sumi_core.lineage.project import Project
+from sumi_core.stages.base import Launcher
 
 
 class CellConfig(Config):

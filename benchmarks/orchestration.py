@@ -23,10 +23,10 @@ HERE = Path(__file__).resolve().parents[1]
 DIRECT = """
 import sys
 from pathlib import Path
-from sumi_core.project import Project
-from sumi_core.stages import Computation
-from sumi_core.sweeps import select_cells
-from sumi_core.training.launcher import SubprocessLauncher
+from sumi_core.lineage.project import Project
+from sumi_core.stages.computation import Computation
+from sumi_core.experiments.sweeps import select_cells
+from sumi_core.trainer.launcher import SubprocessLauncher
 project = Project.find()
 quiet = lambda *_: None
 for cell in select_cells(project.sweeps(), [sys.argv[1]]):

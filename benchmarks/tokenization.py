@@ -20,8 +20,8 @@ from typing import Any
 
 from sumi_core.data import SOURCES, TOKENIZERS
 from sumi_core.data.shard_building import build_shards
-from sumi_core.data.sources import Document
-from sumi_core.data.tokenizers import Tokenizer
+from sumi_core.data.sources.source import Document
+from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 SHARD_DOCUMENTS = 256
 

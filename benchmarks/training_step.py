@@ -3,7 +3,7 @@
     python benchmarks/training_step.py [--preset nano] [--steps 40] [--rounds 5] [--threads 2] [--batch-size 32]
 
 Both train the same denoiser with the same objective on the same batches and noise, clip and step the same optimizer,
-in this process, in turns. Ours is ``sumi_core.training.run.train`` as every experiment uses it, with its log lines and
+in this process, in turns. Ours is ``sumi_core.trainer.run.train`` as every experiment uses it, with its log lines and
 history; validation and checkpoints are left out of both, since the plain loop has none. Prints the median over rounds
 of the ratio ours / plain, and the spread.
 """
@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from sumi_core.config import Experiment, resolve
-from sumi_core.lineage.store import Store
-from sumi_core.stages import DATA_STAGES, Computation
-from sumi_core.training.request import Request
+from sumi_core.experiments.resolve import resolve
+from sumi_core.experiments.schema import Experiment
+from sumi_core.stages import DATA_STAGES
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.store import Store
+from sumi_core.trainer.request import Request
 
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> tuple[Experiment, dict[str, Path]]:
@@ -53,7 +55,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> tuple[Experiment, di
 
 def ours(folder: Path, experiment: Experiment, inputs: dict[str, Path]) -> float:
     """Seconds per update of a training."""
-    from sumi_core.training.run import train
+    from sumi_core.trainer.run import train
 
     folders = {name: str(own) for name, own in inputs.items()}
     summary = train(Request("benchmark", experiment.to_dict(), folders, str(folder)))
@@ -66,13 +68,13 @@ def plain(experiment: Experiment, inputs: dict[str, Path]) -> float:
     import torch
     from torch.nn.utils import clip_grad_norm_
 
+    from sumi_core.base.numerics import deterministic
     from sumi_core.data.loader import StepBatches
     from sumi_core.data.shards import TokenShards
-    from sumi_core.data.tokenizers import load_tokenizer
+    from sumi_core.data.tokenizers.tokenizer import load_tokenizer
     from sumi_core.data.vocabulary import Vocabulary
+    from sumi_core.experiments.build import build_parts
     from sumi_core.models.denoiser import build_denoiser
-    from sumi_core.numerics import exact_numerics
-    from sumi_core.parts import build_parts
     from sumi_core.training.optimization import build_lr_schedule, build_optimizer
 
     training = experiment.training
@@ -83,7 +85,7 @@ def plain(experiment: Experiment, inputs: dict[str, Path]) -> float:
     schedule = build_lr_schedule(optimizer, training)
     batches = StepBatches(TokenShards(inputs["token_shards"]).split("train"), training.batch_size, experiment.seed)
     started = time.perf_counter()
-    with exact_numerics(experiment.runtime):
+    with deterministic(experiment.runtime):
         for step in range(training.steps):
             loss = parts.objective.loss(denoiser, batches.batch(step)).value
             optimizer.zero_grad()

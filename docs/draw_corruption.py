@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 
-from sumi_core.config import merge, resolve, spelt_out
-from sumi_core.data.tokenizers import load_tokenizer
+from sumi_core.data.tokenizers.tokenizer import load_tokenizer
 from sumi_core.data.vocabulary import Vocabulary, read_tables
 from sumi_core.evaluation.corruption_picture import corrupted_texts, plot_corruption
-from sumi_core.parts import build_parts, needed_tables
-from sumi_core.project import Project
-from sumi_core.stages import Computation, stages_of
-from sumi_core.sweeps import load_sweep
+from sumi_core.experiments.build import build_parts
+from sumi_core.experiments.layers import expand_presets, merge
+from sumi_core.experiments.resolve import resolve
+from sumi_core.experiments.sweeps import load_sweep
+from sumi_core.lineage.project import Project
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import stages_of
 
 SENTENCE = (
     "In the beginning, God created the heavens and the earth. The earth was formless and empty. Darkness was on the "
@@ -45,11 +47,11 @@ def main() -> None:
     computation = Computation(project.store)
     demo = load_sweep(project.experiments / "demo.yaml", project.experiments).cells[0].experiment.to_dict()
     for name, changes in PICTURES.items():
-        experiment = resolve(merge(demo, spelt_out(changes, name)), name)
+        experiment = resolve(merge(demo, expand_presets(changes, name)), name)
         wanted = [stage for stage in stages_of(experiment) if stage.startswith(("corpus", "token"))]
         folders = {stage: computation.ensure(experiment, "docs", stage)[0].folder for stage in wanted}
         tokenizer = load_tokenizer(folders["tokenizer"])
-        tables = read_tables(needed_tables(experiment), folders, tokenizer.vocab_size)
+        tables = read_tables(experiment.token_tables(), folders, tokenizer.vocab_size)
         process = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables)).process
         assert process is not None
         tokens = torch.from_numpy(tokenizer.encode_batch([SENTENCE])[0])

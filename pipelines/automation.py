@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunRequest, RunsFilter
 
-from pipelines.execution import JOBS
 from pipelines.health import is_gone
-from sumi_core.lineage.store import Store
-from sumi_core.planning import CellPlan, plan
+from pipelines.jobs import JOBS
+from sumi_core.experiments.sweeps import Sweep
+from sumi_core.lineage.plan import CellPlan, plan
 from sumi_core.stages import DATA_STAGES
-from sumi_core.sweeps import Sweep
+from sumi_core.stages.store import Store
 
 SWEEP_TAG = "sumi/sweep"  # on every run that was asked for here
 ASKER_TAG = "sumi/asked_by"  # who asked, and sees to the waves that follow

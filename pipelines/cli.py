@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import typer
 
-from sumi_core.errors import SumiError
-from sumi_core.evaluation.rendering import PLAIN, visible
+from sumi_core.base.errors import SumiError
+from sumi_core.base.text import PLAIN, visible
 
 # In the order a newcomer meets them; a line of `sumi --help` each, which 80 columns must hold.
 SUMMARIES = {

@@ -21,16 +21,15 @@ from dagster import DagsterInstance
 
 from assets.partitions import TOKEN_SET_OF_CELL
 from pipelines.instance import open_instance, process_tag
-from sumi_core.planning import CellPlan
-from sumi_core.project import Project
-from sumi_core.stages import CELL_STAGES, DATA_STAGES
-from sumi_core.training.process import die_with_parent
+from pipelines.jobs import JOBS
+from sumi_core.base.process import die_with_parent
+from sumi_core.lineage.plan import CellPlan
+from sumi_core.lineage.project import Project
+from sumi_core.stages import DATA_STAGES
 
 INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
 _CLASS_PATH = re.compile(r"^(?:\w+\.)+\w+: ")  # "sumi_core.data.shards.ShardError: " before the sentence itself
-
-JOBS: dict[str, Sequence[str]] = {"token_set": DATA_STAGES, "cell": CELL_STAGES, "report": ("ablation_report",)}
 
 
 @dataclass

@@ -11,9 +11,9 @@ from dagster._core.storage.runs import SqliteRunStorage
 
 from pipelines.instance import PROCESS_TAG, is_dead, open_instance
 from pipelines.processes import still_runs
+from sumi_core.base.files import is_writable
 from sumi_core.lineage.checkup import Finding, check_sqlite
-from sumi_core.lineage.folders import is_writable
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 
 # Not QUEUED: the daemon starts those whenever it runs.
 _IN_PROGRESS = [status for status in NOT_FINISHED_STATUSES if status != DagsterRunStatus.QUEUED]

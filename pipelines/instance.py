@@ -9,10 +9,9 @@ import psutil
 from dagster import DagsterInstance
 
 from pipelines.processes import still_runs
-from sumi_core.files import write_atomically
-from sumi_core.lineage.folders import made_folder
-from sumi_core.lineage.locks import locked
-from sumi_core.project import Project
+from sumi_core.base.files import made_folder, write_atomically
+from sumi_core.base.locks import locked
+from sumi_core.lineage.project import Project
 
 TRAINER_POOL = "trainer"  # whoever trains holds a slot of it
 PROCESS_TAG = "sumi/process"  # host, pid and start time of the process that executes a run itself

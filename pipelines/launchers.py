@@ -13,9 +13,9 @@ from dagster._core.errors import DagsterPipesExecutionError
 
 from assets.resources import TrainerLauncher
 from pipelines.trainer import failure_file
-from sumi_core.stages import Launcher
+from sumi_core.stages.base import Launcher
+from sumi_core.trainer.launcher import how_it_ended, trainer_command
 from sumi_core.training.errors import TrainingFailed
-from sumi_core.training.launcher import how_it_ended, trainer_command
 
 
 class LocalLauncher(TrainerLauncher):

@@ -30,11 +30,12 @@ from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NA
 
 from assets.partitions import CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SET_OF_CELL
 from pipelines.automation import Partitions, is_under_way, next_wave
-from sumi_core.data.naming import token_set_names
-from sumi_core.errors import SumiError
-from sumi_core.project import Project
-from sumi_core.stages import STAGES, experiment_fingerprints, refresh_source_identities
-from sumi_core.sweeps import Sweep, Sweeps
+from sumi_core.base.errors import SumiError
+from sumi_core.experiments.sweeps import Sweep, Sweeps
+from sumi_core.experiments.token_sets import token_set_names
+from sumi_core.lineage.project import Project
+from sumi_core.stages import STAGES
+from sumi_core.stages.identity import experiment_fingerprints, refresh_source_identities
 
 _SCHEDULE, _EDIT = "schedule", "edit"  # who asked
 _UI = "http://127.0.0.1:3000"  # where `dagster dev` answers unless SUMI_DAGSTER_UI says otherwise

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from sumi_core.config import ConfigError
-from sumi_core.training.process import die_with_parent
+from sumi_core.base.options import ConfigError
+from sumi_core.base.process import die_with_parent
 
 _STOP_SECONDS = 30.0  # how long a server may take to stop before it is killed
 _TAIL_LINES = 20

@@ -1,4 +1,4 @@
-"""The training process under Dagster: the same training as ``python -m sumi_core.training``, reporting through Pipes.
+"""The training process under Dagster: the same training as ``python -m sumi_core.trainer``, reporting through Pipes.
 
 python -m pipelines.trainer REQUEST.json
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from sumi_core.training.console import Milestones, console_report
-from sumi_core.training.process import Rank
-from sumi_core.training.run import main
+from sumi_core.trainer.console import Milestones, console_report
+from sumi_core.trainer.run import main
+from sumi_core.training.ranks import Rank
 
 
 def failure_file(request: Path) -> Path:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Any
 
 import sumi_core
-from sumi_core.registry import Registry
+from sumi_core.base.registry import Registry
 
 
-def all_registries() -> dict[str, Registry[Any]]:
+def all_registries() -> dict[str, Registry]:
     """Registries by the name that holds them, from the packages of the science."""
-    found: dict[str, Registry[Any]] = {}
+    found: dict[str, Registry] = {}
     for module in pkgutil.iter_modules(sumi_core.__path__, "sumi_core."):
         if module.ispkg:
             held = vars(importlib.import_module(module.name))

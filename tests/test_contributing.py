@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from sumi_core.config import resolve
 from sumi_core.corruption import SCHEDULES
 from sumi_core.data import SOURCES
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation import METRICS
 from sumi_core.evaluation.metrics import Reference, SampleSet
+from sumi_core.experiments.build import Parts, build_parts
+from sumi_core.experiments.resolve import resolve
 from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.models.denoiser import build_denoiser
 from sumi_core.objectives.nelbo import Nelbo
-from sumi_core.parts import Parts, build_parts
 from tests.corruption.enumerable import World, chi_square, end_gaps, expected_bound
 from tests.registries import REGISTRIES
 
@@ -131,7 +131,7 @@ def test_the_objective_trains_and_reports_the_tight_bound(process: str) -> None:
     assert losses[-1] < 0.9 * losses[0]
     plain = Nelbo(Nelbo.Options(), process=parts.process, vocabulary=parts.vocabulary)
     torch.testing.assert_close(
-        parts.objective.nats(denoiser, batch, 1e-3).total, plain.nats(denoiser, batch, 1e-3).total
+        parts.objective.likelihood(denoiser, batch, 1e-3).total, plain.likelihood(denoiser, batch, 1e-3).total
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sumi_core import files
-from sumi_core.files import remove_torn, replacing, write_atomically
+from sumi_core.base import files
+from sumi_core.base.files import remove_torn, replacing, write_atomically
 
 
 def test_write_atomically_keeps_the_old_text_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

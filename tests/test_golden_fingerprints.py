@@ -10,8 +10,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from sumi_core.data.sources.python_stdlib import PythonStdlib
-from sumi_core.project import Project
-from sumi_core.stages import experiment_fingerprints, refresh_source_identities
+from sumi_core.lineage.project import Project
+from sumi_core.stages.identity import experiment_fingerprints, refresh_source_identities
 
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
 ROOT = Path(__file__).parents[1]

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from sumi_core.config import Experiment, ModelConfig
+from sumi_core.experiments.schema import Experiment
+from sumi_core.experiments.size import expected_vocabulary, experiment_size
 from sumi_core.models import PRESETS
+from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.size import expected_vocabulary, experiment_size, num_parameters
+from sumi_core.models.size import num_parameters
 
 
 @pytest.mark.parametrize(

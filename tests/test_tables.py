@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sumi_core.tables import TableError, read_table
+from sumi_core.base.tables import TableError, read_table
 
 
 def test_a_table_is_read_whole_or_by_columns(tmp_path: Path) -> None:

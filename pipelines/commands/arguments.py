@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sumi_core.config import ConfigError
+from sumi_core.base.options import ConfigError
 
 
 def check_changes(items: list[str] | None) -> list[str] | None:

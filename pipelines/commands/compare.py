@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from sumi_core.config import ConfigError
-from sumi_core.files import write_atomically
-from sumi_core.lineage.comparison import compare_tracked
-from sumi_core.project import Project
-from sumi_core.sweeps import Cell, Sweeps, select_cells, split_arguments
+from sumi_core.base.files import write_atomically
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.sweeps import Cell, Sweeps, select_cells, split_arguments
+from sumi_core.lineage.project import Project
+from sumi_core.reports.from_mlflow import compare_tracked
 
 
 def compare_command(
@@ -37,8 +37,8 @@ def compare_command(
 
     Cells that differ only in their seed are one row. Bits per byte (≤ an upper bound, = exact) ± standard error, paired
     differences to the reference with corrected p-values, and what each model cost."""
-    from sumi_core.evaluation.comparison_pages import comparison_text
-    from sumi_core.evaluation.rendering import text_width
+    from sumi_core.base.text import text_width
+    from sumi_core.reports.pages import comparison_text
 
     names, overrides = split_arguments(arguments)
     project = Project.find()
@@ -58,8 +58,8 @@ def compare_command(
 
 def _write_study(project: Project, sweeps: Sweeps, cells: Sequence[Cell], path: Path) -> None:
     """The report of the one sweep that was named, as the generated part of a document."""
-    from sumi_core.evaluation.study import write_study
-    from sumi_core.reporting import build_sweep_report
+    from sumi_core.reports.artifact import build_sweep_report
+    from sumi_core.reports.study import write_study
 
     named = {cell.sweep for cell in cells}
     if len(named) != 1:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.servers import Server, choose_port, serve
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 
 LOCAL = "127.0.0.1"
 

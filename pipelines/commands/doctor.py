@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from sumi_core.errors import SumiError
+from sumi_core.base.errors import SumiError
+from sumi_core.base.files import is_writable
 from sumi_core.lineage.artifact_checks import check_runs, check_store
 from sumi_core.lineage.checkup import (
     Finding,
@@ -20,9 +21,8 @@ from sumi_core.lineage.checkup import (
     check_versions,
     check_writable,
 )
-from sumi_core.lineage.folders import is_writable
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import mlflow_exists
-from sumi_core.project import Project
 
 _COLOURS = {"ok": typer.colors.GREEN, "info": typer.colors.BLUE, "warn": typer.colors.YELLOW, "bad": typer.colors.RED}
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import LineageError, find_target
-from sumi_core.project import Project
 
 
 def fit_schedule_command(
@@ -28,7 +28,7 @@ def fit_schedule_command(
     evaluation = project.store.find("evaluation", own) if own else None
     if evaluation is None:
         raise LineageError(f"'{name}' has no evaluation here; run `sumi run {target.request}` first")
-    knots = fitted_schedule(evaluation, name)
+    knots = fitted_schedule(evaluation.folder, evaluation.manifest["experiment"]["clock"], name)
     print(f"# fitted to {target.request}\nschedule:\n  name: fitted")
     for key, values in knots.items():
         print(f"  {key}: {json.dumps(values)}")

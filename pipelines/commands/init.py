@@ -1,6 +1,6 @@
 """``sumi init``."""
 
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 
 
 def init_command() -> None:

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
-from sumi_core.evaluation.rendering import text_width, visible
+from sumi_core.base.text import text_width, visible
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.trace import trace, trace_lines
-from sumi_core.project import Project
 
 
 def lineage_command(

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from sumi_core.evaluation.rendering import visible
-from sumi_core.planning import plan
-from sumi_core.project import Project
-from sumi_core.sweeps import select_cells
+from sumi_core.base.text import visible
+from sumi_core.experiments.sweeps import select_cells
+from sumi_core.lineage.plan import plan
+from sumi_core.lineage.project import Project
 
 _WHY = 160  # characters: a line is enough here, `sumi plan` has the rest
 

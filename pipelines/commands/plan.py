@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from sumi_core.config import ConfigError
-from sumi_core.planning import CellPlan, plan
-from sumi_core.project import Project
-from sumi_core.size import expected_vocabulary, experiment_size
-from sumi_core.sweeps import select_cells, split_arguments
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.size import expected_vocabulary, experiment_size
+from sumi_core.experiments.sweeps import select_cells, split_arguments
+from sumi_core.lineage.plan import CellPlan, plan
+from sumi_core.lineage.project import Project
 
 _COUNTABLE = 2**63  # what token and byte counts are kept in
 
@@ -50,7 +50,7 @@ def print_plans(plans: list[CellPlan]) -> None:
 
 def size_line(planned: CellPlan) -> str:
     """``1.00 M parameters, 3.28 M tokens (2.05 k a step); training holds 16 MB and activations``."""
-    from sumi_core.evaluation.rendering import short_count
+    from sumi_core.base.text import short_count
 
     experiment = planned.cell.experiment
     fitted = planned.artifacts.get("tokenizer")

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.reproduction import Figure, Reproduction, reproduce
 from sumi_core.lineage.trace import trace
-from sumi_core.project import Project
 
 
 def reproduce_command(
@@ -33,7 +33,7 @@ def reproduce_command(
 
     In a clean store; every figure old, new and their difference. Exit status 0 when all figures and weights are equal,
     1 otherwise. Interrupted, it goes on when asked again."""
-    from sumi_core.training.launcher import SubprocessLauncher
+    from sumi_core.trainer.launcher import SubprocessLauncher
 
     project = Project.find()
     traced = trace(project, target, changes or (), verify=False)
@@ -64,7 +64,7 @@ def reproduce_command(
 
 def print_reproduction(result: Reproduction) -> None:
     """The comparison as tables, stage by stage, then what it comes to."""
-    from sumi_core.evaluation.rendering import filled, render_text_table, text_width
+    from sumi_core.base.text import filled, render_text_table, text_width
 
     width = text_width(sys.stdout)
     for stage in dict.fromkeys(figure.stage for figure in [*result.figures, *result.files]):

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from sumi_core.planning import CellPlan, plan
-from sumi_core.project import Project
-from sumi_core.sweeps import Cell, Sweep, select_cells, split_arguments
+from sumi_core.experiments.sweeps import Cell, Sweep, select_cells, split_arguments
+from sumi_core.lineage.plan import CellPlan, plan
+from sumi_core.lineage.project import Project
 
 
 def run_command(
@@ -29,9 +29,9 @@ def run_command(
     sweeps = project.sweeps(overrides)
     cells = select_cells(sweeps, names)
     from pipelines.instance import initialise
-    from sumi_core.evaluation.comparison_pages import report_text
-    from sumi_core.evaluation.rendering import counted, text_width
-    from sumi_core.reporting import compare_sweep
+    from sumi_core.base.text import counted, text_width
+    from sumi_core.reports.artifact import compare_sweep
+    from sumi_core.reports.pages import report_text
 
     initialise(project)
     plans = plan(cells, project.store)
@@ -78,7 +78,7 @@ def _executed(project: Project, todo: Sequence[CellPlan], overrides: tuple[str, 
 def _reported(project: Project, sweep: Sweep, overrides: tuple[str, ...]) -> dict[str, str]:
     """Make a sweep's report where it is not made, or MLflow lacks it: what was computed may have been cut off before.
     What was asked aside from the file is no part of the sweep's record in MLflow."""
-    from sumi_core.reporting import find_sweep_report
+    from sumi_core.reports.artifact import find_sweep_report
 
     report = find_sweep_report(project.store, sweep)
     if report is not None and (overrides or project.tracking.has_report(sweep.name, report)):

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
-from sumi_core.config import MAX_SEED, ConfigError, Experiment, resolve_recorded
+from sumi_core.base.options import MAX_SEED, ConfigError
+from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.schema import Experiment
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target, find_target
-from sumi_core.project import Project
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sumi_core.data.tokenizers import Tokenizer
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 
 def sample_command(
@@ -39,11 +41,11 @@ def sample_command(
 
     A cell's own `evaluation` section says which sampler and how many steps, a folder's own record where a folder is
     named. Characters that would act on the terminal are shown escaped."""
-    from sumi_core.evaluation.rendering import counted, visible
+    from sumi_core.base.numerics import choose_device, deterministic
+    from sumi_core.base.text import counted, visible
     from sumi_core.evaluation.samples import shown_text
-    from sumi_core.export import load_exported
-    from sumi_core.numerics import choose_device, exact_numerics
-    from sumi_core.parts import build_parts
+    from sumi_core.experiments.build import build_parts
+    from sumi_core.export.loading import load_exported
 
     project = Project.find()
     target = find_target(project, name, changes or ())
@@ -57,7 +59,7 @@ def sample_command(
     ids = prompt_ids(prompt, tokenizer, length)
     if steps is not None and not sampler.uses_steps:
         note(f"--steps means nothing to {name}: it writes token by token")
-    with exact_numerics(experiment.runtime):
+    with deterministic(experiment.runtime.threads):
         denoiser = exported.denoiser.to(choose_device(experiment.runtime.device)).eval()
         samples = sampler.sample(
             denoiser,

@@ -1,17 +1,12 @@
 """Forward processes, noise schedules and clocks: how clean tokens become noise, and the bound that follows."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sumi_core.registry import Registry
+from sumi_core.base.registry import Registry
 
-if TYPE_CHECKING:
-    from sumi_core.corruption.clocks import Clock
-    from sumi_core.corruption.parameterisations import Parameterisation
-    from sumi_core.corruption.process import ForwardProcess
-    from sumi_core.corruption.schedules import NoiseSchedule
-
-PROCESSES: "Registry[ForwardProcess]" = Registry(
+PROCESSES = Registry(
     "corruption process",
+    "sumi_core.corruption.process:ForwardProcess",
     {
         "absorbing": "sumi_core.corruption.absorbing:Absorbing",
         "clustered": "sumi_core.corruption.clustered:Clustered",
@@ -22,8 +17,9 @@ PROCESSES: "Registry[ForwardProcess]" = Registry(
     },
 )
 
-SCHEDULES: "Registry[NoiseSchedule]" = Registry(
+SCHEDULES = Registry(
     "noise schedule",
+    "sumi_core.corruption.schedules:NoiseSchedule",
     {
         "cosine": "sumi_core.corruption.schedules:Cosine",
         "fitted": "sumi_core.corruption.fitted:Fitted",
@@ -34,8 +30,9 @@ SCHEDULES: "Registry[NoiseSchedule]" = Registry(
     },
 )
 
-CLOCKS: "Registry[Clock]" = Registry(
+CLOCKS = Registry(
     "noise clock",
+    "sumi_core.corruption.clocks:Clock",
     {
         "shared": "sumi_core.corruption.clocks:Shared",
         "spans": "sumi_core.corruption.clocks:Spans",
@@ -52,8 +49,9 @@ CORRUPTION_PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-PARAMETERISATIONS: "Registry[Parameterisation]" = Registry(
+PARAMETERISATIONS = Registry(
     "parameterisation",
+    "sumi_core.corruption.parameterisations:Parameterisation",
     {
         "leave_one_out": "sumi_core.corruption.parameterisations:LeaveOneOut",
         "posterior": "sumi_core.corruption.parameterisations:Posterior",

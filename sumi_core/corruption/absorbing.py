@@ -11,13 +11,13 @@ from torch import Tensor
 
 from sumi_core.corruption.interpolating import WithMask
 from sumi_core.data.noise import Noise
-from sumi_core.rowwise import cross_entropy
+from sumi_core.kernels.row_loss import cross_entropy
 
 
 class Absorbing(WithMask):
     """π = δ_mask."""
 
-    in_words = (
+    description = (
         "replaces tokens by a mask until nothing else is left; the model fills masks in, and a token once written stays"
     )
 
@@ -32,7 +32,7 @@ class Absorbing(WithMask):
 
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """−α′/(1−α) · 1[z = mask] · (−log x_θ(x)), what the general bound comes to (MDLM, Eq. 10)."""
-        weight = -self.dalpha(t) / self.hit(t)
+        weight = -self.dalpha(t) / self.noise_fraction(t)
         nats = cross_entropy(logits, x, self.num_tokens, where=z == self.mask_id)
         return weight.to(nats.dtype) * nats
 
@@ -41,7 +41,7 @@ class Absorbing(WithMask):
 
     def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Masks are filled with probability (α_s − α_t)/(1 − α_t); tokens stay, whatever x_θ says of them."""
-        hit_t, hit_s = (self.hit(level).expand(z.shape) for level in (t, s))
+        hit_t, hit_s = (self.noise_fraction(level).expand(z.shape) for level in (t, s))
         masked = z == self.mask_id
         still = (hit_s / hit_t)[masked]
         filled = logits[masked][:, : self.num_tokens].double().softmax(-1).mul_((1 - still).unsqueeze(-1))

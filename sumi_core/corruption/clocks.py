@@ -2,7 +2,7 @@
 
 A clock gives every position a level that never falls as t rises; given the clocks, positions are corrupted
 independently. Clocks are drawn independently of the data, so the bound, averaged over them, is a bound on the
-likelihood whether or not the denoiser is told where they stand (design: math.md 5).
+likelihood whether or not the denoiser is given their levels (design: math.md 5).
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sumi_core.base.options import number
+from sumi_core.base.registry import Part
 from sumi_core.data.noise import Noise
-from sumi_core.typed import number
 
 
 @dataclass(frozen=True)
 class ClockReading:
     """Where clocks stand at a time. All float64, broadcastable to ``[B, L]``.
 
-    level: in [0, 1]. speed: dlevel/dt ≥ 0. told: what the denoiser is given, ``[B]`` or ``[B, L]``.
+    level: in [0, 1]. speed: dlevel/dt ≥ 0. conditioning_level: what the denoiser is given, ``[B]`` or ``[B, L]``.
     """
 
     level: Tensor
     speed: Tensor
-    told: Tensor
+    conditioning_level: Tensor
 
 
 class Clocks(ABC):
@@ -38,18 +39,11 @@ class Clocks(ABC):
         """Their reading at times t ``[B]`` float64 in [0, 1]."""
 
 
-class Clock(ABC):
+class Clock(Part, ABC):
     """How clocks are drawn."""
 
     one_level: ClassVar[bool] = False  # whether all positions of a text stand at its time
-    in_words: ClassVar[str] = "positions of a text may stand at levels of their own"  # for readers of a model card
-
-    @dataclass
-    class Options:
-        """No options."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    description = "positions of a text may stand at levels of their own"
 
     @abstractmethod
     def draw(self, noise: Noise, length: int) -> Clocks:
@@ -65,7 +59,7 @@ class Shared(Clock):
     """One clock for all positions: the level is t itself, as in every published likelihood of a diffusion model."""
 
     one_level = True
-    in_words = "all positions of a text stand at one noise level"
+    description = "all positions of a text stand at one noise level"
 
     def draw(self, noise: Noise, length: int) -> Clocks:
         return _Shared()
@@ -75,13 +69,13 @@ class Shared(Clock):
 class _Spans(Clocks):
     start: Tensor  # u of each position's span, [B, L]
     window: float
-    told: bool
+    conditioned: bool
 
     def at(self, t: Tensor) -> ClockReading:
         ran = (t.unsqueeze(-1) - self.start) / self.window
         moving = (ran >= 0) & (ran <= 1)
         level = ran.clamp(0, 1)
-        return ClockReading(level, moving.to(level) / self.window, level if self.told else t)
+        return ClockReading(level, moving.to(level) / self.window, level if self.conditioned else t)
 
 
 class Spans(Clock):
@@ -89,23 +83,23 @@ class Spans(Clock):
 
     mean_length: spans are cut at each position with probability 1 / mean_length, so lengths are geometric. window: w;
     1 gives every span the ordinary clock, a small one corrupts one stretch after another and leaves whole stretches
-    readable. told: a denoiser with time conditioning is given every position's own level, else only t.
+    readable. conditioning_level: a denoiser with time conditioning is given every position's own level, else only t.
     """
 
-    in_words = "each span of a few tokens has a noise level of its own"
+    description = "each span of a few tokens has a noise level of its own"
 
     @dataclass
-    class Options(Clock.Options):
+    class Options(Part.Options):
         mean_length: float = number(8.0, low=1.0)
         window: float = number(0.5, above=0.0, high=1.0)
-        told: bool = True
+        conditioned: bool = True
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self.mean_length, self.window, self.told = options.mean_length, options.window, options.told
+        self.mean_length, self.window = options.mean_length, options.window
 
     def draw(self, noise: Noise, length: int) -> Clocks:
         cut = noise.uniform(length, dtype=torch.float64) < 1 / self.mean_length
         cut[:, 0] = False  # the first position starts the first span anyway
         starts = (1 - self.window) * noise.uniform(length, dtype=torch.float64)  # as many as there can be spans
-        return _Spans(starts.gather(1, cut.cumsum(1)), self.window, self.told)
+        return _Spans(starts.gather(1, cut.cumsum(1)), self.window, self.options.conditioned)

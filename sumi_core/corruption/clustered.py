@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sumi_core.base.options import number
+from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.rowwise import Rows, RowTerm, pick, put_add, rowwise
-from sumi_core.typed import number
+from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add, rowwise
 
 
 class Clustered(ForwardProcess):
@@ -30,13 +31,13 @@ class Clustered(ForwardProcess):
     """
 
     tables = ("token_clusters",)
-    in_words = (
+    description = (
         "replaces tokens first by others of their cluster and later by any, until only noise is left; the model reads "
         "text in which any token may be wrong, and can change every token at every step"
     )
 
     @dataclass
-    class Options(ForwardProcess.Options):
+    class Options(Part.Options):
         late: float = number(1.0, low=0.0, high=4.0)
 
     def __init__(self, options: Options, **context: Any) -> None:
@@ -55,7 +56,7 @@ class Clustered(ForwardProcess):
 
     def shares(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """a, w and 1 − g at level t: never hit, hit within the cluster alone, hit from anywhere. float64, sum 1."""
-        hit, left = self.hit(t), self._log_left(t)
+        hit, left = self.noise_fraction(t), self._log_left(t)
         return self.alpha(t), hit * -left.expm1(), hit * left.exp()
 
     def shares_between(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +151,7 @@ class Clustered(ForwardProcess):
 
     def _log_left(self, t: Tensor) -> Tensor:
         """log (1 − α)^late, 0 for late = 0 even where α = 1, from whichever of α and 1 − α is small."""
-        alpha, hit = self.alpha(t), self.hit(t)
+        alpha, hit = self.alpha(t), self.noise_fraction(t)
         return torch.where(hit < 0.5, torch.special.xlogy(self.late, hit), torch.special.xlog1py(self.late, -alpha))
 
     def _to(self, device: torch.device) -> None:
@@ -181,7 +182,7 @@ def of_tokens(table: Tensor, cluster: Tensor) -> Tensor:
 
 
 @dataclass
-class ClusteredDivergence(RowTerm):
+class ClusteredDivergence(RowLoss):
     """The generalised KL between reverse rates of a clustered process, quantities ``[N]`` float64.
 
     With p = softmax(logits), P_c its sum over a cluster, e = (1 − g)/V and v_c = w/n_c:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sumi_core.base.registry import Part
 from sumi_core.corruption.schedules import NoiseSchedule
 
 
@@ -95,7 +96,7 @@ class Fitted(NoiseSchedule):
     """
 
     @dataclass
-    class Options(NoiseSchedule.Options):
+    class Options(Part.Options):
         noise: list[float]
         weight: list[float]
 
@@ -112,7 +113,7 @@ class Fitted(NoiseSchedule):
         root, rest = self._root.quantile(t), self._rest.quantile(1 - t)  # √u and 1 − √u
         return torch.where(root < 0.5, 1 - root**2, rest * (2 - rest))
 
-    def hit(self, t: Tensor) -> Tensor:
+    def noise_fraction(self, t: Tensor) -> Tensor:
         root, rest = self._root.quantile(t), self._rest.quantile(1 - t)
         return torch.where(root < 0.5, root**2, (1 - rest) ** 2)
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sumi_core.base.options import number
+from sumi_core.base.registry import Part
 from sumi_core.corruption.interpolating import WithMask
-from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.typed import number
 
 
 class Mixture(WithMask):
@@ -26,7 +26,7 @@ class Mixture(WithMask):
     """
 
     @dataclass
-    class Options(ForwardProcess.Options):
+    class Options(Part.Options):
         share: float = number(0.1, low=0.0, high=1.0)
 
     def __init__(self, options: Options, **context: Any) -> None:
@@ -53,7 +53,7 @@ class Hybrid(WithMask):
     """
 
     @dataclass
-    class Options(ForwardProcess.Options):
+    class Options(Part.Options):
         p_uniform: float = number(0.1, low=0.0, below=1.0)
 
     def __init__(self, options: Options, **context: Any) -> None:
@@ -71,7 +71,7 @@ class Hybrid(WithMask):
 
     def _root_masked(self, t: Tensor) -> Tensor:
         """μ ≥ 0 with μ² + B √α μ = 1 − α, in the form that does not cancel where α is near 1."""
-        signal, hit = self._root_signal(t), self.hit(t)
+        signal, hit = self._root_signal(t), self.noise_fraction(t)
         return 2 * hit / (signal + (signal**2 + 4 * hit).sqrt()).clamp(min=torch.finfo(hit.dtype).tiny)
 
     def arrived(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Hybrid(WithMask):
 
     def inflow(self, z: Tensor, t: Tensor) -> Tensor:
         signal = self._root_signal(t)
-        root = (signal**2 + 4 * self.hit(t)).sqrt()  # B √α + 2μ, so y = B √α / root
+        root = (signal**2 + 4 * self.noise_fraction(t)).sqrt()  # B √α + 2μ, so y = B √α / root
         masked = 2 * self._root_masked(t) / root
         return self.rate(t) * torch.where(z == self.mask_id, masked, signal / root / self.num_tokens)
 

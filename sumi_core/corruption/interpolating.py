@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.rowwise import Rows, RowTerm, pick, precision_of, put_add, rowwise
+from sumi_core.kernels.row_loss import RowLoss, Rows, pick, precision_of, put_add, rowwise
 
 
 class Interpolating(ForwardProcess):
@@ -41,8 +41,10 @@ class Interpolating(ForwardProcess):
 
     def arrived(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Chance to be hit between s and t and to stand at z then, whatever stood at s < t: ``[B, L]`` float64."""
-        alpha_t, alpha_s, hit_s = self.alpha(t), self.alpha(s), self.hit(s)
-        fallen = torch.where(hit_s < 0.5, self.hit(t) - hit_s, alpha_s - alpha_t)  # from what is small, with its digits
+        alpha_t, alpha_s, hit_s = self.alpha(t), self.alpha(s), self.noise_fraction(s)
+        fallen = torch.where(
+            hit_s < 0.5, self.noise_fraction(t) - hit_s, alpha_s - alpha_t
+        )  # from what is small, with its digits
         return fallen / alpha_s * self.mass(z)
 
     def inflow(self, z: Tensor, t: Tensor) -> Tensor:
@@ -51,11 +53,11 @@ class Interpolating(ForwardProcess):
 
     def token_noise(self, t: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """(1 − α) π over the tokens, as a number per level (shaped as t) times a number per token ``[V]``, float64."""
-        return self.hit(t), self.pi(device)[: self.num_tokens]
+        return self.noise_fraction(t), self.pi(device)[: self.num_tokens]
 
     def add_noise(self, table: Tensor, t: Tensor, scale: Tensor) -> None:
         """``table += scale (1 − α) π`` in place: ``[..., S]``, t and scale ``[...]``."""
-        table.addcmul_((scale * self.hit(t)).to(table).unsqueeze(-1), self.pi(table.device).to(table))
+        table.addcmul_((scale * self.noise_fraction(t)).to(table).unsqueeze(-1), self.pi(table.device).to(table))
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
@@ -154,13 +156,13 @@ class Interpolating(ForwardProcess):
 class WithMask(Interpolating):
     """One more state than tokens: the mask, id V, S = V + 1."""
 
-    in_words = (
+    description = (
         "replaces tokens by a mask, or by other tokens, until only noise is left; the model fills masks in, reads text "
         "in which any other token may be wrong too, and can change every token at every step"
     )
     mask_id: int
 
-    def __init__(self, options: ForwardProcess.Options, **context: Any) -> None:
+    def __init__(self, options: Any, **context: Any) -> None:
         super().__init__(options, **context)
         self.mask_id = self.num_tokens
 
@@ -185,7 +187,7 @@ _TINY_PI, _MOST_SIGNAL = 1e-20, 1e18
 
 
 @dataclass
-class MixingDivergence(RowTerm):
+class MixingDivergence(RowLoss):
     """KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1 for any π, quantities ``[N]`` float64 (design: math.md 8).
 
     With b_y = (1−α) π(y) = share · pi_y, which may be 0, p = softmax(logits) and q_θ = αp + b:

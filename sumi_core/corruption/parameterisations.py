@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from sumi_core.rowwise import precision_of
-
-if TYPE_CHECKING:
-    from sumi_core.corruption.process import ForwardProcess
+from sumi_core.base.registry import Part
+from sumi_core.kernels.row_loss import precision_of
 
 
-class Parameterisation(ABC):
+class Parameterisation(Part, ABC):
     """How to read a denoiser's logits."""
 
-    in_words: ClassVar[str] = "the logits mean what this parameterisation says"  # for readers of a model card
-
-    @dataclass
-    class Options:
-        """No options."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    description = "the logits mean what this parameterisation says"
 
     @abstractmethod
-    def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """Logits of p(x_i | z_{−i}), ``[B, L, S]``, at levels t broadcastable to ``[B, L]``."""
+    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
+        """Logits of p(x_i | z_{−i}) from the denoiser's own, both ``[B, L, S]``.
+
+        log_evidence: computes log q_t(z_i | x_i) of every state x_i, up to a constant, ``[B, L, S]`` float64."""
 
 
 class LeaveOneOut(Parameterisation):
     """The logits are log p(x_i | z_{−i}): what the bound is minimised by."""
 
-    in_words = "the logits at a position predict its clean token from all the others, its own noisy token left out"
+    description = "the logits at a position predict its clean token from all the others, its own noisy token left out"
 
-    def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
         return logits
 
 
@@ -47,11 +39,9 @@ class Posterior(Parameterisation):
     Where z_i rules tokens out (an unmasked position), they keep their logits: the posterior says nothing of them.
     """
 
-    in_words = (
-        "the logits at a position predict its clean token from the noisy text, its own noisy token included"
-    )
+    description = "the logits at a position predict its clean token from the noisy text, its own noisy token included"
 
-    def leave_one_out(self, process: ForwardProcess, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        evidence = process.log_evidence(z, t)
+    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
+        evidence = log_evidence()
         logits = logits.to(precision_of(logits))  # bfloat16 would round the evidence away
         return logits - torch.where(evidence.isfinite(), evidence, 0.0).to(logits.dtype)

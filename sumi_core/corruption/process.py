@@ -15,38 +15,31 @@ them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.clocks import Clock, Shared
 from sumi_core.corruption.parameterisations import LeaveOneOut, Parameterisation
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.models.function import DenoiserFunction
-from sumi_core.rowwise import pick, precision_of
+from sumi_core.kernels.row_loss import pick, precision_of
+from sumi_core.models.interface import DenoiserFunction
 
 
-class ForwardProcess(ABC):
+class ForwardProcess(Part, ABC):
     """A corruption process over ``num_tokens`` tokens and ``num_states`` ≥ ``num_tokens`` states.
 
     States from ``num_tokens`` on (a mask) are noise only: texts never hold them, and no denoiser may predict them.
     The chain runs on single positions; ``clock`` says at which level each of them stands.
     """
 
-    @dataclass
-    class Options:
-        """No options."""
-
-    #: Names of the token tables that the process is made from, keys of ``sumi_core.data.TOKEN_TABLES``.
-    tables: ClassVar[tuple[str, ...]] = ()
-    #: What it does to a text, and so what its denoiser does, as the model card says it.
-    in_words: ClassVar[str] = (
+    description = (
         "replaces tokens by other tokens until only noise is left; the model reads text in which any token may be "
         "wrong, and can change every token at every step"
     )
@@ -54,17 +47,18 @@ class ForwardProcess(ABC):
 
     def __init__(
         self,
-        options: Options,
+        options: Any,
         *,
         vocabulary: Vocabulary,
         schedule: NoiseSchedule,
         clock: Clock | None = None,
         parameterisation: Parameterisation | None = None,
     ) -> None:
+        super().__init__(options)
         self.num_tokens = vocabulary.size
         self.schedule = schedule
-        self.clock = clock or Shared(Shared.Options())
-        self.parameterisation = parameterisation or LeaveOneOut(LeaveOneOut.Options())
+        self.clock = clock or Shared()
+        self.parameterisation = parameterisation or LeaveOneOut()
 
     # --- what defines a process -------------------------------------------------------------------------------------
 
@@ -95,9 +89,9 @@ class ForwardProcess(ABC):
         """α(t) in float64, the share of tokens that noise has not yet hit: what corruption and bound both use."""
         return self.schedule.alpha(t.double())
 
-    def hit(self, t: Tensor) -> Tensor:
+    def noise_fraction(self, t: Tensor) -> Tensor:
         """1 − α(t) in float64, the share of tokens that noise has hit, with all its digits near t = 0."""
-        return self.schedule.hit(t.double())
+        return self.schedule.noise_fraction(t.double())
 
     def dalpha(self, t: Tensor) -> Tensor:
         """dα/dt ≤ 0, float64."""
@@ -142,12 +136,17 @@ class ForwardProcess(ABC):
 
     # --- the denoiser -----------------------------------------------------------------------------------------------
 
-    def predict(self, denoiser: DenoiserFunction, z: Tensor, level: Tensor, told: Tensor) -> Tensor:
+    def predict(self, denoiser: DenoiserFunction, z: Tensor, level: Tensor, conditioning_level: Tensor) -> Tensor:
         """Logits of the leave-one-out posterior at z ``[B, L]``, whatever the denoiser's own mean: ``[B, L, S]``.
 
-        level: t of every position, broadcastable to ``[B, L]``. told: the level given to the denoiser.
+        level: t of every position, broadcastable to ``[B, L]``. conditioning_level: the level given to the denoiser.
         """
-        return self.parameterisation.leave_one_out(self, denoiser(z, told), z, level)
+        return self.leave_one_out(denoiser(z, conditioning_level), z, level)
+
+    def leave_one_out(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """A denoiser's own logits ``[B, L, S]`` at z, read as the parameterisation says, as those of the leave-one-out
+        posterior."""
+        return self.parameterisation.leave_one_out(logits, lambda: self.log_evidence(z, t))
 
     def log_denoiser(self, logits: Tensor) -> Tensor:
         """log x_θ: log-softmax over tokens, −∞ on states that are no tokens. float32, or float64 for float64 logits."""

@@ -19,18 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sumi_core.typed import number
+from sumi_core.base.options import number
+from sumi_core.base.registry import Part
 
 
-class NoiseSchedule(ABC):
+class NoiseSchedule(Part, ABC):
     """α, its derivative and its inverse. All take and return tensors of one shape, best in float64; t in [0, 1]."""
-
-    @dataclass
-    class Options:
-        """No options."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -44,7 +38,7 @@ class NoiseSchedule(ABC):
     def time_of_alpha(self, alpha: Tensor) -> Tensor:
         """The level t with α(t) = alpha."""
 
-    def hit(self, t: Tensor) -> Tensor:
+    def noise_fraction(self, t: Tensor) -> Tensor:
         """1 − α(t), the share of tokens that noise has hit. Overridden where the difference loses digits near t = 0."""
         return 1 - self.alpha(t)
 
@@ -54,11 +48,11 @@ class NoiseSchedule(ABC):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """λ = log(α / (1 − α)), infinite at both ends."""
-        return self.alpha(t).log() - self.hit(t).log()
+        return self.alpha(t).log() - self.noise_fraction(t).log()
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
         """dλ/dt = α′ / (α (1 − α)) < 0; with t uniform, −dλ/dt is one over the density of λ."""
-        return self.dalpha(t) / (self.alpha(t) * self.hit(t))
+        return self.dalpha(t) / (self.alpha(t) * self.noise_fraction(t))
 
 
 class Linear(NoiseSchedule):
@@ -70,7 +64,7 @@ class Linear(NoiseSchedule):
     def dalpha(self, t: Tensor) -> Tensor:
         return -torch.ones_like(t)
 
-    def hit(self, t: Tensor) -> Tensor:
+    def noise_fraction(self, t: Tensor) -> Tensor:
         return t
 
     def time_of_alpha(self, alpha: Tensor) -> Tensor:
@@ -87,7 +81,7 @@ class Cosine(NoiseSchedule):
         # The same function twice: the left form is exact at t = 0, the right one does not cancel near t = 1.
         return torch.where(t < 0.5, 1 - torch.sin(t * math.pi / 2), 2 * torch.sin((1 - t) * math.pi / 4) ** 2)
 
-    def hit(self, t: Tensor) -> Tensor:
+    def noise_fraction(self, t: Tensor) -> Tensor:
         return torch.sin(t * math.pi / 2)
 
     def dalpha(self, t: Tensor) -> Tensor:
@@ -108,7 +102,7 @@ class Sqrt(NoiseSchedule):
     def alpha(self, t: Tensor) -> Tensor:
         return (1 - t) / (1 + t.sqrt())  # 1 − √t without cancelling near t = 1
 
-    def hit(self, t: Tensor) -> Tensor:
+    def noise_fraction(self, t: Tensor) -> Tensor:
         return t.sqrt()
 
     def dalpha(self, t: Tensor) -> Tensor:
@@ -123,7 +117,7 @@ class Polynomial(NoiseSchedule):
     on the noisy side; 1 is ``linear``, ½ is ``sqrt``."""
 
     @dataclass
-    class Options(NoiseSchedule.Options):
+    class Options(Part.Options):
         exponent: float = number(2.0, above=0.0, high=8.0)
 
     def __init__(self, options: Options) -> None:
@@ -133,7 +127,7 @@ class Polynomial(NoiseSchedule):
     def alpha(self, t: Tensor) -> Tensor:
         return -torch.expm1(self.exponent * t.log())  # does not cancel near t = 1; −expm1(−∞) = 1
 
-    def hit(self, t: Tensor) -> Tensor:
+    def noise_fraction(self, t: Tensor) -> Tensor:
         return t**self.exponent
 
     def dalpha(self, t: Tensor) -> Tensor:
@@ -152,7 +146,7 @@ class LogSnr(NoiseSchedule):
     """
 
     @dataclass
-    class Options(NoiseSchedule.Options):
+    class Options(Part.Options):
         limit: float = number(9.0, above=0.0, high=30.0)
 
     def __init__(self, options: Options) -> None:
@@ -168,13 +162,13 @@ class LogSnr(NoiseSchedule):
         straight = torch.where(t < 0.5, 1 - self.slope * t, self.slope * (1 - t))
         return torch.where(self._in_tail(t), straight, line)
 
-    def hit(self, t: Tensor) -> Tensor:
+    def noise_fraction(self, t: Tensor) -> Tensor:
         line = torch.sigmoid(self.fall * (t - 0.5))
         straight = torch.where(t < 0.5, self.slope * t, 1 - self.slope * (1 - t))
         return torch.where(self._in_tail(t), straight, line)
 
     def dalpha(self, t: Tensor) -> Tensor:
-        on_line = -self.fall * self.alpha(t) * self.hit(t)
+        on_line = -self.fall * self.alpha(t) * self.noise_fraction(t)
         return torch.where(self._in_tail(t), -self.slope, on_line)
 
     def time_of_alpha(self, alpha: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.data.noise import Noise
-from sumi_core.rowwise import Rows, RowTerm, pick, precision_of, put_add, rowwise
+from sumi_core.kernels.row_loss import RowLoss, Rows, pick, precision_of, put_add, rowwise
 
 _MOST_SIGNAL = 1e30  # of α over (1 − α)/V: leaves float32 room for a loss's scale
 
@@ -32,7 +32,9 @@ class Uniform(Interpolating):
     def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         alpha = self.alpha(t).expand(x.shape).reshape(-1)
         # Noise too little to be set against α in float32 is taken for as little as can be.
-        per_state = (self.hit(t).expand(x.shape).reshape(-1) / self.num_tokens).clamp(min=alpha / _MOST_SIGNAL)
+        per_state = (self.noise_fraction(t).expand(x.shape).reshape(-1) / self.num_tokens).clamp(
+            min=alpha / _MOST_SIGNAL
+        )
         kind = precision_of(logits)
         term = UniformDivergence(
             x.reshape(-1), z.reshape(-1), alpha.to(kind), per_state.to(kind), (alpha / per_state).to(kind)
@@ -42,7 +44,7 @@ class Uniform(Interpolating):
 
 
 @dataclass
-class UniformDivergence(RowTerm):
+class UniformDivergence(RowLoss):
     """KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1 for π = 1/V (design: math.md 8), every quantity ``[N]``.
 
     With b = (1−α)/V, c = α/b, p = softmax(logits) and q_θ = b (1 + c p):

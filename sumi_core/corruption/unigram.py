@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sumi_core.base.options import number
+from sumi_core.base.registry import Part
 from sumi_core.corruption.interpolating import Interpolating
-from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.vocabulary import VocabularyError
-from sumi_core.typed import number
 
 
 class Unigram(Interpolating):
@@ -27,7 +27,7 @@ class Unigram(Interpolating):
     tables = ("token_counts",)
 
     @dataclass
-    class Options(ForwardProcess.Options):
+    class Options(Part.Options):
         smoothing: float = number(1.0, low=0.0)
 
     def __init__(self, options: Options, **context: Any) -> None:

@@ -1,24 +1,19 @@
 """From sources of text to batches: documents, tokenizers, token shards, and noise addressed by example."""
 
-from typing import TYPE_CHECKING
+from sumi_core.base.registry import Registry
 
-from sumi_core.registry import Registry
-
-if TYPE_CHECKING:
-    from sumi_core.data.clusters.clustering import Clustering
-    from sumi_core.data.sources import Source
-    from sumi_core.data.tokenizers import Tokenizer
-
-CLUSTERINGS: "Registry[Clustering]" = Registry(
+CLUSTERINGS = Registry(
     "clustering of tokens",
+    "sumi_core.data.clusters.clustering:Clustering",
     {
         "distribution": "sumi_core.data.clusters.distribution:Distribution",
         "surface": "sumi_core.data.clusters.surface:Surface",
     },
 )
 
-SOURCES: "Registry[Source]" = Registry(
+SOURCES = Registry(
     "corpus source",
+    "sumi_core.data.sources.source:Source",
     {
         "huggingface": "sumi_core.data.sources.huggingface:HuggingFace",
         "jsonl": "sumi_core.data.sources.files:Jsonl",
@@ -30,14 +25,12 @@ SOURCES: "Registry[Source]" = Registry(
     },
 )
 
-TOKENIZERS: "Registry[Tokenizer]" = Registry(
+TOKENIZERS = Registry(
     "tokenizer",
+    "sumi_core.data.tokenizers.tokenizer:Tokenizer",
     {
         "bpe": "sumi_core.data.tokenizers.bpe:ByteLevelBpe",
         "byte": "sumi_core.data.tokenizers.byte:Byte",
         "huggingface": "sumi_core.data.tokenizers.huggingface:HuggingFace",
     },
 )
-
-#: A number per token that a part may ask for (its ``tables``) → the stage that measures it, in ``<name>.npy``.
-TOKEN_TABLES: dict[str, str] = {"token_clusters": "token_clusters", "token_counts": "token_shards"}

@@ -1,4 +1,4 @@
-"""Stage ``corpus``: documents without exact duplicates, split into train and validation.
+"""Documents without exact duplicates, split into train and validation.
 
 The split is a function of each document's text alone: it does not depend on order or on other documents, a
 document never changes sides when others are added, and equal texts are always on the same side.
@@ -11,31 +11,27 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sumi_core.data import SOURCES
-from sumi_core.data.sources import Document, SourceError
-
-if TYPE_CHECKING:
-    from sumi_core.stages import StageContext
+from sumi_core.base.progress import Log, Progress
+from sumi_core.data.config import CorpusConfig
+from sumi_core.data.sources.source import Document, Source, SourceError
 
 SPLITS = ("train", "validation")
 _GROUP_CHARACTERS = 8 << 20  # characters held before a row group is written
 _SHOWN_DOCUMENTS = 2  # of each split, in the report
 
 
-def build_corpus(context: StageContext) -> dict[str, Any]:
-    """Write train.parquet and validation.parquet (columns id, text); returns statistics and the licence.
+def write_corpus(source: Source, config: CorpusConfig, folder: Path, log: Log, progress: Progress) -> dict[str, Any]:
+    """Write train.parquet and validation.parquet (columns id, text) and report.md; returns statistics and the licence.
 
     Raises SourceError when a source cannot be read or a split would be empty.
     """
-    config = context.experiment.corpus
-    source = SOURCES.from_config(config.source)
     seen: set[bytes] = set()  # about 100 bytes of memory a document: the one thing here that grows with the corpus
     documents: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     duplicates = 0
-    writers = {split: _Writer(context.folder / f"{split}.parquet") for split in SPLITS}
+    writers = {split: _Writer(folder / f"{split}.parquet") for split in SPLITS}
     try:
         for document in source.documents():
             digest = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
@@ -49,7 +45,7 @@ def build_corpus(context: StageContext) -> dict[str, Any]:
             documents[split] += 1
             sizes[split] += len(document.text.encode())
             if sum(documents.values()) % 1000 == 0:
-                context.progress(sum(documents.values()), 0, "documents", "reading")
+                progress(sum(documents.values()), 0, "documents", "reading")
     finally:
         for writer in writers.values():
             writer.close()
@@ -60,7 +56,7 @@ def build_corpus(context: StageContext) -> dict[str, Any]:
                 f"leaves the {split} split empty; change the fraction or give more documents"
             )
     for reason in source.skipped:
-        context.log(f"skipped {source.skipped[reason]} × {source.describe(reason)}")
+        log(f"skipped {source.skipped[reason]} × {source.describe(reason)}")
     summary = {
         "source": config.source["name"],
         "licence": source.licence,
@@ -71,7 +67,7 @@ def build_corpus(context: StageContext) -> dict[str, Any]:
         "skipped": dict(source.skipped),
         "first_skipped": dict(source.first_skipped),
     }
-    (context.folder / "report.md").write_text(_report(summary, context.folder), encoding="utf-8")
+    (folder / "report.md").write_text(_report(summary, folder), encoding="utf-8")
     return summary
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import address_generator
-
-
-class Sequences(Protocol):
-    """``sumi_core.data.shards.PackedSequences``, or anything like it."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> NDArray[np.integer[Any]]: ...
+from sumi_core.data.sequences import Sequences
 
 
 class StepBatches:

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from sumi_core.data.sources import Document
-from sumi_core.data.tokenizers import Ids, Lengths, Tokenizer, TokenizerError, load_tokenizer
-from sumi_core.errors import SumiError
-from sumi_core.files import write_atomically
-from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.base.errors import SumiError
+from sumi_core.base.files import write_atomically
+from sumi_core.base.hashing import file_sha256
+from sumi_core.data.sources.source import Document
+from sumi_core.data.tokenizers.tokenizer import Ids, Lengths, Tokenizer, TokenizerError, load_tokenizer
 
 _CHARACTERS_TOGETHER = 1 << 20  # encoded at a time: the encoder holds some hundred bytes a token
 

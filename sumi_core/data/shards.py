@@ -1,4 +1,4 @@
-"""Stage ``token_shards``: tokens in memory-mapped files, and the packed sequences read from them.
+"""Tokens in memory-mapped files.
 
 The documents of a split are tokenized shard by shard (``shard_building``), each followed by an end-of-text token.
 Sequences are cut from the stream of all shards, every ``sequence_length`` tokens, wherever documents and shards end;
@@ -11,53 +11,57 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sumi_core.base.files import remove_torn, write_atomically
+from sumi_core.base.progress import Log, Progress
+from sumi_core.data.config import ShardsConfig
 from sumi_core.data.corpus import SPLITS, read_texts
+from sumi_core.data.sequences import PackedSequences
 from sumi_core.data.shard_building import ShardError, broken_file, build_shards, read_record, token_dtype
-from sumi_core.data.tokenizers import load_tokenizer
-from sumi_core.files import remove_torn, write_atomically
-
-if TYPE_CHECKING:
-    from sumi_core.data.sources import Document
-    from sumi_core.stages import StageContext
-
-__all__ = ["INDEX", "PackedSequences", "ShardError", "TokenShards", "build_token_shards"]
+from sumi_core.data.sources.source import Document
+from sumi_core.data.tokenizers.tokenizer import load_tokenizer
 
 INDEX = "index.json"
 TOKEN_COUNTS = "token_counts.npy"  # how often each token occurs in the train split, int64 [V]
 _INLINE_BYTES = 16 << 20  # below this, starting worker processes costs more than it saves
-_OPEN_ARRAYS = 256  # memory maps held at a time: each takes a file descriptor
 
 
 # --- building -------------------------------------------------------------------------------------------------------
 
 
-def build_token_shards(context: StageContext) -> dict[str, Any]:
-    """Tokenize both splits; returns counts. What an interrupted run left whole in the folder is kept.
+def write_token_shards(
+    corpus: Path,
+    sizes: Mapping[str, int],
+    tokenizer: Path,
+    config: ShardsConfig,
+    folder: Path,
+    *,
+    workers: int,
+    log: Log,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Tokenize both splits of the corpus, of ``sizes`` UTF-8 bytes; returns counts. What an interrupted run left whole
+    in the folder is kept.
 
     Raises ShardError when a split is shorter than a sequence, TokenizerError when a text does not fit the tokenizer.
     """
-    config, workers = context.experiment.shards, context.experiment.runtime.data_workers
-    corpus, tokenizer, folder = context.inputs["corpus"], context.inputs["tokenizer"].folder, context.folder
     remove_torn(folder)
-    names = {split: _names(corpus.folder, split, config.shard_documents) for split in SPLITS}
+    names = {split: _names(corpus, split, config.shard_documents) for split in SPLITS}
     records = {name: read_record(folder, name) for split in SPLITS for name in names[split]}
-    total = sum(corpus.summary[f"{split}_bytes"] for split in SPLITS)
+    total = sum(sizes[split] for split in SPLITS)
     done = sum(record["bytes"] for record in records.values() if record is not None)
     if done:
-        context.log(
-            f"keeping {sum(r is not None for r in records.values())} of {len(records)} shards of an earlier run"
-        )
+        log(f"keeping {sum(r is not None for r in records.values())} of {len(records)} shards of an earlier run")
     missing = {name for name, record in records.items() if record is None}
-    tasks = _tasks(corpus.folder, names, missing, config.shard_documents)
+    tasks = _tasks(corpus, names, missing, config.shard_documents)
     for name, record in build_shards(tasks, tokenizer, folder, workers if total - done > _INLINE_BYTES else 1):
         records[name] = record
         done += record["bytes"]
-        context.progress(done, total, "bytes", name)
+        progress(done, total, "bytes", name)
     opened = load_tokenizer(tokenizer)
     np.save(folder / TOKEN_COUNTS, _token_counts(folder, names["train"], opened.vocab_size))
     index: dict[str, Any] = {
@@ -153,79 +157,3 @@ class TokenShards:
                     raise ShardError(
                         f"{path} is missing or damaged; delete {self.folder} and compute token_shards again"
                     )
-
-
-class PackedSequences:
-    """A split as sequences of ``length`` tokens: ``len``, ``[i]``, and the bytes of text that each covers.
-
-    shards: tokens of each shard, by name, in order. Files are opened when they are first read.
-    """
-
-    def __init__(self, folder: Path, shards: Mapping[str, int], length: int) -> None:
-        self.length = length
-        self._folder, self._names = folder, list(shards)
-        self._ends = np.cumsum(list(shards.values()), dtype=np.int64)
-        self._arrays: dict[str, NDArray[Any]] = {}
-
-    def __len__(self) -> int:
-        return self._total() // self.length
-
-    def __getitem__(self, index: int) -> NDArray[np.integer[Any]]:
-        """Token ids ``[L]``."""
-        return self._read("tokens", *self._range(index))
-
-    def bytes(self, index: int) -> int:
-        """UTF-8 bytes of the text that sequence ``index`` covers; end-of-text tokens count none."""
-        return int(self._read("lengths", *self._range(index)).sum(dtype=np.int64))
-
-    def document_starts(self, index: int) -> NDArray[np.int64]:
-        """Positions in sequence ``index`` at which a document starts, rising; none if it lies within one document."""
-        found, position = [], 0
-        for shard, start, stop in self._pieces(*self._range(index)):
-            starts = self._array(shard, "starts")
-            low, high = np.searchsorted(starts, [start, stop])
-            found.append(starts[low:high] - start + position)
-            position += stop - start
-        return np.concatenate(found)
-
-    def dropped(self) -> tuple[int, int]:
-        """Tokens and UTF-8 bytes behind the last whole sequence."""
-        start, stop = len(self) * self.length, self._total()
-        return stop - start, int(self._read("lengths", start, stop).sum(dtype=np.int64))
-
-    def _total(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def _range(self, index: int) -> tuple[int, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"sequence {index} of {len(self)}")
-        return index * self.length, (index + 1) * self.length
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """The shards that a stretch of the stream lies in, each with its stretch there: (shard, start, stop)."""
-        shard = int(np.searchsorted(self._ends, start, side="right"))
-        while start < stop:
-            end = int(self._ends[shard])
-            offset = int(self._ends[shard - 1]) if shard else 0
-            yield shard, start - offset, min(stop, end) - offset
-            start, shard = min(stop, end), shard + 1
-
-    def _read(self, kind: str, start: int, stop: int) -> NDArray[Any]:
-        pieces = [self._array(shard, kind)[low:high] for shard, low, high in self._pieces(start, stop)]
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
-
-    def _array(self, shard: int, kind: str) -> NDArray[Any]:
-        name = f"{self._names[shard]}.{kind}.npy"
-        if name not in self._arrays:
-            if len(self._arrays) >= _OPEN_ARRAYS:
-                del self._arrays[next(iter(self._arrays))]
-            path = self._folder / name
-            try:
-                self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError):
-                raise ShardError(
-                    f"{path} is missing or damaged; delete {self._folder} and compute token_shards again"
-                ) from None
-        return self._arrays[name]

@@ -1,45 +1,42 @@
-"""Stage ``tokenizer``: fitted on the train split only, and proved faithful on every validation document."""
+"""Tokenizers fitted on the train split only, and proved faithful on every validation document."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from sumi_core.data import TOKENIZERS
 from sumi_core.data.corpus import read_texts
 from sumi_core.data.shard_building import check_tokens
-from sumi_core.data.tokenizers import Tokenizer, TokenizerError
-
-if TYPE_CHECKING:
-    from sumi_core.data.sources import Document
-    from sumi_core.stages import StageContext
+from sumi_core.data.sources.source import Document
+from sumi_core.data.tokenizers.tokenizer import Tokenizer, TokenizerError
 
 _TOGETHER = 64  # documents encoded at a time
 _SHOWN_TOKENS = 60
 
 
-def build_tokenizer(context: StageContext) -> dict[str, Any]:
-    """Fit, check and save. Raises TokenizerError, quoting the text, when a validation document does not come back."""
-    config = context.experiment.tokenizer
-    tokenizer = TOKENIZERS.from_config(config)
-    corpus = context.inputs["corpus"].folder
+def write_tokenizer(tokenizer: Tokenizer, name: str, corpus: Path, folder: Path) -> dict[str, Any]:
+    """Fit ``tokenizer`` to the train split in ``corpus``, check it and save it in ``folder``; returns its figures.
+
+    Raises TokenizerError, quoting the text, when a validation document does not come back.
+    """
     tokenizer.train(document.text for document in read_texts(corpus, "train"))
     documents, tokens, size = 0, 0, 0
     validation = read_texts(corpus, "validation")
     while group := list(itertools.islice(validation, _TOGETHER)):
         tokens += check_round_trip(tokenizer, group)
         documents, size = (documents + len(group), size + sum(len(document.text.encode()) for document in group))
-    tokenizer.save(context.folder)
+    tokenizer.save(folder)
     summary = {
-        "tokenizer": config["name"],
+        "tokenizer": name,
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
         "round_trip_documents": documents,
         "bytes_per_token": size / tokens,
     }
     example = next(read_texts(corpus, "validation"))
-    (context.folder / "report.md").write_text(_report(summary, tokenizer, example), encoding="utf-8")
+    (folder / "report.md").write_text(_report(summary, tokenizer, example), encoding="utf-8")
     return summary
 
 

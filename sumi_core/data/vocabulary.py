@@ -12,8 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sumi_core.data import TOKEN_TABLES
-from sumi_core.errors import SumiError
+from sumi_core.base.errors import SumiError
 
 
 class VocabularyError(SumiError, ValueError):
@@ -35,17 +34,17 @@ class Vocabulary:
         return self.tables[name]
 
 
-def read_tables(names: tuple[str, ...], folders: Mapping[str, Path], size: int) -> dict[str, Tensor]:
-    """Tables from the outputs of their stages. Raises VocabularyError for one that is damaged or of another size."""
+def read_tables(folders: Mapping[str, Path], size: int) -> dict[str, Tensor]:
+    """Tables ``<name>.npy`` by name, each from the output of the stage that writes it.
+
+    Raises VocabularyError for one that is damaged or of another size."""
     found: dict[str, Tensor] = {}
-    for name in names:
-        path = folders[TOKEN_TABLES[name]] / f"{name}.npy"
+    for name, folder in folders.items():
+        path = folder / f"{name}.npy"
         try:
             values = np.load(path, allow_pickle=False)
         except (OSError, ValueError):
-            raise VocabularyError(
-                f"{path} is missing or damaged; delete {path.parent} and compute {TOKEN_TABLES[name]} again"
-            ) from None
+            raise VocabularyError(f"{path} is missing or damaged; delete {folder} and run its cell again") from None
         if values.shape != (size,):
             raise VocabularyError(f"{path} describes {len(values)} tokens where the tokenizer has {size}")
         found[name] = torch.from_numpy(values)

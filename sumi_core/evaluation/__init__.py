@@ -1,14 +1,10 @@
 """Measuring a finished model: likelihood bounds, sample quality, yardsticks, and the comparison of cells."""
 
-from typing import TYPE_CHECKING
+from sumi_core.base.registry import Registry
 
-from sumi_core.registry import Registry
-
-if TYPE_CHECKING:
-    from sumi_core.evaluation.metrics import SampleMetric
-
-METRICS: "Registry[SampleMetric]" = Registry(
+METRICS = Registry(
     "sample metric",
+    "sumi_core.evaluation.metrics:SampleMetric",
     {
         "copy_rate": "sumi_core.evaluation.metrics:CopyRate",
         "distinct": "sumi_core.evaluation.metrics:Distinct",

@@ -13,15 +13,15 @@ what was not drawn, is then too small.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from sumi_core.base.progress import Progress, unwatched
+from sumi_core.base.statistics import Estimate, mean_estimate
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import EVALUATION
-from sumi_core.evaluation.statistics import Estimate, mean_estimate
 from sumi_core.objectives.objective import Objective
 
 
@@ -56,7 +56,7 @@ def measure_gradient_noise(
     *,
     pairs: int = 8,
     seed: int = 0,
-    progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None,
+    progress: Progress = unwatched,
 ) -> GradientNoise:
     """Take 2·``pairs`` gradients of ``objective.loss`` on the batch ``tokens`` ``[B, L]``, on its device.
 

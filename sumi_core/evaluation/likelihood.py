@@ -23,46 +23,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sumi_core.base.progress import Progress, unwatched
+from sumi_core.base.statistics import Estimate, ratio_over_units
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import EVALUATION, address_generator
-from sumi_core.evaluation.statistics import Estimate, ratio_over_units
+from sumi_core.data.sequences import Sequences, spread_indices
+from sumi_core.evaluation.config import EvaluationConfig
+from sumi_core.models.interface import DenoiserFunction
+from sumi_core.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sumi_core.config import EvaluationConfig
-    from sumi_core.models.function import DenoiserFunction
-    from sumi_core.objectives.objective import Objective
-
 Floats = NDArray[np.float64]
 TERMS = ("diffusion", "reconstruction", "prior")
 _NOISE = ("time", "level", "alpha", "nats_per_alpha")
-
-
-class EvaluatedSequences(Protocol):
-    """What is read of a split: ``sumi_core.data.shards.PackedSequences``."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> NDArray[np.integer[Any]]:
-        """Token ids ``[L]``."""
-        ...
-
-    def bytes(self, index: int) -> int:
-        """UTF-8 bytes of the text of a sequence; end-of-text tokens count none."""
-        ...
-
-    def document_starts(self, index: int) -> NDArray[np.int64]:
-        """Positions in a sequence at which a document starts, rising."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -119,12 +102,12 @@ class SequenceLikelihoods:
 def evaluate_likelihood(
     objective: Objective,
     denoiser: DenoiserFunction,
-    sequences: EvaluatedSequences,
+    sequences: Sequences,
     config: EvaluationConfig,
     *,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
-    progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None,
+    progress: Progress = unwatched,
 ) -> SequenceLikelihoods:
     """Measure ``config.sequences`` sequences, evenly spread over the split (all, if there are fewer).
 
@@ -141,7 +124,7 @@ def evaluate_likelihood(
         )
     draws = 1 if objective.exact else config.times_per_sequence
     rows = count * draws
-    chosen = evaluated_indices(count, len(sequences))
+    chosen = spread_indices(count, len(sequences))
     tokens = torch.from_numpy(np.stack([np.asarray(sequences[i], dtype=np.int64) for i in chosen]))
     seed = EVALUATION + config.seed
     order = torch.from_numpy(address_generator(seed, "order").permutation(count))
@@ -158,7 +141,7 @@ def evaluate_likelihood(
             seed=seed,
         )
         with torch.inference_mode():
-            measured = objective.nats(denoiser, batch, config.time_epsilon)
+            measured = objective.likelihood(denoiser, batch, config.time_epsilon)
         for name, values in found.items():
             values[start : start + len(row)] = getattr(measured, name).double().cpu().numpy()
         progress(min(start + batch_size, rows) / draws, count, "sequences", "likelihood")
@@ -183,12 +166,7 @@ def evaluate_likelihood(
     return result
 
 
-def evaluated_indices(count: int, total: int) -> list[int]:
-    """``count`` of ``total`` sequences, the middles of equal stretches: no part of the split is left out."""
-    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
-
-
-def documents_of(sequences: EvaluatedSequences, chosen: Sequence[int]) -> NDArray[np.int64]:
+def documents_of(sequences: Sequences, chosen: Sequence[int]) -> NDArray[np.int64]:
     """A number for the document in which each chosen sequence (rising) begins, ``[N]``."""
     wanted, found, seen = set(chosen), [], 0
     for index in range(chosen[-1] + 1):

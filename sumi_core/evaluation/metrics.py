@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sumi_core.evaluation.statistics import jackknife_stderr, ratio_or_nan
+from sumi_core.base.registry import Part
+from sumi_core.base.statistics import jackknife_stderr, ratio_or_nan
 
 Gram = tuple[str, ...]
 
@@ -52,15 +53,8 @@ def word_ngrams(words: Sequence[str], n: int) -> Iterator[Gram]:
     return zip(*(words[i:] for i in range(n)), strict=False)
 
 
-class SampleMetric(ABC):
+class SampleMetric(Part, ABC):
     """A figure of a set of samples. Its class docstring is the definition that reports print as a footnote."""
-
-    @dataclass
-    class Options:
-        """No options."""
-
-    def __init__(self, options: Any = None) -> None:
-        self.options = options if options is not None else self.Options()
 
     @property
     def definition(self) -> str:

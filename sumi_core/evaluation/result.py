@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sumi_core.evaluation.rendering import excerpt, fenced, markdown_table, with_error
+from sumi_core.base.text import excerpt, fenced, markdown_table, with_error
 from sumi_core.evaluation.yardsticks import DEFINITIONS
 
 if TYPE_CHECKING:

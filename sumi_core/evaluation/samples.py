@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sumi_core.evaluation.likelihood import evaluated_indices
+from sumi_core.base.progress import Progress, unwatched
+from sumi_core.data.sequences import spread_indices
 from sumi_core.evaluation.metrics import SampleSet
 from sumi_core.evaluation.yardsticks import END_OF_TEXT
 
 if TYPE_CHECKING:
-    from sumi_core.config import EvaluationConfig
-    from sumi_core.data.tokenizers import Tokenizer
-    from sumi_core.models.function import DenoiserFunction
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
+    from sumi_core.evaluation.config import EvaluationConfig
+    from sumi_core.models.interface import DenoiserFunction
     from sumi_core.sampling.sampler import Sampler
 
 END_MARK = "⟨end of text⟩"  # how people see an end-of-text token
@@ -36,7 +37,7 @@ def draw_samples(
     denoiser: DenoiserFunction,
     config: EvaluationConfig,
     length: int,
-    progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None,
+    progress: Progress = unwatched,
 ) -> list[Drawn]:
     """Texts at each number of ``config.sampling_steps``, rising.
 
@@ -77,4 +78,4 @@ def shown_text(ids: NDArray[np.integer[Any]], tokenizer: Tokenizer) -> str:
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:
     """``count`` items spread evenly over all of them (all, if there are fewer)."""
-    return [items[i] for i in evaluated_indices(min(count, len(items)), len(items))]
+    return [items[i] for i in spread_indices(min(count, len(items)), len(items))]

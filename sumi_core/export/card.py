@@ -65,18 +65,18 @@ def _what(record: dict[str, Any], summary: dict[str, Any]) -> str:
         f"{vocabulary['tokens']:,} tokens{' and a mask' if vocabulary['mask_id'] is not None else ''}, "
         f"{'tied' if model['tie_embeddings'] else 'untied'} embeddings."
     )
-    return f"{_process_in_words(record)} {shape}"
+    return f"{_describe_process(record)} {shape}"
 
 
-def _process_in_words(record: dict[str, Any]) -> str:
+def _describe_process(record: dict[str, Any]) -> str:
     process, schedule = record["process"], record["schedule"]
     if process is None:
         return "An autoregressive language model: it predicts each token from the ones before it."
     clock, reading = (record["experiment"][part]["name"] for part in ("clock", "parameterisation"))
     return (
         f"A discrete diffusion language model, process `{process['name']}` with the `{schedule['name']}` schedule: "
-        f"corruption {PROCESSES.get(process['name']).in_words}. Clock `{clock}`: {CLOCKS.get(clock).in_words}. "
-        f"Parameterisation `{reading}`: {PARAMETERISATIONS.get(reading).in_words}."
+        f"corruption {PROCESSES.get(process['name']).description}. Clock `{clock}`: {CLOCKS.get(clock).description}. "
+        f"Parameterisation `{reading}`: {PARAMETERISATIONS.get(reading).description}."
     )
 
 

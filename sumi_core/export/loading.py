@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sumi_core.config import ConfigError, Experiment, resolve_recorded
-from sumi_core.export.errors import ExportError
-from sumi_core.export.record import RECORD, SCHEMA_VERSION, TABLES, TOKENIZER, WEIGHTS
+from sumi_core.base.hashing import file_sha256
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.schema import Experiment
+from sumi_core.export.record import RECORD, SCHEMA_VERSION, TABLES, TOKENIZER, WEIGHTS, ExportError
 from sumi_core.export.weights import read_weights
-from sumi_core.lineage.fingerprint import file_sha256
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.size import num_parameters
+from sumi_core.models.size import num_parameters
 
 if TYPE_CHECKING:
-    from sumi_core.data.tokenizers import Tokenizer
-    from sumi_core.parts import Parts
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
+    from sumi_core.experiments.build import Parts
 
 
 _LITTLE = 2**28  # bytes
@@ -40,9 +41,9 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
     Reads data only: JSON, safetensors and the tokenizer's own files. Raises ExportError naming the file that is
     missing, damaged or does not fit the others.
     """
-    from sumi_core.data.tokenizers import TokenizerError, load_tokenizer
+    from sumi_core.data.tokenizers.tokenizer import TokenizerError, load_tokenizer
     from sumi_core.data.vocabulary import Vocabulary, VocabularyError, read_token_tables
-    from sumi_core.parts import build_parts
+    from sumi_core.experiments.build import build_parts
 
     folder = Path(folder)
     sumi = read_record(folder / RECORD)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sumi_core.files import write_atomically
-from sumi_core.lineage.provenance import git_state, packages
-
-if TYPE_CHECKING:
-    from sumi_core.parts import Parts
-    from sumi_core.stages import StageContext
+from sumi_core.base.errors import SumiError
+from sumi_core.base.files import write_atomically
+from sumi_core.base.provenance import git_state, packages
+from sumi_core.experiments.build import Parts
+from sumi_core.experiments.schema import Experiment
 
 SCHEMA_VERSION = 1
 RECORD, WEIGHTS, CARD = "sumi.json", "model.safetensors", "README.md"
@@ -19,19 +20,35 @@ TABLES = "sumi_tables.safetensors"  # what the process knows of each token, wher
 TOKENIZER = "sumi_tokenizer"  # the tokenizer as it was trained; the stock form beside it has the mask as a token
 
 
-def build_record(context: StageContext, parts: Parts, *, stock: dict[str, Any], weights_sha256: str) -> dict[str, Any]:
-    """Everything needed to use the model and to walk back to what made it.
+class ExportError(SumiError, ValueError):
+    """An export that cannot be written, opened or trusted. One sentence: the file, what is wrong, what to do."""
 
-    ``fingerprints``: the model's stages by name, its own included; ``inputs`` are those of its direct inputs.
-    """
-    from sumi_core.stages import experiment_fingerprints
 
-    experiment = context.experiment
-    fingerprints = experiment_fingerprints(experiment)
-    del fingerprints["evaluation"]  # comes after the export
+@dataclass(frozen=True)
+class Made:
+    """What an export is made from.
+
+    tokenizer: its folder. weights: of the trained denoiser. tables: folders of the token tables that parts are built
+    from. training: the summary of the training. licence: of the corpus. fingerprints: of the model's stages, its own
+    included. inputs: the fingerprints of its direct inputs."""
+
+    key: str
+    tokenizer: Path
+    weights: Path
+    tables: Mapping[str, Path]
+    training: Mapping[str, Any]
+    licence: str
+    fingerprints: Mapping[str, str]
+    inputs: Mapping[str, str]
+
+
+def build_record(
+    experiment: Experiment, made: Made, parts: Parts, *, stock: dict[str, Any], weights_sha256: str
+) -> dict[str, Any]:
+    """Everything needed to use the model and to walk back to what made it."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "key": context.key,
+        "key": made.key,
         "process": experiment.process,
         "schedule": experiment.schedule,
         "clock": experiment.clock,
@@ -46,9 +63,9 @@ def build_record(context: StageContext, parts: Parts, *, stock: dict[str, Any], 
         },
         "stock": stock,
         "weights_sha256": weights_sha256,
-        "fingerprints": fingerprints,
-        "inputs": {name: artifact.fingerprint for name, artifact in context.inputs.items()},
-        "training": context.inputs["pretrained_denoiser"].summary,
+        "fingerprints": dict(made.fingerprints),
+        "inputs": dict(made.inputs),
+        "training": dict(made.training),
         "experiment": experiment.to_dict(),
         "code": git_state(),
         "packages": packages(),

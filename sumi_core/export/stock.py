@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sumi_core.export.errors import ExportError
+from sumi_core.export.record import ExportError
 from sumi_core.models import ATTENTION_PATTERNS
 
 if TYPE_CHECKING:
-    from sumi_core.config import ModelConfig
     from sumi_core.models.attention import StockClass
+    from sumi_core.models.config import ModelConfig
     from sumi_core.models.denoiser import Denoiser
 
 TOLERANCE = 1e-4  # largest difference of float32 logits from stock code's, as a share of the largest where that is > 1

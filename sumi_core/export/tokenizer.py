@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sumi_core.export.errors import ExportError
+from sumi_core.export.record import ExportError
 from sumi_core.export.stock import quiet_transformers
 
 if TYPE_CHECKING:
-    from sumi_core.data.tokenizers import Tokenizer
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 MASK = "<|mask|>"
 _PROBE = "In the beginning: 1,234.5 naïve façades – “日本語” 🙂\n\n\tdef f(x):  return x  # done\r\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sumi_core.export.errors import ExportError
+from sumi_core.export.record import ExportError
 from sumi_core.models.denoiser import Denoiser
 
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "int8": 1}

@@ -1,1 +1,1 @@
-"""Where numbers come from: fingerprints, the artifact store with its manifests, provenance, and MLflow."""
+"""Where numbers come from: the project, its plan, MLflow, traces, reproduction, checks of what was computed."""

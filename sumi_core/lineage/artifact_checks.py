@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sumi_core.base.errors import StoreError
 from sumi_core.lineage.checkup import Finding
-from sumi_core.lineage.errors import StoreError
-from sumi_core.lineage.store import MANIFEST, Artifact, Store
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.tracking import search_runs
-from sumi_core.project import Project
 from sumi_core.stages import STAGES
+from sumi_core.stages.store import MANIFEST, Artifact, Store
 
 
 def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sumi_core.config import ConfigError
-from sumi_core.lineage.folders import is_writable
-from sumi_core.sweeps import load_sweeps
+from sumi_core.base.files import is_writable
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.sweeps import load_sweeps
 
 Level = Literal["ok", "info", "warn", "bad"]
 _LOW_DISK, _NO_DISK = 5 << 30, 1 << 30  # bytes

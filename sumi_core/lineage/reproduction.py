@@ -9,22 +9,27 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sumi_core.config import Experiment, resolve_recorded
-from sumi_core.files import write_atomically
-from sumi_core.lineage.locks import locked
-from sumi_core.lineage.provenance import provenance
-from sumi_core.lineage.store import MANIFEST, Store
+from sumi_core.base.files import write_atomically
+from sumi_core.base.hashing import flatten
+from sumi_core.base.locks import locked
+from sumi_core.base.progress import Log, Progress, unwatched
+from sumi_core.base.provenance import provenance
+from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.schema import Experiment
+from sumi_core.lineage.plan import changed_fields
 from sumi_core.lineage.targets import LineageError
 from sumi_core.lineage.trace import StageTrace, Trace
-from sumi_core.lineage.tracking import flatten
-from sumi_core.planning import changed_fields
-from sumi_core.stages import STAGES, Computation, Launcher, refresh_source_identities, stage_inputs
+from sumi_core.stages import STAGES
+from sumi_core.stages.base import Launcher
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import refresh_source_identities, stage_inputs
+from sumi_core.stages.store import MANIFEST, Store
 
 # Figures of how fast and with how much memory: they are never the same twice and say nothing of the result.
 _CLOCK = re.compile(r"(^|[._])(seconds|mfu|peak_memory_bytes|resumed)$|_(per_second|seconds)$")
@@ -103,8 +108,8 @@ def reproduce(
     launcher: Launcher,
     *,
     clean: bool = False,
-    log: Callable[[str], None] = print,
-    progress: Callable[[float, float, str, str], None] = lambda done, total, unit, note: None,
+    log: Log = print,
+    progress: Progress = unwatched,
 ) -> Reproduction:
     """Compute every stage of ``traced`` again in a store below ``folder`` and compare.
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sumi_core.config import Experiment
-from sumi_core.lineage.errors import StoreError
-from sumi_core.lineage.store import MANIFEST, Artifact, Store, is_manifest
-from sumi_core.project import Project
-from sumi_core.registry import nearest
-from sumi_core.stages import DATA_STAGES, STAGES, experiment_fingerprints
-from sumi_core.sweeps import select_cells
+from sumi_core.base.errors import StoreError
+from sumi_core.base.registry import nearest
+from sumi_core.experiments.schema import Experiment
+from sumi_core.experiments.sweeps import select_cells
+from sumi_core.lineage.project import Project
+from sumi_core.stages import DATA_STAGES, STAGES
+from sumi_core.stages.identity import experiment_fingerprints
+from sumi_core.stages.store import MANIFEST, Artifact, Store, is_manifest
 
 EXPORT_RECORD = "sumi.json"  # what an exported folder says of itself once it has left the store
 _RECORDED = ("experiment", "code", "packages", "training", "stock", "inputs")  # mappings of that record

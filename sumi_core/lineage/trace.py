@@ -9,11 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sumi_core.evaluation.rendering import filled
-from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.base.hashing import file_sha256, flatten
+from sumi_core.base.text import filled
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url
-from sumi_core.lineage.tracking import flatten
-from sumi_core.project import Project
 from sumi_core.stages import DATA_STAGES, STAGES
 
 _SHOWN_FIGURES = 10  # of each stage in the text form; the JSON form has all

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sumi_core.lineage.locks import locked
-from sumi_core.lineage.metric_log import sync_history
-from sumi_core.lineage.quiet import quiet_mlflow
-from sumi_core.lineage.store import Artifact
-from sumi_core.stages import experiment_fingerprints
-from sumi_core.sweeps import Cell
+from sumi_core.base.hashing import flatten
+from sumi_core.base.locks import locked
+from sumi_core.experiments.sweeps import Cell
+from sumi_core.stages import STAGES
+from sumi_core.stages.identity import experiment_fingerprints
+from sumi_core.stages.store import Artifact
+from sumi_core.training.publishing import sync_history
+from sumi_core.training.quiet import quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -161,15 +163,16 @@ class Tracking:
         run = client.get_run(run_id)
         if self.is_recorded(run, artifact.stage, artifact.fingerprint):
             return
-        if artifact.stage in ("corpus", "token_shards"):
+        records = STAGES[artifact.stage].records
+        if records.dataset:
             self._log_dataset(run_id, artifact)
-        if artifact.stage == "pretrained_denoiser":
-            sync_history(artifact.folder / "history.parquet", self.uri, run_id)
-        model_id = self._log_model(run, artifact) if artifact.stage == "exported_model" else None
-        if artifact.stage == "evaluation":
+        if records.history:
+            sync_history(artifact.folder / records.history, self.uri, run_id)
+        model_id = self._log_model(run, artifact) if records.model else None
+        if records.of_model:
             model_id = run.data.tags.get("sumi.model_id")
         self._log_figures(run, artifact, model_id)
-        for name in ("report.md", "metrics.json", "samples.parquet", "training.json", "README.md", "sumi.json"):
+        for name in records.files:
             if (artifact.folder / name).is_file():
                 client.log_artifact(run_id, str(artifact.folder / name), artifact.stage)
         if (artifact.folder / "plots").is_dir():
@@ -295,15 +298,6 @@ def search_runs(client: MlflowClient, experiments: Sequence[str], condition: str
         if not token:
             break
     return found
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"a": {"b": 1}}`` → ``("a.b", 1)``; lists stay whole."""
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from flatten(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
 
 
 @contextlib.contextmanager

@@ -1,23 +1,21 @@
 """The denoiser: a LLaMA-style transformer whose attention pattern is an argument, and its size presets."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sumi_core.registry import Registry
+from sumi_core.base.registry import Registry
 
-if TYPE_CHECKING:
-    from sumi_core.models.attention import AttentionPattern
-    from sumi_core.models.initialisers import Initialiser
-
-ATTENTION_PATTERNS: "Registry[AttentionPattern]" = Registry(
+ATTENTION_PATTERNS = Registry(
     "attention pattern",
+    "sumi_core.models.attention:AttentionPattern",
     {
         "bidirectional": "sumi_core.models.attention:Bidirectional",
         "causal": "sumi_core.models.attention:Causal",
     },
 )
 
-INITIALISERS: "Registry[Initialiser]" = Registry(
+INITIALISERS = Registry(
     "initialiser",
+    "sumi_core.models.initialisers:Initialiser",
     {
         "exported": "sumi_core.models.initialisers:Exported",
         "local_heads": "sumi_core.models.initialisers:LocalHeads",

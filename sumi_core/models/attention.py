@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from sumi_core.base.registry import Part
+
 
 @dataclass(frozen=True)
 class StockClass:
@@ -26,19 +28,12 @@ class StockClass:
     writes: bool = False
 
 
-class AttentionPattern(ABC):
+class AttentionPattern(Part, ABC):
     """Who sees whom. Stateless: the same object serves every layer and every length."""
-
-    @dataclass
-    class Options:
-        """No options."""
 
     causal: ClassVar[bool] = False  # a position sees only itself and what stands before it
     #: The class of stock transformers with this pattern over the same block, None where there is none.
     stock_class: ClassVar[StockClass | None] = None
-
-    def __init__(self, options: Options | None = None) -> None:
-        self.options = options or self.Options()
 
     @abstractmethod
     def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from sumi_core.models.layers import (
     ZeroLinear,
     modulate,
 )
-from sumi_core.size import flops_per_token
+from sumi_core.models.size import flops_per_token
 
 if TYPE_CHECKING:
-    from sumi_core.config import ModelConfig
     from sumi_core.models.attention import AttentionPattern
+    from sumi_core.models.config import ModelConfig
 
 
 class Transformer(nn.Module):
@@ -62,7 +62,7 @@ class Denoiser(nn.Module):
     seed: of the initial weights; None leaves them without values, for a caller who loads them. Under
     ``torch.device("meta")`` nothing is allocated and the shapes can be counted.
 
-    >>> from sumi_core.config import ModelConfig
+    >>> from sumi_core.models.config import ModelConfig
     >>> logits = Denoiser(ModelConfig(), 258)(torch.zeros(2, 16, dtype=torch.int64))
     >>> logits.shape
     torch.Size([2, 16, 258])
@@ -182,7 +182,7 @@ class Denoiser(nn.Module):
         return total - sum(tables.values())
 
     def flops_per_token(self, length: int) -> float:
-        """Training FLOPs (forward and backward) for one token in sequences of ``length``; see ``sumi_core.size``."""
+        """Training FLOPs (forward and backward) for one token in sequences of ``length``; see ``models.size``."""
         return flops_per_token(self.config, self.num_states, length)
 
 

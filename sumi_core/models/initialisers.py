@@ -14,12 +14,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sumi_core.errors import SumiError
-from sumi_core.lineage.fingerprint import known_sha256
-from sumi_core.typed import location, number
+from sumi_core.base.errors import SumiError
+from sumi_core.base.hashing import known_sha256
+from sumi_core.base.options import location, number
+from sumi_core.base.paths import project_path
+from sumi_core.base.registry import Part
 
 if TYPE_CHECKING:
-    from sumi_core.config import ModelConfig
+    from sumi_core.models.config import ModelConfig
     from sumi_core.models.denoiser import Denoiser
 
 _SLOWEST = 0.15  # radians per position of the slowest rotary channel that LocalHeads uses
@@ -32,20 +34,8 @@ class InitialiserError(SumiError, ValueError):
     """Weights that cannot be started from. One sentence that names the file or key and what to do."""
 
 
-class Initialiser(ABC):
+class Initialiser(Part, ABC):
     """Gives every weight of a new denoiser its first value."""
-
-    @dataclass
-    class Options:
-        """No options."""
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
-    @classmethod
-    def refusal(cls, model: ModelConfig) -> str | None:
-        """Why a model cannot start so, or None; a config is refused with it."""
-        return None
 
     @abstractmethod
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
@@ -87,9 +77,10 @@ class LocalHeads(Random):
                 raise ValueError("offsets needs one that is not ahead, such as -1, for patterns that see none ahead")
 
     @classmethod
-    def refusal(cls, model: ModelConfig) -> str | None:
-        if model.qk_norm:
-            return "local_heads has no say where model.qk_norm normalises its scores; choose random"
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        if others["model"]["qk_norm"]:
+            problem = "local_heads has no say where model.qk_norm normalises its scores; choose random"
+            return "model.initialiser", problem
         return None
 
     @torch.no_grad()
@@ -135,7 +126,7 @@ class Exported(Initialiser):
     """
 
     @dataclass
-    class Options(Initialiser.Options):
+    class Options(Part.Options):
         folder: str = location()
 
     def identity(self) -> dict[str, Any]:
@@ -165,8 +156,6 @@ class Exported(Initialiser):
             raise InitialiserError(f"{path} is damaged ({error}); copy it again") from None
 
     def _file(self) -> Path:
-        from sumi_core.data.sources import project_path
-
         path = project_path(self.options.folder) / _FILE
         if not path.is_file():
             raise InitialiserError(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from sumi_core.config import ModelConfig
+    from sumi_core.models.config import ModelConfig
 
 TIME_WIDTH = 128  # width of the embedded noise level, as in SEDD (2310.16834) and MDLM (2406.07524)
 

@@ -1,14 +1,10 @@
 """Training losses, and the likelihood that every model is reported with."""
 
-from typing import TYPE_CHECKING
+from sumi_core.base.registry import Registry
 
-from sumi_core.registry import Registry
-
-if TYPE_CHECKING:
-    from sumi_core.objectives.objective import Objective
-
-OBJECTIVES: "Registry[Objective]" = Registry(
+OBJECTIVES = Registry(
     "objective",
+    "sumi_core.objectives.objective:Objective",
     {
         "autoregressive": "sumi_core.objectives.autoregressive:Autoregressive",
         "mixture_path": "sumi_core.objectives.mixture_path:MixturePath",

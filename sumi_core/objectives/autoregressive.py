@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sumi_core.data.batch import Batch
-from sumi_core.models.function import DenoiserFunction
+from sumi_core.kernels.row_loss import cross_entropy
+from sumi_core.models.interface import DenoiserFunction
 from sumi_core.objectives.objective import Likelihood, Loss, Objective, per_sequence
-from sumi_core.rowwise import cross_entropy
 
 
 class Autoregressive(Objective):
@@ -30,7 +30,7 @@ class Autoregressive(Objective):
         return Loss(value, {"cross_entropy": value.detach()})
 
     @torch.no_grad()
-    def nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
+    def likelihood(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         exact = per_sequence(self._token_nats(denoiser, batch.tokens))
         zeros = torch.zeros_like(exact)
         return Likelihood(

@@ -12,38 +12,37 @@ clocks of their own, t is the level of each and the integral runs along the cloc
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sumi_core.base.options import choice, number, part
+from sumi_core.base.registry import Part
 from sumi_core.corruption import CLOCKS, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
-from sumi_core.models.function import DenoiserFunction
+from sumi_core.models.interface import DenoiserFunction
 from sumi_core.objectives.log_partition import squared_log_partition
 from sumi_core.objectives.objective import Likelihood, Loss, Objective, per_sequence
-from sumi_core.typed import choice, number, part
-
-if TYPE_CHECKING:
-    from sumi_core.config import Experiment
 
 _LEAST_HIT = 1e-14  # times are told apart by α, and float64 near 1 steps by 1e-16
 
 
 @dataclass(frozen=True)
-class Corrupted:
+class NoisyBatch:
     """A batch in noise. x, z: ``[B, L]`` int64. level: t of every position, in [ε, 1 − ε]; weight: the speed of its
     clock over the density that the time was drawn with, so that (1 − 2ε) E[weight · f(level)] = ∫_ε^{1−ε} f dt; both
-    float64, ``[B, 1]`` or ``[B, L]``. told: the level that the denoiser is given, ``[B]`` or ``[B, L]``. clocked:
+    float64, ``[B, 1]`` or ``[B, L]``. conditioning_level: what the denoiser is given, ``[B]`` or ``[B, L]``. clocked:
     whether a sequence's levels are those of the process's own clock, ``[B, 1]`` bool."""
 
     x: Tensor
     z: Tensor
     level: Tensor
     weight: Tensor
-    told: Tensor
+    conditioning_level: Tensor
     clocked: Tensor
 
 
@@ -57,19 +56,19 @@ class Diffusion(Objective):
     with t uniform on [ε, 1 − ε], or drawn otherwise and weighted so that the mean is the same. time_sampling:
     ``stratified`` spreads the times of a batch evenly (VDM, 2107.00630, App. I.1); ``iid`` draws each by itself;
     ``importance`` draws, stratified, the noise levels that a uniform time would have under another schedule,
-    ``time_density``, and divides each sequence's loss by the density. The process, what its denoiser is told, and the
-    evaluation keep their own schedule: only the variance changes.
+    ``time_density``, and divides each sequence's loss by the density. The process, the level its denoiser is given, and
+    the evaluation keep their own schedule: only the variance changes.
 
     token_levels: this share of the sequences, drawn for each by its address, is trained with an independent level at
     every token (diffusion forcing, 2407.01392; Sumi, 2606.19005, has half). Their loss is no bound, whatever its
     weight: the chain rule adds up what is learnt of each token *along one path* from noise to text, and independent
     levels mix the contexts of all paths. With masks, a shared level shows a token every number of others with the same
     probability, independent ones show a binomial number: of three tokens that are always equal the entropy and the
-    bound are log 2, the independent figure is ¾ log 2. So ``nats`` always uses the process's own clock.
+    bound are log 2, the independent figure is ¾ log 2. So ``likelihood`` always uses the process's own clock.
     """
 
     @dataclass
-    class Options(Objective.Options):
+    class Options(Part.Options):
         time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # train on t in [ε, 1 − ε]
         time_sampling: str = choice("stratified", "iid", "stratified", "importance")
         time_density: Any = part(SCHEDULES, None, optional=True)
@@ -87,23 +86,23 @@ class Diffusion(Objective):
     options: Options
 
     @classmethod
-    def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
-        if experiment.objective["time_sampling"] == "importance":
-            if not CLOCKS.get(experiment.clock["name"]).one_level:
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        if own["time_sampling"] == "importance":
+            if not CLOCKS.get(others["clock"]["name"]).one_level:
                 return (
                     "objective.time_sampling",
                     "importance draws times, and only under the shared clock are they levels",
                 )
-            epsilon = experiment.objective["time_epsilon"]
-            schedules = (experiment.schedule, experiment.objective["time_density"])
+            epsilon = own["time_epsilon"]
+            schedules = (others["schedule"], own["time_density"])
             first = torch.tensor(epsilon, dtype=torch.float64)
-            if max(float(SCHEDULES.from_config(config).hit(first)) for config in schedules) < _LEAST_HIT:
+            if max(float(SCHEDULES.from_config(config).noise_fraction(first)) for config in schedules) < _LEAST_HIT:
                 return (
                     "objective.time_density",
                     f"at time_epsilon {epsilon:g} neither this nor the schedule has hit enough tokens to tell times "
                     "apart by their share; lower an exponent or raise objective.time_epsilon",
                 )
-        return super().refusal(experiment)
+        return super().incompatibility(own, others)
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)
@@ -113,16 +112,16 @@ class Diffusion(Objective):
     # --- training ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def token_loss(self, logits: Tensor, noisy: Corrupted) -> Tensor:
+    def token_loss(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
         """What each token adds to the loss at its level, ``[B, L]``, from the denoiser's own logits ``[B, L, S]``."""
 
-    def metrics(self, token_loss: Tensor, noisy: Corrupted) -> dict[str, Tensor]:
+    def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         """Scalars to log, made of the weighted loss of every token ``[B, L]``, which has no gradient."""
         return {}
 
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         noisy = self.training_noise(batch)
-        logits = denoiser(noisy.z, noisy.told)
+        logits = denoiser(noisy.z, noisy.conditioning_level)
         token_loss = self.token_loss(logits, noisy)
         token_loss = noisy.weight.to(token_loss.dtype) * token_loss
         value = token_loss.mean()
@@ -134,21 +133,25 @@ class Diffusion(Objective):
             metrics["squared_log_partition"] = squared.detach()
         return Loss(value, metrics)
 
-    def training_noise(self, batch: Batch) -> Corrupted:
+    def training_noise(self, batch: Batch) -> NoisyBatch:
         """The noise of a training step, by the options: a function of the examples' addresses alone."""
         options, x = self.options, batch.tokens
         uniform = batch.times(0.0, 1.0, stratified=options.time_sampling != "iid").unsqueeze(-1)
         time, weight = self._drawn(uniform)
         reading = self.process.clock.draw(batch.noise("clock"), x.shape[-1]).at(time.squeeze(-1))
-        level, told, weight = reading.level, reading.told, weight * reading.speed
+        level, conditioning_level, weight = reading.level, reading.conditioning_level, weight * reading.speed
         clocked = torch.ones_like(uniform, dtype=torch.bool)
         if options.token_levels:
             noise = batch.noise("token_levels")
             clocked = noise.uniform(1, dtype=torch.float64) >= options.token_levels
             own_level, own_weight = self._drawn(noise.uniform(x.shape[-1], dtype=torch.float64))
-            told = torch.where(clocked, told.unsqueeze(-1) if told.ndim == 1 else told, own_level)
+            conditioning_level = torch.where(
+                clocked,
+                conditioning_level.unsqueeze(-1) if conditioning_level.ndim == 1 else conditioning_level,
+                own_level,
+            )
             level, weight = torch.where(clocked, level, own_level), torch.where(clocked, weight, own_weight)
-        return self._corrupted(batch, level, weight, told, clocked, options.time_epsilon)
+        return self._corrupted(batch, level, weight, conditioning_level, clocked, options.time_epsilon)
 
     def _drawn(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Uniform numbers as times in [0, 1] with the density in question, and one over that density there."""
@@ -166,10 +169,10 @@ class Diffusion(Objective):
     # --- the bound --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
+    def likelihood(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         x, process = batch.tokens, self.process
         noisy = self.corrupt(batch, epsilon)
-        integrand = self.integrand(denoiser(noisy.z, noisy.told), noisy)
+        integrand = self.integrand(denoiser(noisy.z, noisy.conditioning_level), noisy)
         density = per_sequence(noisy.weight.to(integrand.dtype) * integrand)
 
         clean_end = torch.full((len(x), 1), epsilon, dtype=torch.float64, device=x.device)
@@ -189,23 +192,23 @@ class Diffusion(Objective):
             nats_per_alpha=density / fall,
         )
 
-    def corrupt(self, batch: Batch, epsilon: float) -> Corrupted:
+    def corrupt(self, batch: Batch, epsilon: float) -> NoisyBatch:
         """The noise of the bound: a stratified time for each sequence, by its clocks a level for each position."""
         clocks = self.process.clock.draw(batch.noise("clock"), batch.tokens.shape[-1])
         time = batch.times(0.0, 1.0)
         reading = clocks.at(time)
         clocked = torch.ones_like(time, dtype=torch.bool).unsqueeze(-1)
-        return self._corrupted(batch, reading.level, reading.speed, reading.told, clocked, epsilon)
+        return self._corrupted(batch, reading.level, reading.speed, reading.conditioning_level, clocked, epsilon)
 
     def _corrupted(
-        self, batch: Batch, level: Tensor, weight: Tensor, told: Tensor, clocked: Tensor, epsilon: float
-    ) -> Corrupted:
-        level, told = (epsilon + (1 - 2 * epsilon) * part for part in (level, told))
+        self, batch: Batch, level: Tensor, weight: Tensor, conditioning_level: Tensor, clocked: Tensor, epsilon: float
+    ) -> NoisyBatch:
+        level, conditioning_level = (epsilon + (1 - 2 * epsilon) * part for part in (level, conditioning_level))
         z = self.process.corrupt(batch.tokens, level, batch.noise("corrupt"))
-        return Corrupted(batch.tokens, z, level, weight, told, clocked)
+        return NoisyBatch(batch.tokens, z, level, weight, conditioning_level, clocked)
 
-    def integrand(self, logits: Tensor, noisy: Corrupted) -> Tensor:
+    def integrand(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
         """The bound's integrand per unit of level at every position, ``[B, L]``, from the denoiser's own logits."""
         process = self.process
-        left_out = process.parameterisation.leave_one_out(process, logits, noisy.z, noisy.level)
+        left_out = process.leave_one_out(logits, noisy.z, noisy.level)
         return process.bound_integrand(left_out, noisy.x, noisy.z, noisy.level)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sumi_core.rowwise import Rows, RowTerm, rowwise
+from sumi_core.kernels.row_loss import RowLoss, Rows, rowwise
 
 
-class SquaredLogPartition(RowTerm):
+class SquaredLogPartition(RowLoss):
     """(log Σ_y exp logit_y)², with gradient 2 log Σ · softmax."""
 
     def value(self, chunk: Tensor, rows: Rows) -> Tensor:

@@ -11,27 +11,25 @@ which needs no sum over the vocabulary beyond the softmax.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sumi_core.corruption import PROCESSES
 from sumi_core.corruption.interpolating import Interpolating
-from sumi_core.objectives.diffusion import Corrupted, Diffusion
+from sumi_core.kernels.row_loss import RowLoss, Rows, pick, precision_of, put_add, rowwise
+from sumi_core.objectives.diffusion import Diffusion, NoisyBatch
 from sumi_core.objectives.posterior import PosteriorObjective
-from sumi_core.rowwise import Rows, RowTerm, pick, precision_of, put_add, rowwise
-
-if TYPE_CHECKING:
-    from sumi_core.config import Experiment
 
 
 class MixturePath(PosteriorObjective):
     """(1 − 2ε) c · [1 − p(z|z) − 1[z ≠ x] (1 + log p(x|z))], the diffusion term of another bound on −log p(x).
 
     The exact posterior minimises it, but even there it stays above the entropy, since the noise is not the reverse
-    of jumps that happen once: a figure of its own, never beside the tight bound, which ``nats`` reports. Where a
+    of jumps that happen once: a figure of its own, never beside the tight bound, which ``likelihood`` reports. Where a
     z can only be x itself (an unmasked token) nothing is to be learnt and the loss is 0; for absorbing noise it is
     therefore the tight bound. Needs a π that does not move.
     """
@@ -44,22 +42,22 @@ class MixturePath(PosteriorObjective):
             raise ValueError(f"{type(self.process).__name__} noise has no mixture path; it needs a π that stays")
 
     @classmethod
-    def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
-        name, process = experiment.objective["name"], experiment.process["name"]
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        name, process = own["name"], others["process"]["name"]
         if not _noise_stays(PROCESSES.get(process)):
             return "process", f"objective '{name}' needs noise from one distribution at all levels, unlike '{process}'"
-        return super().refusal(experiment)
+        return super().incompatibility(own, others)
 
-    def token_loss(self, logits: Tensor, noisy: Corrupted) -> Tensor:
+    def token_loss(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
         process, x, z = self.process, noisy.x, noisy.z
-        pace = -process.dalpha(noisy.level) / process.hit(noisy.level) * (1 - 2 * self.options.time_epsilon)
+        pace = -process.dalpha(noisy.level) / process.noise_fraction(noisy.level) * (1 - 2 * self.options.time_epsilon)
         open_rows = (process.mass(z) > 0).reshape(-1).nonzero().squeeze(1)
         term = PathDivergence(x.reshape(-1), z.reshape(-1))
         flat = logits.reshape(-1, logits.shape[-1])
         divergence = rowwise(term, flat, width=self.num_tokens, rows=open_rows).view(x.shape)
         return pace.to(precision_of(logits)) * divergence
 
-    def metrics(self, token_loss: Tensor, noisy: Corrupted) -> dict[str, Tensor]:
+    def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         return {"mixture_path": token_loss.mean()}
 
 
@@ -69,7 +67,7 @@ def _noise_stays(process: type[Any]) -> bool:
 
 
 @dataclass
-class PathDivergence(RowTerm):
+class PathDivergence(RowLoss):
     """1 − p_z − 1[z ≠ x] (1 + log p_x), p = softmax(logits); x, z: ``[N]`` int64. A mask as z has p_z = 0.
 
     gradient: p_j (p_z + 1[z ≠ x]) − p_z δ_jz − 1[z ≠ x] δ_jx.

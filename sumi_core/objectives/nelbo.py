@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sumi_core.objectives.diffusion import Corrupted, Diffusion
-from sumi_core.typed import choice
+from sumi_core.base.options import choice
+from sumi_core.objectives.diffusion import Diffusion, NoisyBatch
 
 
 class Nelbo(Diffusion):
@@ -18,8 +18,8 @@ class Nelbo(Diffusion):
     Sumi, 2606.19005), which leaves (1−α) π(z)/q_t(z|x) · [KL + ρ − log ρ − 1]: for uniform noise the weight is 1 where
     z ≠ x and 1/(1 + V e^λ) where z = x, for absorbing noise α times the masked cross-entropy. The weight never exceeds
     1 where π stays the same at all levels, 2 for hybrid and 1 + late for clustered noise, but the loss is no bound;
-    ``nats`` and the metric ``elbo`` keep the true weight. The schedule's density of λ becomes the weighting: schedules
-    then differ in what is minimised, not only in variance.
+    ``likelihood`` and the metric ``elbo`` keep the true weight. The schedule's density of λ becomes the weighting:
+    schedules then differ in what is minimised, not only in variance.
 
     The metric ``elbo`` is the diffusion term, estimated on the sequences that follow the process's own clock; it is
     missing where ``token_levels`` leaves none.
@@ -31,11 +31,11 @@ class Nelbo(Diffusion):
 
     options: Options
 
-    def token_loss(self, logits: Tensor, noisy: Corrupted) -> Tensor:
+    def token_loss(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
         integrand = self.integrand(logits, noisy)
         return integrand * self._scale(noisy, self.options.weighting).to(integrand)
 
-    def metrics(self, token_loss: Tensor, noisy: Corrupted) -> dict[str, Tensor]:
+    def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         share = 1 - self.options.token_levels
         if not share:
             return {}
@@ -43,7 +43,7 @@ class Nelbo(Diffusion):
         # Divided by the expected share, not by the count: micro-batches of any make-up average to the batch's figure.
         return {"elbo": (bound * noisy.clocked).mean() / share}
 
-    def _scale(self, noisy: Corrupted, weighting: str) -> Tensor:
+    def _scale(self, noisy: NoisyBatch, weighting: str) -> Tensor:
         """What multiplies the integrand, float64, ``[B, 1]`` or ``[B, L]``."""
         if weighting == "snr":
             return -1 / self.process.log_snr_rate(noisy.level)

@@ -1,25 +1,23 @@
 """What an objective is: a loss to train with, and the likelihood a model is reported with.
 
-The two are kept apart on purpose: whatever a model was trained with, ``nats`` is exact or the tight bound, so that
-numbers of different objectives may stand side by side.
+The two are kept apart on purpose: whatever a model was trained with, ``likelihood`` is exact or the tight bound, so
+that numbers of different objectives may stand side by side.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.models.function import DenoiserFunction
-
-if TYPE_CHECKING:
-    from sumi_core.config import Experiment
+from sumi_core.models.interface import DenoiserFunction
 
 
 @dataclass(frozen=True)
@@ -57,21 +55,17 @@ class Likelihood:
         return self.diffusion + self.reconstruction + self.prior
 
 
-class Objective(ABC):
+class Objective(Part, ABC):
     """A training loss, and how to read a likelihood off the model it trains."""
-
-    @dataclass
-    class Options:
-        """No options."""
 
     needs_process: ClassVar[bool] = True
     #: Whether a position of the model may see only what stands before it; None: either will do.
     causal: ClassVar[bool | None] = False
-    exact: ClassVar[bool] = False  # is nats() the likelihood itself, or an upper bound on −log p
+    exact: ClassVar[bool] = False  # is likelihood() the likelihood itself, or an upper bound on −log p
     default_sampler: ClassVar[dict[str, Any]] = {"name": "ancestral"}
 
-    def __init__(self, options: Options, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
-        self.options = options
+    def __init__(self, options: Any, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+        super().__init__(options)
         if self.needs_process:
             if process is None:
                 raise ValueError(
@@ -81,17 +75,12 @@ class Objective(ABC):
         self.num_tokens = vocabulary.size
         self.eos_id = vocabulary.eos_id
 
-    @classmethod
-    def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
-        """Key and sentence of what this objective cannot be trained with; None if it can train the experiment."""
-        return None
-
     @abstractmethod
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         """The training loss of one (micro-)batch: a mean over its tokens."""
 
     @abstractmethod
-    def nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
+    def likelihood(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         """An unbiased estimate of the exact −log p or of its tight upper bound, one noise level per row.
 
         ``epsilon``: the bound integrates t over [ε, 1 − ε] and adds both ends. Average several steps of a batch (each

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.corruption.parameterisations import Posterior
 from sumi_core.objectives.diffusion import Diffusion
-
-if TYPE_CHECKING:
-    from sumi_core.config import Experiment
 
 
 class PosteriorObjective(Diffusion):
@@ -23,8 +21,7 @@ class PosteriorObjective(Diffusion):
             )
 
     @classmethod
-    def refusal(cls, experiment: Experiment) -> tuple[str, str] | None:
-        if not issubclass(PARAMETERISATIONS.get(experiment.parameterisation["name"]), Posterior):
-            name = experiment.objective["name"]
-            return "parameterisation", f"objective '{name}' learns the posterior of a token; write posterior"
-        return super().refusal(experiment)
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        if not issubclass(PARAMETERISATIONS.get(others["parameterisation"]["name"]), Posterior):
+            return "parameterisation", f"objective '{own['name']}' learns the posterior of a token; write posterior"
+        return super().incompatibility(own, others)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sumi_core.objectives.diffusion import Corrupted
+from sumi_core.kernels.row_loss import cross_entropy
+from sumi_core.objectives.diffusion import NoisyBatch
 from sumi_core.objectives.posterior import PosteriorObjective
-from sumi_core.rowwise import cross_entropy
 
 
 class PosteriorCrossEntropy(PosteriorObjective):
     """−log p_θ(x_i | z) of every token, unweighted, t uniform on [ε, 1 − ε] (D3PM's auxiliary loss, 2107.03006, 3.4).
 
-    No bound: ``nats`` converts the prediction and reports the tight one. Its minimum is the exact posterior at every
-    level. Tokens that noise spared count too, so a part of the loss is learning to copy.
+    No bound: ``likelihood`` converts the prediction and reports the tight one. Its minimum is the exact posterior at
+    every level. Tokens that noise spared count too, so a part of the loss is learning to copy.
     """
 
-    def token_loss(self, logits: Tensor, noisy: Corrupted) -> Tensor:
+    def token_loss(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
         return cross_entropy(logits, noisy.x, self.num_tokens)
 
-    def metrics(self, token_loss: Tensor, noisy: Corrupted) -> dict[str, Tensor]:
+    def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         return {"cross_entropy": token_loss.mean()}

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sumi_core.base.options import choice
+from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.models.function import DenoiserFunction
+from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling.sampler import Sampler
-from sumi_core.typed import choice
 
 _LOG_SNR_END = 9.0  # α from 1.2e-4 to 1 − 1.2e-4, Sumi's range
 
@@ -26,7 +27,7 @@ class Ancestral(Sampler):
     """
 
     @dataclass
-    class Options(Sampler.Options):
+    class Options(Part.Options):
         spacing: str = choice("time", "time", "log_snr")
 
     process: ForwardProcess
@@ -56,8 +57,12 @@ class Ancestral(Sampler):
             now, then = (clocks.at(time.expand(len(rows))) for time in (times[step], times[step + 1]))
             stands = now.level == then.level
             aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
-            told = now.told if now.told.ndim == 1 else torch.where(frozen, 0.0, now.told)  # what is given is clean
-            logits = process.predict(denoiser, z, now.level, told)
+            conditioning_level = (
+                now.conditioning_level
+                if now.conditioning_level.ndim == 1
+                else torch.where(frozen, 0.0, now.conditioning_level)
+            )  # what is given is clean
+            logits = process.predict(denoiser, z, now.level, conditioning_level)
             probs = process.reverse(logits, z, now.level, aim)
             drawn = draw_categorical(probs, noise(step + 1).uniform(length, dtype=torch.float64))
             z = torch.where(frozen, fixed, torch.where(stands, z, drawn))

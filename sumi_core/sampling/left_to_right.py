@@ -8,11 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sumi_core.base.options import number
+from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.data.noise import Noise
-from sumi_core.models.function import DenoiserFunction
+from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling.sampler import Sampler
-from sumi_core.typed import number
 
 
 class LeftToRight(Sampler):
@@ -26,7 +27,7 @@ class LeftToRight(Sampler):
     uses_steps: ClassVar[bool] = False
 
     @dataclass
-    class Options(Sampler.Options):
+    class Options(Part.Options):
         temperature: float = number(1.0, low=0.0)
 
     options: Options

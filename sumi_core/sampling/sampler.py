@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.models.function import DenoiserFunction
+from sumi_core.models.interface import DenoiserFunction
 
 # Rows are drawn in blocks whose float64 probabilities [rows, L, S] have at most this many entries.
 _BLOCK_ENTRIES = 2**24
@@ -25,20 +26,16 @@ class Samples:
     evaluations: int
 
 
-class Sampler(ABC):
+class Sampler(Part, ABC):
     """Draws texts. Row r's randomness is addressed by (seed, step, r), so r is the same text in any company."""
-
-    @dataclass
-    class Options:
-        """No options."""
 
     needs_process: ClassVar[bool] = True
     #: Whether a position of the model may see only what stands before it; None: either will do.
     causal: ClassVar[bool | None] = False
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
 
-    def __init__(self, options: Options, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
-        self.options = options
+    def __init__(self, options: Any, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+        super().__init__(options)
         if self.needs_process:
             if process is None:
                 raise ValueError(f"sampler {type(self).__name__} needs a corruption process; choose another sampler")

@@ -1,18 +1,10 @@
-"""Training: a Lightning run in a process of its own, resumable to the last bit.
+"""Training: a Lightning run, resumable to the last bit. Importing this package imports nothing heavy."""
 
-Importing this package, :mod:`.launcher` or :mod:`.stage` costs nothing; torch and Lightning are imported by
-:mod:`.run`, inside the training process.
-"""
+from sumi_core.base.registry import Registry
 
-from typing import TYPE_CHECKING
-
-from sumi_core.registry import Registry
-
-if TYPE_CHECKING:
-    from sumi_core.training.strategies import Strategy
-
-STRATEGIES: "Registry[Strategy]" = Registry(
+STRATEGIES = Registry(
     "training strategy",
+    "sumi_core.training.strategies:Strategy",
     {
         "ddp": "sumi_core.training.strategies:DistributedDataParallel",
     },

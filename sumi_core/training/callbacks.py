@@ -19,8 +19,9 @@ from sumi_core.training.checkpoints import checkpoint_path
 from sumi_core.training.divergence import DivergenceGuard
 from sumi_core.training.errors import TrainingError
 from sumi_core.training.module import DenoiserTraining
-from sumi_core.training.process import Rank, StopSignal
+from sumi_core.training.ranks import Rank
 from sumi_core.training.recording import Recorder
+from sumi_core.training.signals import StopSignal
 from sumi_core.training.throughput import Stopwatch, peak_memory_bytes
 from sumi_core.training.validation import ValidationSet
 

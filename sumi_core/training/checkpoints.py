@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from sumi_core.files import remove_torn, replacing
-from sumi_core.lineage.fingerprint import file_sha256
+from sumi_core.base.files import remove_torn, replacing
+from sumi_core.base.hashing import file_sha256
 
 KEPT = 2
 _DIGITS = 16

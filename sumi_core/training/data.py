@@ -9,10 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from sumi_core.config import TrainingConfig
 from sumi_core.data.batch import Batch
 from sumi_core.data.loader import StepBatches
-from sumi_core.training.process import Rank
+from sumi_core.training.config import TrainingConfig
+from sumi_core.training.ranks import Rank
 
 
 class StepStream:

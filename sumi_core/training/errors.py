@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from sumi_core.errors import SumiError
+from sumi_core.base.errors import SumiError
 
 
 class TrainingError(SumiError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The metrics of a training: an append-only local file is the truth, ``sumi_core.lineage.metric_log`` copies it.
+"""The metrics of a training: an append-only local file is the truth, ``sumi_core.training.publishing`` copies it.
 
 A point is a value at a number of updates (``step``) and of tokens seen. While training runs, points are lines of
 ``history.jsonl``; a resumed run first drops what lies beyond its checkpoint, so the file never tells a step twice. At
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sumi_core.files import replacing, sync, write_atomically
+from sumi_core.base.files import replacing, sync, write_atomically
 from sumi_core.training.errors import TrainingError
 
 

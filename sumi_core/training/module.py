@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from sumi_core.config import TrainingConfig
 from sumi_core.data.batch import Batch
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.objectives.objective import Objective
+from sumi_core.training.config import TrainingConfig
 from sumi_core.training.optimization import build_lr_schedule, build_optimizer
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from sumi_core.config import TrainingConfig
+from sumi_core.training.config import TrainingConfig
 
 
 def lr_factor(update: int, training: TrainingConfig) -> float:

@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sumi_core.files import remove_torn, replacing, write_atomically
+from sumi_core.base.files import remove_torn, replacing, write_atomically
 
 WEIGHTS, HISTORY, SUMMARY, LAST = "weights.safetensors", "history.parquet", "training.json", "last.ckpt"
 CHECKPOINTS, JOURNAL, SESSIONS = "checkpoints", "history.jsonl", "sessions.json"  # of an unfinished training

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sumi_core.files import write_atomically
-from sumi_core.lineage.metric_log import Publisher
+from sumi_core.base.files import write_atomically
+from sumi_core.training.events import Report
 from sumi_core.training.history import HistoryFile, Point
-from sumi_core.training.request import Report
+from sumi_core.training.publishing import Publisher
 
 
 class Sessions:

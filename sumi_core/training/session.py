@@ -1,70 +1,67 @@
-"""One session of a training: everything that a request asks for is built, fitted from a checkpoint on, and finished."""
+"""One session of a training: fitted from a checkpoint on, and finished."""
 
 from __future__ import annotations
 
-import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
-from sumi_core.config import Experiment
-from sumi_core.data.shards import TokenShards
-from sumi_core.data.tokenizers import load_tokenizer
-from sumi_core.data.vocabulary import Vocabulary, read_tables
-from sumi_core.lineage.fingerprint import fingerprint
-from sumi_core.lineage.metric_log import MlflowSink, Publisher
-from sumi_core.models.denoiser import build_denoiser
-from sumi_core.parts import build_parts, needed_tables
-from sumi_core.stages import STAGES
+from sumi_core.data.sequences import Sequences
+from sumi_core.models.denoiser import Denoiser
+from sumi_core.objectives.objective import Objective
 from sumi_core.training import STRATEGIES
 from sumi_core.training.callbacks import Checkpointing, Ema, Figures, Validation
 from sumi_core.training.checkpoints import AtomicCheckpointIO, Checkpoint, checkpoints
+from sumi_core.training.config import RuntimeConfig, TrainingConfig
 from sumi_core.training.data import StepDataModule
 from sumi_core.training.divergence import DivergenceGuard
 from sumi_core.training.errors import TrainingInterrupted
+from sumi_core.training.events import Report
 from sumi_core.training.history import HistoryFile, Point, last_value, write_history
 from sumi_core.training.module import DenoiserTraining
 from sumi_core.training.outputs import CHECKPOINTS, HISTORY, JOURNAL, SESSIONS, write_summary, write_weights
-from sumi_core.training.process import Rank, StopSignal
+from sumi_core.training.publishing import MetricSink, Publisher
+from sumi_core.training.ranks import Rank
 from sumi_core.training.recording import Recorder, Sessions
-from sumi_core.training.request import Report, Request
+from sumi_core.training.signals import StopSignal
 from sumi_core.training.throughput import Stopwatch, device_name, peak_flops
 from sumi_core.training.validation import ValidationSet
 
 
+@dataclass(frozen=True)
+class Training:
+    """Everything that one training is made of, built. sink: where metrics are copied to, on rank 0."""
+
+    denoiser: Denoiser
+    objective: Objective
+    train: Sequences
+    validation: Sequences
+    sequence_length: int
+    config: TrainingConfig
+    runtime: RuntimeConfig
+    seed: int
+    recipe: str  # a digest of what decides the result
+    folder: Path
+    sink: MetricSink | None = None
+
+
 class Session:
-    """Builds on construction; ``fit`` trains; ``finish`` writes the outputs (rank 0)."""
+    """One process's part in a training. ``fit`` trains; ``finish`` writes the outputs (rank 0)."""
 
-    def __init__(
-        self,
-        request: Request,
-        experiment: Experiment,
-        rank: Rank,
-        device: torch.device,
-        stop: StopSignal,
-        report: Report,
-    ) -> None:
-        self._folder, self._experiment, self._rank, self._stop = Path(request.folder), experiment, rank, stop
-        self._report, self._device = report, device
-        training, runtime, length = experiment.training, experiment.runtime, experiment.shards.sequence_length
-
-        inputs = {name: Path(folder) for name, folder in request.inputs.items()}
-        tokenizer = load_tokenizer(inputs["tokenizer"])
-        shards = TokenShards(inputs["token_shards"])
-        if rank.is_zero:
-            shards.verify()  # before anything is learned from a damaged file
-        tables = read_tables(needed_tables(experiment), inputs, tokenizer.vocab_size)
-        parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
-        self._denoiser = build_denoiser(experiment.model, parts.num_states, experiment.seed, parts.num_tokens)
+    def __init__(self, work: Training, rank: Rank, device: torch.device, stop: StopSignal, report: Report) -> None:
+        self._folder, self._work, self._rank, self._stop = work.folder, work, rank, stop
+        self._report, self._device, self._denoiser = report, device, work.denoiser
+        training, runtime, length = work.config, work.runtime, work.sequence_length
         if runtime.compile:
             self._denoiser.compile()
-        self._module = DenoiserTraining(self._denoiser, parts.objective, training)
-        self._data = StepDataModule(shards.split("train"), training, experiment.seed, rank)
+        self._module = DenoiserTraining(self._denoiser, work.objective, training)
+        self._data = StepDataModule(work.train, training, work.seed, rank)
         validation = ValidationSet(
-            shards.split("validation"),
+            work.validation,
             training.validation_sequences,
             training.batch_size // training.accumulation,
             rank,
@@ -72,11 +69,7 @@ class Session:
         self._validation_sequences = validation.count
 
         self._history = HistoryFile(self._folder / JOURNAL)
-        # This package retries by itself; MLflow's default retries would hold up training for minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        sink = MlflowSink(request.tracking.uri, request.tracking.run_id) if rank.is_zero and request.tracking else None
-        self._publisher = Publisher(sink, self._log)
+        self._publisher = Publisher(work.sink if rank.is_zero else None, self._log)
         self._sessions = Sessions(self._folder / SESSIONS) if rank.is_zero else None
         peak = peak_flops(device_name(device), training.precision)
         self._recorder = Recorder(
@@ -94,10 +87,9 @@ class Session:
         figures = Figures(self._recorder, guard, self._stopwatch, rank, training.steps, runtime.log_every)
         ema = Ema(training.ema_decay, device) if training.ema_decay > 0 else None
         measure = Validation(validation, self._recorder, self._stopwatch, ema, training.steps, training.validate_every)
-        identity = experiment.identity()
         save = Checkpointing(
             self._folder / CHECKPOINTS,
-            fingerprint({section: identity[section] for section in STAGES["pretrained_denoiser"].reads}),
+            work.recipe,
             self._recorder,
             figures,
             self._stopwatch,
@@ -113,7 +105,7 @@ class Session:
 
         Raises TrainingInterrupted when a signal came before the end, after saving; TrainingDiverged.
         """
-        start, steps = checkpoint.step if checkpoint else 0, self._experiment.training.steps
+        start, steps = checkpoint.step if checkpoint else 0, self._work.config.steps
         if self._rank.is_zero:
             self._publisher.add(self._history.truncate(start))
         if checkpoint is not None:
@@ -149,10 +141,10 @@ class Session:
         return summary
 
     def _summary(self, points: list[Point]) -> dict[str, Any]:
-        training = self._experiment.training
-        tokens_per_update = training.batch_size * self._experiment.shards.sequence_length
+        training = self._work.config
+        tokens_per_update = training.batch_size * self._work.sequence_length
         tokens, rate = training.steps * tokens_per_update, self._stopwatch.updates_per_second
-        flops_per_token = self._denoiser.flops_per_token(self._experiment.shards.sequence_length)
+        flops_per_token = self._denoiser.flops_per_token(self._work.sequence_length)
         tokens_per_second = rate * tokens_per_update if rate else None
         assert self._sessions is not None
         return {
@@ -178,13 +170,13 @@ class Session:
         }
 
     def _trainer(self) -> pl.Trainer:
-        training, world = self._experiment.training, self._rank.world
+        training, world = self._work.config, self._rank.world
         local = self._rank.local_world
         return pl.Trainer(
             accelerator="gpu" if self._device.type == "cuda" else "cpu",
             devices=local if world > 1 else ([self._device.index] if self._device.type == "cuda" else 1),
             num_nodes=world // local,
-            strategy=STRATEGIES.from_config(self._experiment.runtime.strategy).build() if world > 1 else "auto",
+            strategy=STRATEGIES.from_config(self._work.runtime.strategy).build() if world > 1 else "auto",
             precision="bf16-mixed" if training.precision == "bf16" else "32-true",
             max_steps=training.steps,
             max_epochs=-1,

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sumi_core.base.registry import Part
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy as LightningStrategy
 
 
-class Strategy(ABC):
+class Strategy(Part, ABC):
     """One way to spread a training. It may change speed and memory, never which batch or noise a step sees."""
-
-    @dataclass
-    class Options:
-        """No options."""
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
 
     @abstractmethod
     def build(self) -> LightningStrategy:

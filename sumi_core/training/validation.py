@@ -11,38 +11,22 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sumi_core.base.statistics import mean_estimate, ratio_estimate
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import VALIDATION, address_generator
-from sumi_core.evaluation.likelihood import evaluated_indices
-from sumi_core.evaluation.statistics import mean_estimate, ratio_estimate
+from sumi_core.data.sequences import Sequences, spread_indices
+from sumi_core.objectives.objective import Objective
 from sumi_core.training.errors import TrainingError
-from sumi_core.training.process import Rank
-
-if TYPE_CHECKING:
-    from sumi_core.objectives.objective import Objective
+from sumi_core.training.ranks import Rank
 
 SEED = VALIDATION + 0x5EED  # of noise levels and noise, in a range that no training and no evaluation draws from
 TIME_EPSILON = 1e-3  # the bound integrates t over [ε, 1 − ε]
-
-
-class Sequences(Protocol):
-    """What is read of the validation split: ``sumi_core.data.shards.PackedSequences``."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any:
-        """Token ids ``[L]``."""
-        ...
-
-    def bytes(self, index: int) -> int:
-        """UTF-8 bytes of the text of a sequence."""
-        ...
 
 
 class ValidationSet:
@@ -58,7 +42,7 @@ class ValidationSet:
             )
         self._rank, self._batch_size = rank, batch_size
         own = list(range(self.count))[rank.index :: rank.world]
-        chosen = evaluated_indices(self.count, len(sequences))
+        chosen = spread_indices(self.count, len(sequences))
         rows = [np.asarray(sequences[i], dtype=np.int64) for i in chosen]
         self._tokens = torch.from_numpy(np.stack(rows))
         self._own = torch.tensor(own, dtype=torch.int64)
@@ -91,7 +75,7 @@ class ValidationSet:
         with torch.no_grad(), precision:
             for own in self._own.split(self._batch_size):
                 batch = Batch(self._tokens[own].to(device), own, self._levels[own], self.count, step=0, seed=SEED)
-                nats[own.to(device)] = objective.nats(denoiser, batch, TIME_EPSILON).total
+                nats[own.to(device)] = objective.likelihood(denoiser, batch, TIME_EPSILON).total
         if self._rank.world > 1:
             torch.distributed.all_reduce(nats)
         return nats

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sumi_core.base.registry import Part
 
-class FakeSource:
+
+class FakeSource(Part):
     """A source whose options show every type an option may have."""
 
     tables = ("token_clusters",)  # it also stands in for a process that knows its tokens
 
     @dataclass
-    class Options:
+    class Options(Part.Options):
         """``path`` must be written."""
 
         path: str
@@ -28,9 +30,6 @@ class FakeSource:
             if self.path == "empty" and self.rows:
                 raise ValueError("an empty path has no rows; leave rows out")
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-
     def identity(self) -> dict[str, Any]:
         """What the documents are made from."""
         return {"path": self.options.path}
@@ -40,16 +39,9 @@ class FakeSource:
         return iter(())
 
 
-class Plain:
+class Plain(Part):
     """A part without options."""
 
-    @dataclass
-    class Options:
-        """No options."""
-
-    def __init__(self, options: Options, **context: Any) -> None:
+    def __init__(self, options: Any, **context: Any) -> None:
+        super().__init__(options)
         self.context = context
-
-    def identity(self) -> dict[str, Any]:
-        """Made from nothing."""
-        return {}

@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.budgets import TOLERANCE, Budget, training_flops_per_token
-from sumi_core.config import ConfigError, Experiment, ModelConfig
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.budget import TOLERANCE, Budget, training_flops_per_token
+from sumi_core.experiments.schema import Experiment
 from sumi_core.models import PRESETS
+from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
 
 

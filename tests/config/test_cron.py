@@ -7,7 +7,7 @@ from dagster._utils.schedules import is_valid_cron_schedule
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.cron import NICKNAMES, cron_mistake
+from sumi_core.experiments.cron import NICKNAMES, cron_mistake
 
 FIELD = st.lists(
     st.from_regex(r"(\*|[0-9]{1,2}(-[0-9]{1,2})?|(mon|Sun|feb|DEC)(-fri)?)(/[0-9]{1,2})?", fullmatch=True),

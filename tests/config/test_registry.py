@@ -2,12 +2,14 @@
 
 import pytest
 
+from sumi_core.base.registry import Registry, UnknownName, nearest
 from sumi_core.corruption import PROCESSES, SCHEDULES
-from sumi_core.registry import Registry, UnknownName, nearest
 from tests.config.parts import FakeSource, Plain
 
-PARTS: Registry[object] = Registry(
-    "part", {"plain": "tests.config.parts:Plain", "fake": "tests.config.parts:FakeSource"}
+PARTS = Registry(
+    "part",
+    "sumi_core.base.registry:Part",
+    {"plain": "tests.config.parts:Plain", "fake": "tests.config.parts:FakeSource"},
 )
 
 

@@ -11,13 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core import stages
-from sumi_core.config import ConfigError, EvaluationConfig, Experiment, merge, resolve
+from sumi_core.base.options import ConfigError
+from sumi_core.base.registry import Registry
 from sumi_core.corruption import PROCESSES
 from sumi_core.data import SOURCES
+from sumi_core.evaluation.config import EvaluationConfig
+from sumi_core.experiments.layers import merge
+from sumi_core.experiments.resolve import resolve
+from sumi_core.experiments.schema import Experiment
 from sumi_core.models import PRESETS
-from sumi_core.registry import Registry
-from sumi_core.stages import STAGES, experiment_fingerprints, stage_inputs
+from sumi_core.stages import STAGES
+from sumi_core.stages.identity import experiment_fingerprints, stage_inputs
+from sumi_core.stages.identity import identity as stages
 
 AUTOREGRESSIVE = {"process": None, "objective": "autoregressive", "model": {"attention": "causal"}}
 

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from sumi_core.config import Experiment, ModelConfig
-from sumi_core.data import TOKEN_TABLES
+from sumi_core.base.hashing import canonical_json
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.lineage.fingerprint import canonical_json
-from sumi_core.lineage.store import Store
+from sumi_core.experiments.build import build_parts
+from sumi_core.experiments.schema import Experiment
+from sumi_core.experiments.size import experiment_size
+from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, load_sweeps
+from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import build_denoiser
-from sumi_core.parts import build_parts
-from sumi_core.size import experiment_size
-from sumi_core.stages import Computation, refresh_source_identities, stages_of
-from sumi_core.sweeps import Cell, Sweep, load_sweep, load_sweeps
-from sumi_core.training.request import Request
-from sumi_core.training.run import train
+from sumi_core.stages import TOKEN_TABLES
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import refresh_source_identities, stages_of
+from sumi_core.stages.store import Store
+from sumi_core.trainer.request import Request
+from sumi_core.trainer.run import train
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 SWEEPS = load_sweeps(FOLDER)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sumi_core import sweeps
-from sumi_core.budgets import training_flops_per_token
-from sumi_core.config import ConfigError
+from sumi_core.base.options import ConfigError
 from sumi_core.data import SOURCES
-from sumi_core.sweeps import Sweep, load_sweep, load_sweeps, parse_overrides, select_cells, split_arguments
+from sumi_core.experiments import sweeps
+from sumi_core.experiments.budget import training_flops_per_token
+from sumi_core.experiments.sweeps import Sweep, load_sweep, load_sweeps, parse_overrides, select_cells, split_arguments
 
 Write = Callable[..., Path]
 

@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.registry import Registry
-from sumi_core.typed import ConfigError, choice, component, number, part, typed, typed_value
+from sumi_core.base.options import ConfigError, choice, component, number, part, typed, typed_value
+from sumi_core.base.registry import Registry
 from tests.registries import REGISTRIES
 
-PARTS: Registry[Any] = Registry("part", {"plain": "tests.config.parts:Plain", "fake": "tests.config.parts:FakeSource"})
+PARTS = Registry(
+    "part",
+    "sumi_core.base.registry:Part",
+    {"plain": "tests.config.parts:Plain", "fake": "tests.config.parts:FakeSource"},
+)
 
 
 @dataclass
@@ -149,12 +153,12 @@ def test_a_value_is_converted_to_its_type_or_refused(value: Any) -> None:
             assert type(converted) is (int if hint == int | None else hint)
 
 
-def _parts() -> list[tuple[Registry[Any], str]]:
+def _parts() -> list[tuple[Registry, str]]:
     return [(registry, name) for registry in REGISTRIES.values() for name in registry.names()]
 
 
 @pytest.mark.parametrize(("registry", "name"), _parts(), ids=[f"{r.kind}: {n}" for r, n in _parts()])
-def test_options_of_registered_parts_can_be_written_as_they_are_read(registry: Registry[Any], name: str) -> None:
+def test_options_of_registered_parts_can_be_written_as_they_are_read(registry: Registry, name: str) -> None:
     """Every option's default, written into a file, is read back as itself: its type is one the config understands."""
     options = registry.options(name)
     hints = typing.get_type_hints(options)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.typed import ConfigError
-from sumi_core.yaml_files import parse_yaml, read_yaml
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.yaml_files import parse_yaml, read_yaml
 
 
 @pytest.mark.parametrize(

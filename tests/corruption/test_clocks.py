@@ -18,7 +18,7 @@ from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
 from tests.corruption.enumerable import World
 
-SPANS = {"name": "spans", "mean_length": 3.0, "window": 0.4, "told": True}
+SPANS = {"name": "spans", "mean_length": 3.0, "window": 0.4, "conditioned": True}
 
 
 def draw(clock: dict[str, Any], rows: int = 2000, length: int = 24) -> Clocks:
@@ -29,7 +29,9 @@ def times(value: float, rows: int) -> Tensor:
     return torch.full((rows,), value, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("clock", [{"name": "shared"}, SPANS, {**SPANS, "window": 1.0}, {**SPANS, "told": False}])
+@pytest.mark.parametrize(
+    "clock", [{"name": "shared"}, SPANS, {**SPANS, "window": 1.0}, {**SPANS, "conditioned": False}]
+)
 def test_clocks_run_from_clean_to_noise_at_their_speed(clock: dict[str, Any]) -> None:
     clocks, rows = draw(clock, rows=50), 50
     assert clocks.at(times(0.0, rows)).level.abs().max() == 0
@@ -58,9 +60,9 @@ def test_spans_have_the_length_law_and_start_that_they_say() -> None:
     moving = (reading.speed > 0).double().mean()
     assert float(moving) == pytest.approx(0.4 / 0.6, rel=0.02)
     assert reading.speed.unique().tolist() == [0.0, 2.5]
-    assert reading.told.equal(reading.level)
-    untold = draw({**SPANS, "told": False}, rows=4000, length=64).at(times(0.5, 4000))
-    assert untold.told.equal(times(0.5, 4000))
+    assert reading.conditioning_level.equal(reading.level)
+    untold = draw({**SPANS, "conditioned": False}, rows=4000, length=64).at(times(0.5, 4000))
+    assert untold.conditioning_level.equal(times(0.5, 4000))
     assert untold.level.equal(reading.level)
 
 
@@ -141,7 +143,7 @@ def test_the_monte_carlo_bound_with_spans_is_unbiased_for_an_untold_denoiser() -
 
     rows = 20_000
     batch = Batch(torch.zeros(rows, 6, dtype=torch.int64), torch.arange(rows), torch.arange(rows), rows, 0, 0)
-    found = objective.nats(flat, batch, 1e-3)
+    found = objective.likelihood(flat, batch, 1e-3)
     error = float(found.total.std() / rows**0.5)
     assert float(found.total.mean()) == pytest.approx(6 * torch.tensor(4.0).log().item(), abs=4 * error)
     assert error < 0.2
@@ -162,8 +164,8 @@ def test_sampling_with_span_clocks_draws_from_the_model() -> None:
         return world.denoiser(tokens, t.clamp(1e-6, 1 - 1e-6))
 
     drawn = sampler.sample(denoiser, num=20_000, length=2, steps=40, seed=1).tokens
-    for (before, told), (after, then) in itertools.pairwise(seen):
-        stood = told == then
+    for (before, conditioning_level), (after, then) in itertools.pairwise(seen):
+        stood = conditioning_level == then
         assert before[stood].equal(after[stood])
     share = torch.bincount(drawn[:, 0] * 4 + drawn[:, 1], minlength=16).double() / len(drawn)
     assert float((share - world.p).abs().sum() / 2) < 0.03
@@ -171,7 +173,7 @@ def test_sampling_with_span_clocks_draws_from_the_model() -> None:
 
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])
 def test_a_denoiser_that_is_told_its_clocks_meets_the_entropy_and_one_that_is_misled_does_not(process: str) -> None:
-    """``nats`` with the exact denoiser of the levels that it is told, over all texts by their probability."""
+    """``likelihood`` with the exact denoiser of the levels that it is given, over all texts by their probability."""
     world = ToldWorld(process)
     world.process.clock = CLOCKS.from_config({**SPANS, "mean_length": 2.0})
     objective = OBJECTIVES.build("nelbo", {}, process=world.process, vocabulary=Vocabulary(4, 0))
@@ -179,7 +181,7 @@ def test_a_denoiser_that_is_told_its_clocks_meets_the_entropy_and_one_that_is_mi
     drawn = torch.multinomial(world.p, rows, replacement=True, generator=torch.Generator().manual_seed(0))
     batch = Batch(world.x[drawn], torch.arange(rows), torch.arange(rows), rows, 0, 0)
 
-    def told(z: Tensor, t: Tensor | None) -> Tensor:
+    def given(z: Tensor, t: Tensor | None) -> Tensor:
         assert t is not None
         return world.denoiser(z, t)
 
@@ -187,11 +189,11 @@ def test_a_denoiser_that_is_told_its_clocks_meets_the_entropy_and_one_that_is_mi
         assert t is not None
         return world.denoiser(z, torch.full_like(t, 0.5))
 
-    found = objective.nats(told, batch, 1e-3).total
+    found = objective.likelihood(given, batch, 1e-3).total
     error = float(found.std() / rows**0.5)
     assert float(found.mean()) == pytest.approx(world.entropy, abs=4 * error + 0.01)
     if process == "uniform":  # a mask tells its level by itself
-        worse = objective.nats(misled, batch, 1e-3).total
+        worse = objective.likelihood(misled, batch, 1e-3).total
         assert float((worse - found).mean()) > 4 * float((worse - found).std() / rows**0.5)
 
 
@@ -203,7 +205,7 @@ def test_training_tells_every_position_its_level(token_levels: float) -> None:
     objective: Any = OBJECTIVES.build("nelbo", options, process=world.process, vocabulary=Vocabulary(4, 0))
     batch = Batch(torch.zeros(64, 12, dtype=torch.int64), torch.arange(64), torch.arange(64), 64, 0, 0)
     noisy = objective.training_noise(batch)
-    torch.testing.assert_close(noisy.told, noisy.level)
+    torch.testing.assert_close(noisy.conditioning_level, noisy.level)
 
 
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-import sumi_core.rowwise as rowwise_module
+import sumi_core.kernels.row_loss as rowwise_module
 from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.data.noise import Noise
-from sumi_core.rowwise import cross_entropy
+from sumi_core.kernels.row_loss import cross_entropy
 from tests.corruption.enumerable import CASES, NAMES, SETTINGS, build_process, reference_integrand, vocabulary_of
 
 

@@ -59,13 +59,13 @@ def test_the_short_evidence_is_that_of_the_transition(process: str) -> None:
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])
 def test_objective_and_sampler_read_the_same_model_through_either(process: str) -> None:
     """A network that gives posterior logits, declared so, has the bound and the texts of its leave-one-out twin."""
-    plain, told = World(process), posterior_world(process)
+    plain, conditioning_level = World(process), posterior_world(process)
     batch = Batch(plain.x[:8], torch.arange(8), torch.arange(8), 8, step=0, seed=0)
     context = {"vocabulary": Vocabulary(4, 0)}
     totals, losses, texts = [], [], []
-    for world, denoiser in ((plain, plain.denoiser), (told, told.full_posterior_denoiser)):
+    for world, denoiser in ((plain, plain.denoiser), (conditioning_level, conditioning_level.full_posterior_denoiser)):
         objective = OBJECTIVES.build("nelbo", {"weighting": "snr"}, process=world.process, **context)
-        totals.append(objective.nats(denoiser, batch, 1e-3).total)
+        totals.append(objective.likelihood(denoiser, batch, 1e-3).total)
         losses.append(objective.loss(denoiser, batch).value)
         sampler = SAMPLERS.build("ancestral", {}, process=world.process, **context)
 
@@ -80,8 +80,8 @@ def test_objective_and_sampler_read_the_same_model_through_either(process: str) 
 
 
 def test_it_reaches_the_parts_from_a_config() -> None:
-    from sumi_core.config import resolve
-    from sumi_core.parts import build_parts
+    from sumi_core.experiments.build import build_parts
+    from sumi_core.experiments.resolve import resolve
 
     parts = build_parts(resolve({"parameterisation": "posterior"}, "t.yaml"), Vocabulary(6, 5))
     assert parts.process is not None

@@ -88,5 +88,5 @@ def test_the_model_card_says_whether_tokens_may_change(name):
     process = build_process(name, "linear", V)
     logits, z = every_state(process)
     stays = process.reverse(logits, z, level(0.5), level(0.4))[0, :V].diagonal()[:V]
-    assert ("once written stays" in process.in_words) == bool((stays == 1).all())
-    assert ("mask" in process.in_words) == (process.mask_id is not None)
+    assert ("once written stays" in process.description) == bool((stays == 1).all())
+    assert ("mask" in process.description) == (process.mask_id is not None)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from sumi_core.base.options import ConfigError, component
 from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.corruption.fitted import Density
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.corruption.schedules import NoiseSchedule
-from sumi_core.typed import ConfigError, component
 from tests.corruption.enumerable import NAMES, SETTINGS, World, end_gaps, expected_bound, vocabulary_of
 
 KNOTS = {"noise": [0.05, 0.3, 0.6, 1.0], "weight": [4.0, 1.0, 0.5, 3.0]}
@@ -38,7 +38,7 @@ def test_ends_are_exact(name):
     """Exactly 1 and 0, so that level 0 leaves a text untouched and level 1 remembers nothing of it."""
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     assert build(name).alpha(ends).tolist() == [1.0, 0.0]
-    assert build(name).hit(ends).tolist() == [0.0, 1.0]
+    assert build(name).noise_fraction(ends).tolist() == [0.0, 1.0]
     assert build(name).time_of_alpha(ends).tolist() == [1.0, 0.0]
     assert build(name).log_snr(ends).tolist() == [math.inf, -math.inf]
 
@@ -81,7 +81,7 @@ def test_rate_is_the_rate_of_survival(name):
 def test_time_of_alpha_inverts(name):
     schedule = build(name)
     # α near 1 holds t^exponent to 1e-16, and so t itself to the exponent's root of that: asked where it can be known.
-    t = GRID[schedule.hit(GRID) > 1e-8]
+    t = GRID[schedule.noise_fraction(GRID) > 1e-8]
     torch.testing.assert_close(schedule.time_of_alpha(schedule.alpha(t)), t, rtol=0, atol=1e-8)
     alpha = torch.tensor([0.0, 1e-12, 1e-5, 1e-4, 0.29, 0.31, 0.7, 1 - 1e-6, 1.0], dtype=torch.float64)
     torch.testing.assert_close(schedule.alpha(schedule.time_of_alpha(alpha)), alpha, rtol=1e-4, atol=1e-15)
@@ -115,7 +115,7 @@ def test_the_ends_do_not_cancel(name):
     near_noise, near_clean = leading(name, h)
     noisy, clean = torch.tensor(1 - h, dtype=torch.float64), torch.tensor(h, dtype=torch.float64)
     assert float(schedule.alpha(noisy)) == pytest.approx(near_noise, rel=1e-8)
-    assert float(schedule.hit(clean)) == pytest.approx(near_clean, rel=1e-8)
+    assert float(schedule.noise_fraction(clean)) == pytest.approx(near_clean, rel=1e-8)
     power = 2 if name == "cosine" else 1
     assert float(schedule.rate(noisy)) == pytest.approx(power / h, rel=1e-8)
     assert float(schedule.log_snr(noisy)) == pytest.approx(math.log(near_noise), rel=1e-8)

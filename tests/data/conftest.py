@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from sumi_core.config import Experiment, resolve
-from sumi_core.data.corpus import build_corpus
-from sumi_core.data.shards import build_token_shards
-from sumi_core.data.tokenization import build_tokenizer
-from sumi_core.lineage.store import Artifact
-from sumi_core.stages import StageContext
+from sumi_core.experiments.resolve import resolve
+from sumi_core.experiments.schema import Experiment
+from sumi_core.stages.base import StageContext
+from sumi_core.stages.corpus import build as build_corpus
+from sumi_core.stages.store import Artifact
+from sumi_core.stages.token_shards import build as build_token_shards
+from sumi_core.stages.tokenizer import build as build_tokenizer
 
 # Every width of UTF-8, combining marks, joined emoji, line ends, and what special tokens look like.
 TEXTS = [

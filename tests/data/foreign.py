@@ -8,7 +8,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from sumi_core.data.tokenizers import byte_alphabet
+from sumi_core.data.tokenizers.alphabet import byte_alphabet
 
 
 def llama_like(folder: Path, texts: list[str], eos: str | None = "</s>") -> None:

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from sumi_core.data import SOURCES
-from sumi_core.data.sources import SourceError, python_stdlib, web_bible
+from sumi_core.data.sources import python_stdlib, web_bible
+from sumi_core.data.sources.source import SourceError
 
 
 def test_the_bible_is_a_chapter_a_document() -> None:

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sumi_core.config import resolve
 from sumi_core.data import CLUSTERINGS
 from sumi_core.data.clusters.distribution import ClusterError
 from sumi_core.data.clusters.surface import surface_class
-from sumi_core.data.shards import PackedSequences
-from sumi_core.data.tokenizers import load_tokenizer
-from sumi_core.lineage.store import Artifact, Store
-from sumi_core.stages import Computation, stage_fingerprint, stage_inputs, stages_of
+from sumi_core.data.sequences import PackedSequences
+from sumi_core.data.tokenizers.tokenizer import load_tokenizer
+from sumi_core.experiments.resolve import resolve
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import stage_fingerprint, stage_inputs, stages_of
+from sumi_core.stages.store import Artifact, Store
 
 # Nouns stand before verbs, and nothing else tells them apart.
 NOUNS, VERBS = ["cat", "dog", "cow", "fox"], ["runs", "eats", "naps", "digs"]

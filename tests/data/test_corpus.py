@@ -10,7 +10,7 @@ import pytest
 
 from sumi_core.data import corpus
 from sumi_core.data.corpus import SPLITS, read_texts
-from sumi_core.data.sources import SourceError
+from sumi_core.data.sources.source import SourceError
 from tests.data.conftest import Laboratory
 
 Make = Callable[..., Laboratory]

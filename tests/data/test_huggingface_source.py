@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sumi_core.config import resolve
 from sumi_core.data import SOURCES
-from sumi_core.data.sources import Document, Source, SourceError
-from sumi_core.stages import stage_fingerprint
+from sumi_core.data.sources.source import Document, Source, SourceError
+from sumi_core.experiments.resolve import resolve
+from sumi_core.stages.identity import stage_fingerprint
 
 datasets = pytest.importorskip("datasets")
 

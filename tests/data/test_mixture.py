@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from sumi_core.config import ConfigError, resolve
+from sumi_core.base.options import ConfigError
 from sumi_core.data import SOURCES
-from sumi_core.data.sources import Document, Source
-from sumi_core.stages import stage_fingerprint
+from sumi_core.data.sources.source import Document, Source
+from sumi_core.experiments.resolve import resolve
+from sumi_core.stages.identity import stage_fingerprint
 
 
 def write(path: Path, texts: list[str]) -> dict[str, Any]:

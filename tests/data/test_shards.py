@@ -14,11 +14,12 @@ import numpy as np
 import psutil
 import pytest
 
-from sumi_core.data import TOKENIZERS, shard_building, shards
+from sumi_core.data import TOKENIZERS, sequences, shard_building, shards
 from sumi_core.data.corpus import SPLITS, read_texts
-from sumi_core.data.shards import PackedSequences, ShardError, TokenShards
-from sumi_core.data.sources import Document
-from sumi_core.data.tokenizers import TokenizerError, load_tokenizer
+from sumi_core.data.sequences import PackedSequences
+from sumi_core.data.shards import ShardError, TokenShards
+from sumi_core.data.sources.source import Document
+from sumi_core.data.tokenizers.tokenizer import TokenizerError, load_tokenizer
 from tests.data.conftest import TEXTS, Laboratory
 from tests.data.foreign import llama_like
 
@@ -143,7 +144,7 @@ def test_indices_out_of_range(lab: Laboratory) -> None:
 
 def test_few_files_are_open_at_a_time(laboratory: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = built(laboratory, shards={"sequence_length": 16, "shard_documents": 1})
-    monkeypatch.setattr(shards, "_OPEN_ARRAYS", 3)
+    monkeypatch.setattr(sequences, "_OPEN_ARRAYS", 3)
     packed = TokenShards(lab.artifacts["token_shards"].folder).split("train")
     tokens, _, _ = stream(lab, "train")
     for i in [*range(len(packed)), *range(len(packed) - 1, -1, -1)]:
@@ -257,7 +258,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from sumi_core.data import shard_building
-from sumi_core.data.sources import Document
+from sumi_core.data.sources.source import Document
 
 def endless():
     for number in range(10**6):

@@ -15,14 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sumi_core.config import resolve
+from sumi_core.base import hashing as fingerprint
+from sumi_core.base.hashing import file_sha256
 from sumi_core.data import SOURCES
-from sumi_core.data.sources import Document, Source, SourceError
 from sumi_core.data.sources.files import TextFiles
-from sumi_core.lineage import fingerprint
-from sumi_core.lineage.fingerprint import file_sha256
-from sumi_core.lineage.store import Store
-from sumi_core.stages import ChangedSource, Computation, refresh_source_identities, stage_fingerprint
+from sumi_core.data.sources.source import Document, Source, SourceError
+from sumi_core.experiments.resolve import resolve
+from sumi_core.stages.base import ChangedSource
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
+from sumi_core.stages.store import Store
 
 
 def source(name: str, **options: Any) -> Source:

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.config import resolve
+from sumi_core.base.options import ConfigError, component
 from sumi_core.data import TOKENIZERS
-from sumi_core.data.tokenizers import EOS, Tokenizer, TokenizerError, byte_alphabet, load_tokenizer
-from sumi_core.typed import ConfigError, component
+from sumi_core.data.tokenizers.alphabet import byte_alphabet
+from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer, TokenizerError, load_tokenizer
+from sumi_core.experiments.resolve import resolve
 from tests.data.conftest import TEXTS, Laboratory
 from tests.data.foreign import llama_like, without_accents
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from sumi_core.evaluation.comparison import (
+from sumi_core.base.statistics import Error, holm_adjusted, t_interval, two_sided_p
+from sumi_core.reports.differences import (
     CellLikelihood,
     Difference,
     SeedGroup,
@@ -16,7 +17,6 @@ from sumi_core.evaluation.comparison import (
     ranks,
     shared_seeds,
 )
-from sumi_core.evaluation.statistics import Error, holm_adjusted, t_interval, two_sided_p
 from tests.evaluation.fakes import likelihoods
 
 COUNT = 300

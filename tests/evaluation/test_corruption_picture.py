@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sumi_core.config import resolve
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data import TOKENIZERS
 from sumi_core.data.tokenizers.tokenizer import Tokenizer
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.corruption_picture import TIMES, corrupted_texts, plot_corruption
-from sumi_core.parts import build_parts
+from sumi_core.experiments.build import build_parts
+from sumi_core.experiments.resolve import resolve
 
 TEXT = "In the beginning God created the heavens & the $earth$."
 

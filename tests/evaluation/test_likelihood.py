@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from sumi_core.config import EvaluationConfig, ModelConfig
+from sumi_core.evaluation.config import EvaluationConfig
 from sumi_core.evaluation.likelihood import (
     documents_of,
     evaluate_likelihood,
-    evaluated_indices,
     loss_by_level,
     monte_carlo_stderr,
+    spread_indices,
     summarize,
 )
+from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
 from tests.evaluation.fakes import Sequences, UniformDenoiser, likelihoods, objective
 
@@ -254,7 +255,7 @@ def test_intervals_without_draws_are_left_out():
 
 
 def test_training_validation_and_evaluation_share_no_noise_even_under_one_seed():
-    from sumi_core.config import MAX_SEED
+    from sumi_core.base.options import MAX_SEED
     from sumi_core.data.noise import EVALUATION, VALIDATION
     from sumi_core.training.validation import SEED
 
@@ -274,8 +275,8 @@ def test_bits_per_byte_of_the_monte_carlo_error():
 
 
 def test_evaluated_sequences_are_spread_over_the_split():
-    assert evaluated_indices(4, 4) == [0, 1, 2, 3]
-    assert evaluated_indices(3, 30) == [5, 15, 25]
+    assert spread_indices(4, 4) == [0, 1, 2, 3]
+    assert spread_indices(3, 30) == [5, 15, 25]
 
 
 def test_a_sequence_belongs_to_the_document_in_which_it_begins():

@@ -6,18 +6,10 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from sumi_core.evaluation.rendering import (
-    Bullets,
-    Heading,
-    Paragraph,
-    Picture,
-    Preformatted,
-    Table,
+from sumi_core.base.text import (
     counted,
     excerpt,
     fenced,
-    html_page,
-    markdown_page,
     markdown_table,
     render_text_table,
     short_bytes,
@@ -27,6 +19,7 @@ from sumi_core.evaluation.rendering import (
     visible,
     with_error,
 )
+from sumi_core.reports.blocks import Bullets, Heading, Paragraph, Picture, Preformatted, Table, html_page, markdown_page
 
 
 def test_invisible_characters_become_escapes():

@@ -10,20 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sumi_core.config import Experiment
-from sumi_core.evaluation.comparison import Difference, oriented, ranks
-from sumi_core.evaluation.comparison_pages import comparison_text, table_rows
-from sumi_core.evaluation.comparison_rows import Row
-from sumi_core.evaluation.comparison_table import tied_with_best
+from sumi_core.base.statistics import holm_adjusted
+from sumi_core.evaluation.evaluate import write_result
 from sumi_core.evaluation.likelihood import loss_by_level, summarize
-from sumi_core.evaluation.report import build_ablation_report
 from sumi_core.evaluation.result import Result, report_markdown
 from sumi_core.evaluation.samples import Drawn
-from sumi_core.evaluation.stage import write_result
-from sumi_core.evaluation.statistics import holm_adjusted
-from sumi_core.evaluation.sweep_comparison import Question, ReportCell, compare_cells
-from sumi_core.lineage.store import Artifact
-from sumi_core.sweeps import Cell
+from sumi_core.experiments.schema import Experiment
+from sumi_core.experiments.sweeps import Cell
+from sumi_core.reports.differences import Difference, oriented, ranks
+from sumi_core.reports.from_store import Question, ReportCell, compare_cells
+from sumi_core.reports.pages import comparison_text, table_rows
+from sumi_core.reports.report import build_ablation_report
+from sumi_core.reports.row import Row
+from sumi_core.reports.table import tied_with_best
+from sumi_core.stages.store import Artifact
 from tests.evaluation.fakes import likelihoods
 
 COUNT, DRAWS = 120, 4
@@ -294,7 +294,7 @@ def test_figures_are_flat_numbers_without_nan():
 
 def test_reports_are_made_without_heavy_imports():
     """The command line prints reports: it should not wait for torch."""
-    code = "import sumi_core.evaluation.report, sys; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+    code = "import sumi_core.reports.report, sys; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 
 from sumi_core.evaluation import plots
-from sumi_core.evaluation.comparison_pages import table_rows
-from sumi_core.evaluation.comparison_rows import COLUMNS, Row
-from sumi_core.evaluation.comparison_table import compare_rows, seed_groups
-from sumi_core.evaluation.findings import certainty, findings
-from sumi_core.evaluation.report import build_ablation_report
-from sumi_core.evaluation.study import StudyError, marks, read_comparison, study_markdown, write_study
-from sumi_core.evaluation.sweep_comparison import Question, compare_cells
+from sumi_core.reports.findings import certainty, findings
+from sumi_core.reports.from_store import Question, compare_cells
+from sumi_core.reports.pages import table_rows
+from sumi_core.reports.report import build_ablation_report
+from sumi_core.reports.row import COLUMNS, Row
+from sumi_core.reports.study import StudyError, marks, read_comparison, study_markdown, write_study
+from sumi_core.reports.table import compare_rows, seed_groups
 from tests.evaluation.test_report import NASTY, report_cell
 
 BEGIN, END = marks("sweep")
@@ -336,7 +336,7 @@ def test_a_disk_that_fills_up_cuts_no_document(report, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sumi_core.files.os.fsync", full)
+    monkeypatch.setattr("sumi_core.base.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_study(report[1], document)
     assert document.read_bytes() == before

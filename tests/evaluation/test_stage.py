@@ -8,20 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sumi_core.config import resolve
-from sumi_core.data.corpus import build_corpus, read_texts
-from sumi_core.data.shards import TokenShards, build_token_shards
-from sumi_core.data.tokenization import build_tokenizer
+from sumi_core.data.corpus import read_texts
+from sumi_core.data.sequences import spread_indices
+from sumi_core.data.shards import TokenShards
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.evaluation.comparison import CellLikelihood
-from sumi_core.evaluation.likelihood import evaluated_indices
-from sumi_core.evaluation.stage import build_evaluation
-from sumi_core.export.stage import build_exported_model
+from sumi_core.experiments.build import build_parts
+from sumi_core.experiments.resolve import resolve
 from sumi_core.export.weights import write_weights
-from sumi_core.lineage.store import Artifact
 from sumi_core.models.denoiser import build_denoiser
-from sumi_core.parts import build_parts
-from sumi_core.stages import StageContext
+from sumi_core.reports.differences import CellLikelihood
+from sumi_core.stages.base import StageContext
+from sumi_core.stages.corpus import build as build_corpus
+from sumi_core.stages.evaluation import build as build_evaluation
+from sumi_core.stages.exported_model import build as build_exported_model
+from sumi_core.stages.store import Artifact
+from sumi_core.stages.token_shards import build as build_token_shards
+from sumi_core.stages.tokenizer import build as build_tokenizer
 
 TEXT = "the word was with god and café light of all men shines on in darkness yet not one thing"
 METHODS = {
@@ -89,7 +91,7 @@ class Laboratory:
 
     @staticmethod
     def untrained(context: StageContext) -> dict:
-        from sumi_core.data.tokenizers import load_tokenizer
+        from sumi_core.data.tokenizers.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(context.inputs["tokenizer"].folder)
         states = build_parts(context.experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id)).num_states
@@ -154,7 +156,7 @@ def test_cells_are_measured_on_the_same_texts_and_yardsticks(laboratory):
 def test_yardsticks_are_fitted_on_the_train_split_and_go_by_the_evaluated_bytes(laboratory):
     summary = laboratory.evaluate("uniform").summary
     sequences = TokenShards(laboratory.root / "token_shards-byte").split("validation")
-    chosen = evaluated_indices(20, len(sequences))
+    chosen = spread_indices(20, len(sequences))
     stream = b"".join(
         bytes(int(token) for token in sequences[i] if token != 256) + b"\xff" * int((sequences[i] == 256).sum())
         for i in chosen

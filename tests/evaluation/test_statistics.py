@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.evaluation.statistics import (
+from sumi_core.base.statistics import (
     Error,
     crossed_bootstrap,
     crossed_estimate,
@@ -185,7 +185,7 @@ def test_bootstrap_of_many_seeds_has_both_errors():
 
 
 def test_a_large_bootstrap_is_made_in_parts(monkeypatch):
-    monkeypatch.setattr("sumi_core.evaluation.statistics._RESAMPLED_AT_ONCE", 1000)
+    monkeypatch.setattr("sumi_core.base.statistics._RESAMPLED_AT_ONCE", 1000)
     rows = crossed(np.random.default_rng(9), 4, 50, (0.1, 1.0, 0.1))
     low, high = crossed_bootstrap([rows], np.ones(50))
     found = crossed_estimate([rows], np.ones(50), np.arange(50))

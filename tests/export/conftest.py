@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from sumi_core.config import Experiment, resolve
 from sumi_core.data import TOKENIZERS
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.experiments.build import build_parts
+from sumi_core.experiments.resolve import resolve
+from sumi_core.experiments.schema import Experiment
 from sumi_core.export.weights import write_weights
-from sumi_core.lineage.store import Artifact
 from sumi_core.models.denoiser import Denoiser, build_denoiser
-from sumi_core.parts import build_parts
-from sumi_core.stages import StageContext
+from sumi_core.stages.base import StageContext
+from sumi_core.stages.identity import stage_fingerprint, stages_of
+from sumi_core.stages.store import Artifact
 from tests.models.stock import lively
 
 TEXT = "In the beginning was the word, and the word was with café and 日本語. " * 20
@@ -88,6 +90,8 @@ def trained(tmp_path: Path) -> Callable[..., tuple[StageContext, Denoiser]]:
         }
         folder = tmp_path / "exported_model"
         folder.mkdir()
-        return StageContext(config, f"cell.{kind}", folder, inputs), denoiser
+        own = [stage for stage in stages_of(config) if stage != "evaluation"]
+        fingerprints = {stage: stage_fingerprint(config, stage) for stage in own}
+        return StageContext(config, f"cell.{kind}", folder, inputs, fingerprints=fingerprints), denoiser
 
     return make

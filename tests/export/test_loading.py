@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sumi_core.export import ExportedModel, ExportError, load_exported
-from sumi_core.export.stage import build_exported_model
+from sumi_core.export.loading import ExportedModel, load_exported
+from sumi_core.export.record import ExportError
 from sumi_core.export.weights import read_weights, write_weights
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.stages import StageContext
+from sumi_core.stages.base import StageContext
+from sumi_core.stages.exported_model import build as build_exported_model
 from tests.export.conftest import MODELS, TEXT
 from tests.models.stock import STATES, lively, small
 

@@ -12,14 +12,15 @@ import pytest
 import torch
 import yaml
 
-from sumi_core.data.tokenizers import load_tokenizer
-from sumi_core.export import ExportError
-from sumi_core.export.stage import build_exported_model
+from sumi_core.data.tokenizers.tokenizer import load_tokenizer
+from sumi_core.export.record import ExportError
 from sumi_core.export.stock import max_logit_difference, open_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, open_stock_tokenizer, write_stock_tokenizer
 from sumi_core.models.attention import Bidirectional, Causal
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.stages import StageContext, stage_fingerprint, stages_of
+from sumi_core.stages.base import StageContext
+from sumi_core.stages.exported_model import build as build_exported_model
+from sumi_core.stages.identity import stage_fingerprint, stages_of
 from tests.export.conftest import TEXT
 
 Trained = Callable[..., tuple[StageContext, Denoiser]]

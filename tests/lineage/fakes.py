@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -15,39 +16,35 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from sumi_core.base.registry import Part
 from sumi_core.data import SOURCES, TOKENIZERS
-from sumi_core.project import Project
-from sumi_core.stages import (
-    CELL_STAGES,
-    OPTIONAL_STAGES,
-    STAGES,
-    Computation,
-    StageContext,
-    experiment_fingerprints,
-    refresh_source_identities,
-)
-from sumi_core.sweeps import Cell
+from sumi_core.experiments.sweeps import Cell
+from sumi_core.lineage.project import Project
+from sumi_core.stages import CELL_STAGES, STAGES
+from sumi_core.stages.base import StageContext
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import experiment_fingerprints, refresh_source_identities
 
 # The stages of a cell whose process knows nothing of tokens.
-PLAIN_STAGES = tuple(name for name in STAGES if name not in OPTIONAL_STAGES)
-PLAIN_CELL_STAGES = tuple(name for name in CELL_STAGES if name not in OPTIONAL_STAGES)
+PLAIN_STAGES = tuple(name for name in STAGES if not STAGES[name].optional)
+PLAIN_CELL_STAGES = tuple(name for name in CELL_STAGES if not STAGES[name].optional)
 SEQUENCES = 20
 # What the fake trainer and evaluator do another time; a test changes it to act as another machine would.
 DRIFT: dict[str, float] = {}
 
 
-class FakeSource:
+class FakeSource(Part):
     """One local file."""
 
     @dataclass
-    class Options:
+    class Options(Part.Options):
         path: str = "corpus.txt"
 
     licence = "public domain"
-    tables = ()  # it also stands in for a process that knows nothing of tokens
 
-    def __init__(self, options: Options) -> None:
-        self.options, self.skipped = options, Counter[str]()
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self.skipped = Counter[str]()
 
     def identity(self) -> dict[str, Any]:
         return {"sha256": hashlib.sha256(Path(self.options.path).read_bytes()).hexdigest()}
@@ -56,22 +53,12 @@ class FakeSource:
         return iter(())
 
 
-class FakeTokenizer:
+class FakeTokenizer(Part):
     """Options alone."""
-
-    @dataclass
-    class Options:
-        """None."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
 
     @classmethod
     def expected_size(cls, options: Mapping[str, Any]) -> int:
         return 257
-
-    def identity(self) -> dict[str, Any]:
-        return {}
 
 
 def _digest(*things: Any) -> str:
@@ -123,7 +110,7 @@ def build_exported_model(context: StageContext) -> dict[str, Any]:
         "schema_version": 1,
         "key": context.key,
         "experiment": context.experiment.to_dict(),
-        "fingerprints": {k: v for k, v in experiment_fingerprints(context.experiment).items() if k != "evaluation"},
+        "fingerprints": dict(context.fingerprints),
         "weights_sha256": hashlib.sha256(weights.encode()).hexdigest(),
         "training": context.inputs["pretrained_denoiser"].summary,
         "stock": {"max_logit_difference": 0.0},
@@ -157,12 +144,18 @@ def build_evaluation(context: StageContext) -> dict[str, Any]:
     }
 
 
+def _run(name: str, context: StageContext) -> dict[str, Any]:
+    """The stage function of this module, looked up when it is called: tests put others in its place."""
+    summary: dict[str, Any] = globals()[f"build_{name}"](context)
+    return summary
+
+
 def fake_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the fakes in the place of the real parts."""
     monkeypatch.setitem(SOURCES._entries, "text", f"{__name__}:FakeSource")
     monkeypatch.setitem(TOKENIZERS._entries, "byte", f"{__name__}:FakeTokenizer")
     for name, stage in STAGES.items():
-        monkeypatch.setitem(STAGES, name, dataclasses.replace(stage, function=f"{__name__}:build_{name}"))
+        monkeypatch.setitem(STAGES, name, dataclasses.replace(stage, run=functools.partial(_run, name)))
     DRIFT.clear()
     refresh_source_identities()
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.lineage.fingerprint import LENGTH, canonical_json, file_sha256, fingerprint
+from sumi_core.base.hashing import LENGTH, canonical_json, file_sha256, fingerprint
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),

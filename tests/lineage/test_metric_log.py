@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sumi_core.lineage.metric_log import MlflowSink, Publisher, SinkUnavailable, sync_history
 from sumi_core.lineage.tracking import Tracking
 from sumi_core.training.history import Point, write_history
+from sumi_core.training.publishing import MlflowSink, Publisher, SinkUnavailable, sync_history
 
 
 @pytest.fixture(scope="module")

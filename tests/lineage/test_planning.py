@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sumi_core.planning import CellPlan, changed_fields, plan
-from sumi_core.project import Project
-from sumi_core.reporting import build_sweep_report
-from sumi_core.stages import refresh_source_identities, stage_fingerprint
+from sumi_core.lineage.plan import CellPlan, changed_fields, plan
+from sumi_core.lineage.project import Project
+from sumi_core.reports.artifact import build_sweep_report
+from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
 from tests.lineage.fakes import PLAIN_CELL_STAGES, PLAIN_STAGES, cell_of, compute, fake_project
 
 
@@ -120,7 +120,7 @@ def test_an_old_manifest_without_what_is_compared_now_is_no_obstacle(project: Pr
 BUILDS_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from sumi_core.lineage.store import Store
+from sumi_core.stages.store import Store
 with Store(Path(sys.argv[1])).building("pretrained_denoiser", sys.argv[2], resumable=True):
     print("building", flush=True)
     time.sleep(600)

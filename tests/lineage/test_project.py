@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from sumi_core.lineage.store import Artifact
-from sumi_core.project import Project
-from sumi_core.reporting import build_sweep_report, compare_sweep, sweep_question
-from sumi_core.stages import STAGES, stage_fingerprint
+from sumi_core.lineage.project import Project
+from sumi_core.reports.artifact import build_sweep_report, compare_sweep, sweep_question
+from sumi_core.stages import STAGES
+from sumi_core.stages.identity import stage_fingerprint
+from sumi_core.stages.store import Artifact
 from tests.lineage.fakes import cell_of, compute, fake_project
 
 METHODS = (

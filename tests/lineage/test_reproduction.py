@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.reproduction import Figure, Reproduction, is_clock, reproduce
-from sumi_core.lineage.store import Store
 from sumi_core.lineage.trace import trace
-from sumi_core.project import Project
+from sumi_core.stages.store import Store
 from tests.lineage.fakes import DRIFT, PLAIN_STAGES, compute, fake_project
 from tests.lineage.test_trace import folder_of
 

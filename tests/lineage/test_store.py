@@ -18,12 +18,12 @@ from typing import IO, Any
 
 import pytest
 
-from sumi_core.lineage import store as store_module
-from sumi_core.lineage.errors import StoreError
-from sumi_core.lineage.fingerprint import file_sha256
-from sumi_core.lineage.folders import is_writable
-from sumi_core.lineage.locks import locked
-from sumi_core.lineage.store import Artifact, Store
+from sumi_core.base.errors import StoreError
+from sumi_core.base.files import is_writable
+from sumi_core.base.hashing import file_sha256
+from sumi_core.base.locks import locked
+from sumi_core.stages import store as store_module
+from sumi_core.stages.store import Artifact, Store
 
 STAGE, NAME = "corpus", "0123456789abcdef"
 Start = Callable[[str], "subprocess.Popen[str]"]
@@ -52,7 +52,7 @@ def debris(store: Store) -> list[str]:
 PRELUDE = """
 import os, sys, time
 from pathlib import Path
-from sumi_core.lineage.store import Store
+from sumi_core.stages.store import Store
 store = Store(Path(sys.argv[1]))
 def say(line):
     print(line, flush=True)
@@ -118,7 +118,7 @@ def test_kill_9_at_each_moment_of_finishing(store: Store, start: Start, moment: 
     """Whatever the last completed act was, the output is whole or absent, and the next attempt completes it."""
     process = start(
         f"""
-        import sumi_core.lineage.store as module
+        import sumi_core.stages.store as module
         {"original = module.write_atomically" if moment == "write_atomically" else ""}
         def stop(*arguments):
             {"original(*arguments)" if moment == "write_atomically" else "pass"}
@@ -204,7 +204,7 @@ def test_a_forked_worker_does_not_keep_its_dead_parents_lock(store: Store, start
 def test_locked_keeps_others_out(store: Store, start: Start, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.lock"
     code = f"""
-    from sumi_core.lineage.locks import locked
+    from sumi_core.base.locks import locked
     with locked(Path({str(path)!r}), lambda holder: say("waiting")):
         say("in")
     """

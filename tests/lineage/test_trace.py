@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sumi_core.errors import SumiError
+from sumi_core.base.errors import SumiError
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.lineage.trace import trace, trace_lines
-from sumi_core.project import Project
-from sumi_core.stages import experiment_fingerprints
+from sumi_core.stages.identity import experiment_fingerprints
 from tests.lineage.fakes import PLAIN_STAGES, compute, fake_project
 
 DAGSTER_RUN = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -13,12 +13,13 @@ from urllib.parse import parse_qs
 import pytest
 from mlflow.entities import Run
 
+from sumi_core.base.hashing import flatten
+from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage import tracking
-from sumi_core.lineage.store import Artifact
-from sumi_core.lineage.tracking import Tracking, flatten, tracked_failure
-from sumi_core.project import Project
-from sumi_core.stages import experiment_fingerprints
-from sumi_core.sweeps import Cell
+from sumi_core.lineage.project import Project
+from sumi_core.lineage.tracking import Tracking, tracked_failure
+from sumi_core.stages.identity import experiment_fingerprints
+from sumi_core.stages.store import Artifact
 from tests.lineage.fakes import PLAIN_STAGES, cell_of, compute, fake_project, fake_stages, record
 
 

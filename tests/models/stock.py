@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sumi_core.config import ModelConfig
+from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
 
 STATES = 37

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sumi_core.config import ConfigError, resolve
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.resolve import resolve
 from sumi_core.export.stock import why_not_stock
 from sumi_core.models import ATTENTION_PATTERNS, PRESETS
 from sumi_core.models.attention import AttentionPattern

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sumi_core.config import resolve
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.resolve import resolve
 from sumi_core.export.weights import write_weights
 from sumi_core.models import INITIALISERS
 from sumi_core.models.denoiser import Denoiser, build_denoiser
 from sumi_core.models.initialisers import InitialiserError
 from sumi_core.models.layers import SelfAttention, rotate
-from sumi_core.stages import refresh_source_identities, stage_fingerprint
-from sumi_core.typed import ConfigError
+from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
 from tests.models.stock import STATES, lively, small
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from sumi_core.config import ModelConfig
 from sumi_core.models import PRESETS
+from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
 from tests.models.stock import STATES, small
 

@@ -38,7 +38,7 @@ def batch_of(tokens):
 
 def test_likelihood_is_exact():
     """The probabilities of all V^L sequences add up to one, which no bound and no shifted target would do."""
-    nats = build().nats(TinyCausal(), batch_of(all_sequences(V, L)), 1e-3)
+    nats = build().likelihood(TinyCausal(), batch_of(all_sequences(V, L)), 1e-3)
     assert float((-nats.total).exp().sum()) == pytest.approx(1.0, abs=1e-12)
     assert torch.equal(nats.total, nats.diffusion)
     for nothing in (nats.reconstruction, nats.prior, nats.level, nats.nats_per_alpha):
@@ -52,13 +52,13 @@ def test_chain_rule_by_hand():
     for token in x[0].tolist():
         expected -= model(torch.tensor([prefix]), None)[0, -1].log_softmax(-1)[token].item()
         prefix.append(token)
-    assert float(build().nats(model, batch_of(x), 1e-3).total) == pytest.approx(expected, abs=1e-12)
+    assert float(build().likelihood(model, batch_of(x), 1e-3).total) == pytest.approx(expected, abs=1e-12)
 
 
 def test_loss_is_the_mean_of_the_exact_nats():
     model, batch = TinyCausal(), batch_of(all_sequences(V, L))
     loss = build().loss(model, batch)
-    assert loss.value.item() == pytest.approx(float(build().nats(model, batch, 1e-3).total.mean()) / L)
+    assert loss.value.item() == pytest.approx(float(build().likelihood(model, batch, 1e-3).total.mean()) / L)
     assert float(loss.metrics["cross_entropy"]) == loss.value.item()
     assert not loss.metrics["cross_entropy"].requires_grad
     loss.value.backward()
@@ -75,7 +75,7 @@ def test_knowing_nothing_costs_log_v():
     def guess(tokens, t):
         return torch.zeros(*tokens.shape, V)
 
-    nats = build().nats(guess, batch_of(all_sequences(V, L)), 1e-3)
+    nats = build().likelihood(guess, batch_of(all_sequences(V, L)), 1e-3)
     assert nats.total.tolist() == pytest.approx([L * math.log(V)] * V**L)
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sumi_core.config import ConfigError, resolve
+from sumi_core.base.options import ConfigError
 from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.experiments.resolve import resolve
 from sumi_core.objectives import OBJECTIVES
 from tests.corruption.enumerable import World, build_process
 from tests.objectives.worlds import LOSSES, batch_of, build, exact, expected_loss, integrated_loss
@@ -79,7 +80,7 @@ def test_mixture_path_is_the_divergence_between_its_rates() -> None:
     objective = build("mixture_path", world)
     batch = batch_of(world.x)
     noisy = objective.training_noise(batch)
-    logits = 0.6 * world.denoiser(noisy.z, noisy.told)
+    logits = 0.6 * world.denoiser(noisy.z, noisy.conditioning_level)
     found = objective.token_loss(logits, noisy)
     p = logits.softmax(-1)
     schedule = world.process.schedule
@@ -116,12 +117,12 @@ def test_the_reported_bound_is_the_tight_one_whatever_was_trained(process: str, 
     world = World(process)
     batch = batch_of(world.x)
     denoiser = world.full_posterior_denoiser
-    told = build("elbo_of_posterior", world).nats(denoiser, batch, 1e-3)
-    found = build(loss, world, token_levels=1.0).nats(denoiser, batch, 1e-3)
+    conditioning_level = build("elbo_of_posterior", world).likelihood(denoiser, batch, 1e-3)
+    found = build(loss, world, token_levels=1.0).likelihood(denoiser, batch, 1e-3)
     for term in ("diffusion", "reconstruction", "prior", "nats_per_alpha"):
-        assert torch.equal(getattr(found, term), getattr(told, term))
+        assert torch.equal(getattr(found, term), getattr(conditioning_level, term))
     plain = World(process)
-    twin = build("elbo", plain).nats(plain.denoiser, batch, 1e-3)
+    twin = build("elbo", plain).likelihood(plain.denoiser, batch, 1e-3)
     torch.testing.assert_close(found.total, twin.total)
 
 
@@ -139,7 +140,7 @@ def test_knowing_nothing_costs_log_v(process: str, loss: str) -> None:
         evidence = world.process.log_evidence(z, t.view(len(z), -1))
         return torch.where(evidence.isfinite(), evidence, -50.0)
 
-    found = objective.nats(ignorant, batch_of(tokens), 1e-3).total / 3
+    found = objective.likelihood(ignorant, batch_of(tokens), 1e-3).total / 3
     error = float(found.std() / len(found) ** 0.5)
     assert abs(float(found.mean()) - math.log(6)) < 4 * error
     assert error < 0.05

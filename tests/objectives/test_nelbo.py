@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from sumi_core.base.options import ConfigError, typed
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.objectives import OBJECTIVES
-from sumi_core.typed import ConfigError, typed
 from tests.corruption.enumerable import CASES, World, build_process, expected_bound
 
 EPSILON = 1e-3
@@ -50,7 +50,7 @@ def test_nats_is_unbiased(process, schedule):
     only[text] = 1
     truth = expected_bound(world, blurred(world), EPSILON, p=only)
     batch = batch_of(world.x[text].expand(20_000, -1))
-    likelihood = build(world.process).nats(blurred(world), batch, EPSILON)
+    likelihood = build(world.process).likelihood(blurred(world), batch, EPSILON)
     for term, value in truth.items():
         estimates = getattr(likelihood, term)
         assert estimates.dtype == torch.float64
@@ -83,7 +83,7 @@ def test_knowing_nothing_costs_log_v(process, schedule, weighting):
     log V = 6.2). Guessing uniformly, every text costs log V nats a token, exactly, all three terms together."""
     process = build_process(process, schedule, 50)
     tokens = torch.randint(50, (2000, 4), generator=torch.Generator().manual_seed(0))
-    likelihood = build(process, weighting=weighting).nats(uniform_guess(process), batch_of(tokens), EPSILON)
+    likelihood = build(process, weighting=weighting).likelihood(uniform_guess(process), batch_of(tokens), EPSILON)
     error = within(likelihood.total / 4, math.log(50))
     assert error < 0.05 * math.log(50)
 
@@ -93,7 +93,7 @@ def test_nats_do_not_depend_on_the_training_loss(process):
     world = World(process)
     batch = batch_of(world.x)
     totals = [
-        build(world.process, **options).nats(world.denoiser, batch, EPSILON).total
+        build(world.process, **options).likelihood(world.denoiser, batch, EPSILON).total
         for options in ({}, {"weighting": "snr"}, {"time_epsilon": 0.1})
     ]
     assert torch.equal(totals[0], totals[1])
@@ -147,7 +147,7 @@ def test_reconstruction_to_the_last_digit(process, schedule, epsilon):
     z = world.process.corrupt(batch.tokens, t[:, None], batch.noise("reconstruction"))
     posterior = world.process.log_posterior(blurred(world)(z, t), z, t[:, None])
     wanted = -posterior.gather(-1, batch.tokens[..., None]).sum((1, 2))
-    found = build(world.process).nats(blurred(world), batch, epsilon).reconstruction
+    found = build(world.process).likelihood(blurred(world), batch, epsilon).reconstruction
     torch.testing.assert_close(found, wanted)
 
 
@@ -170,9 +170,9 @@ def test_a_split_into_micro_batches_or_devices_gives_the_same_loss(process, sche
 def test_a_row_is_measured_alike_in_any_batch(process, schedule):
     world = World(process, schedule)
     objective = build(world.process)
-    whole = objective.nats(blurred(world), batch_of(world.x), EPSILON)
+    whole = objective.likelihood(blurred(world), batch_of(world.x), EPSILON)
     for rows in ([11], [7, 2, 15]):
-        part = objective.nats(blurred(world), batch_of(world.x, rows=rows), EPSILON)
+        part = objective.likelihood(blurred(world), batch_of(world.x, rows=rows), EPSILON)
         for name in ("diffusion", "reconstruction", "prior", "level", "alpha", "nats_per_alpha"):
             torch.testing.assert_close(getattr(part, name), getattr(whole, name)[rows], rtol=1e-13, atol=1e-13)
 
@@ -182,7 +182,7 @@ def test_loss_by_noise_level(process, schedule):
     """nats_per_alpha against 1 − α: the area under it is the diffusion term per token, whatever the schedule."""
     world = World(process, schedule, seed=5)
     batch = batch_of(world.x.repeat(500, 1))
-    likelihood = build(world.process).nats(blurred(world), batch, EPSILON)
+    likelihood = build(world.process).likelihood(blurred(world), batch, EPSILON)
     torch.testing.assert_close(likelihood.level, batch.times(EPSILON, 1 - EPSILON))
     torch.testing.assert_close(likelihood.alpha, world.process.schedule.alpha(likelihood.level))
     order = likelihood.alpha.argsort()
@@ -205,7 +205,9 @@ def test_gradient_reaches_the_value_and_nothing_else():
     loss.value.backward()
     assert table.grad is not None
     assert float(table.grad.abs().sum()) > 0
-    assert not objective.nats(lambda z, t: world.denoiser(z, t) + table, batch_of(world.x), EPSILON).total.requires_grad
+    assert not objective.likelihood(
+        lambda z, t: world.denoiser(z, t) + table, batch_of(world.x), EPSILON
+    ).total.requires_grad
 
 
 @pytest.mark.parametrize(("process", "schedule"), CASES)
@@ -279,7 +281,7 @@ def test_the_two_terms_draw_their_own_noise():
         seen.append(z == process.mask_id)
         return torch.zeros(*z.shape, process.num_states)
 
-    build(process).nats(watching, batch_of(torch.zeros(16, 50, dtype=torch.int64)), 0.3)
+    build(process).likelihood(watching, batch_of(torch.zeros(16, 50, dtype=torch.int64)), 0.3)
     at_t, at_epsilon = seen
     assert (at_epsilon & ~at_t).any()
 
@@ -293,7 +295,7 @@ def test_diffusion_term_is_the_integrand_times_the_length_of_the_interval(proces
     t = batch.times(epsilon, 1 - epsilon)
     z = world.process.corrupt(batch.tokens, t[:, None], batch.noise("corrupt"))
     integrand = world.process.bound_integrand(blurred(world)(z, t), batch.tokens, z, t[:, None])
-    likelihood = build(world.process).nats(blurred(world), batch, epsilon)
+    likelihood = build(world.process).likelihood(blurred(world), batch, epsilon)
     torch.testing.assert_close(likelihood.diffusion, (1 - 2 * epsilon) * integrand.sum(-1))
     per_alpha = integrand.mean(-1) / -world.process.schedule.dalpha(t)
     torch.testing.assert_close(likelihood.nats_per_alpha, per_alpha)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sumi_core.config import resolve
+from sumi_core.base.options import ConfigError, component
 from sumi_core.corruption.fitted import fit_profile
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.experiments.build import build_parts
+from sumi_core.experiments.resolve import resolve
 from sumi_core.models.denoiser import build_denoiser
 from sumi_core.objectives import OBJECTIVES
-from sumi_core.parts import build_parts
-from sumi_core.typed import ConfigError, component
 from tests.corruption.enumerable import World
 from tests.corruption.test_fitted import curve_of, moments
 from tests.objectives.worlds import LOSSES, batch_of, build, integrated_loss, per_sequence, texts
@@ -37,7 +37,7 @@ def blurred(world: World) -> Any:
 
 
 def by_table(z: Tensor, t: Tensor) -> Tensor:
-    """A network over 4 tokens of any logits that depend on the tokens and on the level told, a text's or a token's."""
+    """A network over 4 tokens whose logits depend on the tokens and on the level given, a text's or a token's."""
     table = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     return table[z] * (1 + t.view(len(z), -1, 1)) + table[z.flip(-1)]
 
@@ -66,7 +66,9 @@ def test_importance_draws_what_the_other_schedule_would(density: str) -> None:
     here = build("elbo", linear, **options, time_sampling="importance", time_density={"name": density})
     batch = batch_of(texts(other, 300))
     noisy_there, noisy_here = there.training_noise(batch), here.training_noise(batch)
-    torch.testing.assert_close(1 - noisy_here.told, other.process.alpha(noisy_there.told), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(
+        1 - noisy_here.conditioning_level, other.process.alpha(noisy_there.conditioning_level), rtol=1e-4, atol=1e-8
+    )
     torch.testing.assert_close(
         per_sequence(here, blurred(linear), batch), per_sequence(there, blurred(other), batch), rtol=1e-3, atol=1e-6
     )
@@ -119,9 +121,11 @@ def test_a_split_into_micro_batches_or_devices_gives_the_same_loss(loss: str, op
 def test_evaluation_keeps_its_own_draws(options: str) -> None:
     world = World("uniform")
     batch = batch_of(world.x)
-    own, told = (build("elbo", world, **o).nats(blurred(world), batch, EPSILON) for o in ({}, OPTIONS[options]))
-    assert torch.equal(own.total, told.total)
-    assert torch.equal(own.level, told.level)
+    own, conditioning_level = (
+        build("elbo", world, **o).likelihood(blurred(world), batch, EPSILON) for o in ({}, OPTIONS[options])
+    )
+    assert torch.equal(own.total, conditioning_level.total)
+    assert torch.equal(own.level, conditioning_level.level)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -136,7 +140,7 @@ def test_noise_loss_and_network_hear_of_one_level(loss: str, options: str, monke
     noisy = objective.training_noise(batch_of(world.x))
     (level,) = seen
     assert torch.equal(noisy.level, level)
-    assert torch.equal(noisy.told.view(len(noisy.told), -1), level)
+    assert torch.equal(noisy.conditioning_level.view(len(noisy.conditioning_level), -1), level)
     seen.clear()
     monkeypatch.setattr(world.process, "alpha", lambda t: (seen.append(t), alpha(t))[1])
     monkeypatch.setattr(world.process, "dalpha", lambda t: (seen.append(t), dalpha(t))[1])
@@ -162,7 +166,7 @@ def test_which_sequences_get_token_levels_is_their_own_affair() -> None:
     part = mixed.training_noise(batch_of(tokens, rows=rows))
     assert torch.equal(part.level, whole.level[rows])
     assert torch.equal(part.clocked, whole.clocked[rows])
-    assert whole.told.shape == (4000, 2)
+    assert whole.conditioning_level.shape == (4000, 2)
     own = (whole.level[~clocked] - EPSILON) / (1 - 2 * EPSILON)
     assert ((own >= 0) & (own < 1)).all()
     assert abs(float(torch.corrcoef(own.T)[0, 1])) < 0.1
@@ -282,7 +286,7 @@ def test_everything_together_from_a_config_to_a_gradient() -> None:
     assert 0 < float(loss.metrics["elbo"]) < 6
     loss.value.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in denoiser.parameters())
-    assert parts.objective.nats(denoiser, batch, EPSILON).total.isfinite().all()
+    assert parts.objective.likelihood(denoiser, batch, EPSILON).total.isfinite().all()
 
 
 def test_a_density_is_written_as_a_schedule() -> None:

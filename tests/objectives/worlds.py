@@ -11,7 +11,7 @@ from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.objectives import OBJECTIVES
-from sumi_core.objectives.diffusion import Corrupted, Diffusion
+from sumi_core.objectives.diffusion import Diffusion, NoisyBatch
 from tests.corruption.enumerable import World, log_odds_quadrature
 
 #: Every loss of a diffusion model, with the parameterisation that it needs.
@@ -52,7 +52,7 @@ def texts(world: World, rows: int) -> Tensor:
 def per_sequence(objective: Diffusion, denoiser: Any, batch: Batch) -> Tensor:
     """Each sequence's contribution to the loss, summed over its tokens: ``[B]``."""
     noisy = objective.training_noise(batch)
-    return (noisy.weight * objective.token_loss(denoiser(noisy.z, noisy.told), noisy)).sum(-1)
+    return (noisy.weight * objective.token_loss(denoiser(noisy.z, noisy.conditioning_level), noisy)).sum(-1)
 
 
 def expected_loss(objective: Diffusion, world: World, logits: Any, t: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def expected_loss(objective: Diffusion, world: World, logits: Any, t: Tensor) ->
     chance = world.p.repeat_interleave(len(world.z)) * world.q(levels[:1])[0][x, z].prod(-1)
     possible = chance > 0
     one, yes = torch.ones(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
-    noisy = Corrupted(x[possible], z[possible], t.reshape(1, 1), one, t.reshape(1), yes)
+    noisy = NoisyBatch(x[possible], z[possible], t.reshape(1, 1), one, t.reshape(1), yes)
     value: Tensor = (chance[possible, None] * objective.token_loss(table[possible], noisy)).sum()
     return value
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.instance import initialise
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 
 ADDRESSES = ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "SUMI_STORE", "SUMI_MLFLOW_UI")  # they point at real work
 

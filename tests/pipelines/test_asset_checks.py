@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from dagster import AssetCheckResult, AssetCheckSeverity
 
-from assets import corpus, exported_model, tokenizer
-from sumi_core.lineage.store import Artifact
-from sumi_core.project import Project
-from sumi_core.stages import stage_fingerprint
+from assets.factory import check_results
+from sumi_core.lineage.project import Project
+from sumi_core.stages import STAGES
+from sumi_core.stages.identity import stage_fingerprint
+from sumi_core.stages.store import Artifact
 from tests.pipelines.tiny import enter, tiny_project
 
 
@@ -44,9 +45,9 @@ def told(results: Iterable[AssetCheckResult]) -> dict[str | None, bool]:
 
 
 def test_sound_artifacts_pass(artifacts: dict[str, Artifact]) -> None:
-    assert told(corpus._checks(artifacts["corpus"])) == {"validation_has_its_share": True}
-    assert told(tokenizer._checks(artifacts["tokenizer"])) == {"any_text_survives": True}
-    checks = told(exported_model._checks(artifacts["exported_model"]))
+    assert told(check_results(STAGES["corpus"], artifacts["corpus"])) == {"validation_has_its_share": True}
+    assert told(check_results(STAGES["tokenizer"], artifacts["tokenizer"])) == {"any_text_survives": True}
+    checks = told(check_results(STAGES["exported_model"], artifacts["exported_model"]))
     assert checks == {"weights_are_as_recorded": True, "stock_transformers_opens_it": True}
 
 
@@ -57,7 +58,7 @@ def test_a_split_far_from_what_was_asked_is_told(artifacts: dict[str, Artifact],
     share = summary["validation_bytes"] / (summary["train_bytes"] + summary["validation_bytes"])
     assert 0.25 <= share <= 0.6
     artifact.manifest["experiment"]["corpus"]["validation_fraction"] = fraction
-    [result] = corpus._checks(artifact)
+    [result] = check_results(STAGES["corpus"], artifact)
     assert (result.passed, result.severity) == (passed, AssetCheckSeverity.WARN)
 
 
@@ -69,11 +70,11 @@ def test_a_tokenizer_that_loses_text_or_does_not_open_is_told(artifacts: dict[st
     for name, content in (("tokenizer.json", saved), ("sumi_tokenizer.json", {**about, "ids_are_bytes": False})):
         (folder / name).unlink()
         (folder / name).write_text(json.dumps(content))
-    [lossy] = tokenizer._checks(artifacts["tokenizer"])
+    [lossy] = check_results(STAGES["tokenizer"], artifacts["tokenizer"])
     assert not lossy.passed
     assert "does not survive a round trip" in str(lossy.description)
     (folder / "tokenizer.json").write_text("{")
-    [damaged] = tokenizer._checks(artifacts["tokenizer"])
+    [damaged] = check_results(STAGES["tokenizer"], artifacts["tokenizer"])
     assert not damaged.passed
     assert "is missing or damaged" in str(damaged.description)
 
@@ -84,12 +85,14 @@ def test_other_weights_than_the_recorded_ones_are_told(artifacts: dict[str, Arti
     content[-1] ^= 1
     path.unlink()
     path.write_bytes(content)
-    assert told(exported_model._checks(artifacts["exported_model"]))["weights_are_as_recorded"] is False
+    assert (
+        told(check_results(STAGES["exported_model"], artifacts["exported_model"]))["weights_are_as_recorded"] is False
+    )
 
 
 def test_a_model_that_no_stock_class_opens_says_why(artifacts: dict[str, Artifact]) -> None:
     artifact = artifacts["exported_model"]
     artifact.manifest["summary"] |= {"stock_loadable": False, "reason": "qk_norm is on", "max_logit_difference": None}
-    _, result = exported_model._checks(artifact)
+    _, result = check_results(STAGES["exported_model"], artifact)
     assert (result.passed, result.severity) == (False, AssetCheckSeverity.WARN)
     assert result.description == "qk_norm is on"

@@ -12,10 +12,12 @@ import pytest
 from dagster import DagsterInstance, DagsterRunStatus, RunRequest
 
 from pipelines.automation import ASKER_TAG, RECIPE_TAG, SWEEP_TAG, Partitions, Wave, is_under_way, next_wave
-from sumi_core.data.naming import token_set_names
-from sumi_core.project import Project
-from sumi_core.stages import DATA_STAGES, Computation, refresh_source_identities, stage_fingerprint
-from sumi_core.sweeps import Sweep
+from sumi_core.experiments.sweeps import Sweep
+from sumi_core.experiments.token_sets import token_set_names
+from sumi_core.lineage.project import Project
+from sumi_core.stages import DATA_STAGES
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
 from tests.lineage.fakes import cell_of, compute, fake_project
 
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED

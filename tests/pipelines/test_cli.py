@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import SUMMARIES, app
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 from tests.lineage.fakes import compute, fake_project, record
 from tests.pipelines.homes import furnish
 

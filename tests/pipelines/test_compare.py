@@ -13,14 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from sumi_core.evaluation.comparison import CellLikelihood, SeedGroup, all_differences
-from sumi_core.evaluation.comparison_rows import Row
-from sumi_core.evaluation.sweep_comparison import compare_cells
-from sumi_core.lineage.comparison import compare_tracked
-from sumi_core.planning import plan
-from sumi_core.project import Project
-from sumi_core.reporting import compare_sweep, report_cells
-from sumi_core.stages import Computation, refresh_source_identities, stage_fingerprint
+from sumi_core.lineage.plan import plan
+from sumi_core.lineage.project import Project
+from sumi_core.reports.artifact import compare_sweep, report_cells
+from sumi_core.reports.differences import CellLikelihood, SeedGroup, all_differences
+from sumi_core.reports.from_mlflow import compare_tracked
+from sumi_core.reports.from_store import compare_cells
+from sumi_core.reports.row import Row
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
 from tests.lineage.fakes import DRIFT, cell_of, compute, fake_project, record
 from tests.lineage.test_reporting import METHODS, SEEDS, leave_samples
 from tests.pipelines.homes import furnish

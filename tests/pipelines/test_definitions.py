@@ -19,8 +19,8 @@ GRAPH = {
     "token_shards": ("corpus", "tokenizer"),
     "token_clusters": ("token_shards", "tokenizer"),
     "pretrained_denoiser": ("token_clusters", "token_shards", "tokenizer"),
-    "exported_model": ("pretrained_denoiser",),
-    "evaluation": ("corpus", "exported_model", "token_shards"),
+    "exported_model": ("corpus", "pretrained_denoiser", "token_clusters", "token_shards", "tokenizer"),
+    "evaluation": ("corpus", "exported_model", "token_shards", "tokenizer"),
     "ablation_report": ("evaluation",),
 }
 

@@ -18,8 +18,8 @@ import pytest
 
 from pipelines.commands.dev import servers_of
 from pipelines.servers import Server, choose_port, serve
-from sumi_core.config import ConfigError
-from sumi_core.project import Project
+from sumi_core.base.options import ConfigError
+from sumi_core.lineage.project import Project
 from tests.pipelines.homes import ADDRESSES, furnish
 
 # A server that answers every path and, asked to, starts a child, ignores SIGTERM, or dies by itself.

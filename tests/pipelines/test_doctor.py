@@ -24,12 +24,12 @@ from pipelines.cli import app
 from pipelines.health import check_runs_of, check_slots, is_run_alive
 from pipelines.instance import PROCESS_TAG, open_instance, process_tag
 from pipelines.processes import still_runs
+from sumi_core.base.errors import StoreError
 from sumi_core.lineage.artifact_checks import check_runs, check_store
 from sumi_core.lineage.checkup import Finding, check_disk, check_experiments, check_sqlite, check_versions
-from sumi_core.lineage.errors import StoreError
-from sumi_core.lineage.store import Store
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 from sumi_core.stages import STAGES
+from sumi_core.stages.store import Store
 from tests.lineage.test_store import read_only
 from tests.pipelines.homes import ADDRESSES, furnish
 

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.lineage.trace import trace
-from sumi_core.project import Project
-from sumi_core.stages import experiment_fingerprints
+from sumi_core.stages.identity import experiment_fingerprints
 from tests.lineage.fakes import cell_of, compute, fake_project, record
 from tests.pipelines.homes import furnish
 

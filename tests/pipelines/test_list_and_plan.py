@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines.cli import app
-from sumi_core.config import ConfigError
-from sumi_core.project import Project
-from sumi_core.stages import StageContext, refresh_source_identities, stage_fingerprint
+from sumi_core.base.options import ConfigError
+from sumi_core.lineage.project import Project
+from sumi_core.stages.base import StageContext
+from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
 from tests.lineage import fakes
 from tests.lineage.fakes import cell_of, compute, fake_project
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.commands.reproduce import print_reproduction
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.reproduction import Figure, Reproduction
-from sumi_core.project import Project
 from tests.lineage.fakes import PLAIN_STAGES
 from tests.pipelines.tiny import enter, tiny_project
 

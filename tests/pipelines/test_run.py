@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 from sumi_core.stages import DATA_STAGES
 from tests.lineage.fakes import PLAIN_CELL_STAGES
 from tests.pipelines.tiny import EXPERIMENT, enter, write_texts

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.commands.sample import exported_folder
-from sumi_core.config import ConfigError, resolve
+from sumi_core.base.options import ConfigError
 from sumi_core.corruption.fitted import fit_profile
-from sumi_core.lineage.store import Store
+from sumi_core.experiments.resolve import resolve
+from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import LineageError, find_target
-from sumi_core.project import Project
-from sumi_core.stages import stage_fingerprint
+from sumi_core.stages.identity import stage_fingerprint
+from sumi_core.stages.store import Store
 from tests.pipelines.tiny import compute, enter, tiny_project
 
 CONTROL = set(map(chr, [*range(32), *range(127, 160)])) - {"\n"}

@@ -14,9 +14,10 @@ from typing import ClassVar
 import pytest
 
 from pipelines.schedules import reload_location, sweep_schedules
-from sumi_core.project import Project
-from sumi_core.stages import DATA_STAGES, Computation
-from sumi_core.sweeps import load_sweeps
+from sumi_core.experiments.sweeps import load_sweeps
+from sumi_core.lineage.project import Project
+from sumi_core.stages import DATA_STAGES
+from sumi_core.stages.computation import Computation
 from tests.pipelines.homes import ADDRESSES
 from tests.pipelines.tiny import EXPERIMENT, enter, write_texts
 
@@ -27,7 +28,7 @@ from pathlib import Path
 import dagster as dg
 from pipelines.definitions import defs
 from pipelines.instance import open_instance
-from sumi_core.project import Project
+from sumi_core.lineage.project import Project
 
 repository, file = defs.get_repository_def(), Path("experiments/tiny.yaml")
 instance, cursor, told = open_instance(Project.find()), None, {}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sumi_core.project import Project
-from sumi_core.stages import Computation
-from sumi_core.sweeps import Cell
-from sumi_core.training.request import Request
-from sumi_core.training.run import train
+from sumi_core.experiments.sweeps import Cell
+from sumi_core.lineage.project import Project
+from sumi_core.stages.computation import Computation
+from sumi_core.trainer.request import Request
+from sumi_core.trainer.run import train
 
 EXPERIMENT = """\
 description: the smallest real cell

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 import sumi_core.sampling.sampler as sampler_module
+from sumi_core.base.options import ConfigError, typed
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.sampling import SAMPLERS
-from sumi_core.typed import ConfigError, typed
 from tests.corruption.enumerable import World, chi_square
 
 V, EOS = 4, 1

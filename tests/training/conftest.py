@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sumi_core.config import resolve
-from sumi_core.lineage.store import Artifact, Store
-from sumi_core.stages import DATA_STAGES, Computation
-from sumi_core.training.request import Request, TrackingAddress
+from sumi_core.experiments.resolve import resolve
+from sumi_core.stages import DATA_STAGES
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import stage_recipe
+from sumi_core.stages.store import Artifact, Store
+from sumi_core.trainer.request import Request, TrackingAddress
 from tests.training.processes import TrainerProcess
 
 EXPERIMENT: dict[str, Any] = {
@@ -61,7 +63,8 @@ def write_request(
         experiment[section] = {**experiment[section], field: value} if field else value
     folder.mkdir()
     folders = {name: str(artifact.folder) for name, artifact in inputs.items()}
-    Request(folder.name, experiment, folders, str(folder), tracking).write(folder / "request.json")
+    recipe = stage_recipe(resolve(experiment, "tests"), "pretrained_denoiser")
+    Request(folder.name, experiment, recipe, folders, {}, str(folder), tracking).write(folder / "request.json")
     return folder / "request.json"
 
 

@@ -21,7 +21,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "sumi_core.training.session",
-        "sumi_core.training.run",
+        "sumi_core.trainer.run",
         "mlflow",
         "pyarrow.parquet",
         "safetensors.torch",
@@ -31,7 +31,7 @@ _CONTEXT.set_forkserver_preload(
 
 
 def _work(request: Path, events: Path, environment: Mapping[str, str]) -> None:
-    from sumi_core.training.run import main
+    from sumi_core.trainer.run import main
 
     os.environ.update(environment)
     with events.open("a") as file:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sumi_core.training import console
-from sumi_core.training.console import Milestones
+from sumi_core.trainer import console
+from sumi_core.trainer.console import Milestones
 
 
 def test_a_log_has_twenty_lines_of_progress_and_one_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sumi_core.training import launcher as module
+from sumi_core.trainer import launcher as module
+from sumi_core.trainer.launcher import SubprocessLauncher, trainer_command
 from sumi_core.training.errors import TrainingFailed
-from sumi_core.training.launcher import SubprocessLauncher, trainer_command
 
 
 class Watched(SubprocessLauncher):
@@ -121,7 +121,7 @@ def test_trainer_that_will_not_end_is_killed(script: Callable[[str], Path], tmp_
 
 def test_several_devices_go_through_torchrun(make_request: Callable[..., Path]) -> None:
     one = trainer_command(make_request("one"), "--events")
-    assert one[1:3] == ["-m", "sumi_core.training"]
+    assert one[1:3] == ["-m", "sumi_core.trainer"]
     two = trainer_command(make_request("two", runtime__devices=2), "--events")
-    assert two[1:5] == ["-m", "sumi_core.training.torchrun", "--standalone", "--nproc-per-node=2"]
-    assert two[5:7] == ["-m", "sumi_core.training"]
+    assert two[1:5] == ["-m", "sumi_core.trainer.torchrun", "--standalone", "--nproc-per-node=2"]
+    assert two[5:7] == ["-m", "sumi_core.trainer"]

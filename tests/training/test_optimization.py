@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from sumi_core.config import ModelConfig, TrainingConfig
+from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.training.config import TrainingConfig
 from sumi_core.training.optimization import build_lr_schedule, build_optimizer, lr_factor, parameter_groups
 
 

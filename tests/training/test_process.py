@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sumi_core.config import RuntimeConfig
-from sumi_core.numerics import exact_numerics
+from sumi_core.base.numerics import deterministic
 from sumi_core.training.errors import TrainingInterrupted
-from sumi_core.training.process import Rank, stop_signals
+from sumi_core.training.ranks import Rank
+from sumi_core.training.signals import stop_signals
 
 PARENT = """
 import subprocess, sys
@@ -25,7 +25,7 @@ child.wait()
 CHILD = """
 import signal, sys, time
 from pathlib import Path
-from sumi_core.training.process import die_with_parent
+from sumi_core.base.process import die_with_parent
 signal.signal(signal.SIGTERM, lambda *_: (Path(sys.argv[1], "saved").touch(), sys.exit(143)))
 die_with_parent()
 Path(sys.argv[1], "ready").touch()
@@ -62,7 +62,7 @@ def test_first_signal_waits_for_the_step_and_the_second_does_not() -> None:
 def test_signals_and_numerics_are_given_back() -> None:
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
-    with stop_signals(), exact_numerics(RuntimeConfig(threads=before[0] + 1)):
+    with stop_signals(), deterministic(before[0] + 1):
         assert torch.get_num_threads() == before[0] + 1
         assert torch.are_deterministic_algorithms_enabled()
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers

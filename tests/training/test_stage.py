@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sumi_core.config import resolve
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.lineage.store import Artifact
-from sumi_core.stages import StageContext
+from sumi_core.experiments.resolve import resolve
+from sumi_core.stages.base import StageContext
+from sumi_core.stages.pretrained_denoiser import build as build_pretrained_denoiser
+from sumi_core.stages.store import Artifact
 from sumi_core.training.errors import TrainingFailed
-from sumi_core.training.stage import build_pretrained_denoiser
 from tests.training.conftest import EXPERIMENT
 from tests.training.processes import TrainerProcess
 
@@ -85,12 +85,12 @@ def test_final_weights_are_those_that_were_validated(
     import torch
     from safetensors.torch import load_file
 
+    from sumi_core.base.numerics import deterministic
     from sumi_core.data.shards import TokenShards
-    from sumi_core.data.tokenizers import load_tokenizer
+    from sumi_core.data.tokenizers.tokenizer import load_tokenizer
+    from sumi_core.experiments.build import build_parts
     from sumi_core.models.denoiser import Denoiser
-    from sumi_core.numerics import exact_numerics
-    from sumi_core.parts import build_parts
-    from sumi_core.training.process import Rank
+    from sumi_core.training.ranks import Rank
     from sumi_core.training.validation import ValidationSet
 
     request = make_request("cell", **changes)
@@ -104,7 +104,7 @@ def test_final_weights_are_those_that_were_validated(
     assert set(weights) == set(denoiser.weights())
     denoiser.load_state_dict(weights, strict=False)
     validation = ValidationSet(TokenShards(inputs["token_shards"].folder).split("validation"), 10, 4, Rank(0, 1))
-    with exact_numerics(experiment.runtime):
+    with deterministic(experiment.runtime.threads):
         figures = validation.figures(denoiser, parts.objective, torch.device("cpu"), contextlib.nullcontext())
     summary = json.loads((request.parent / "training.json").read_text())
     assert figures["validation/bits_per_byte"] == summary["validation_bits_per_byte"]

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sumi_core.trainer.request import TrackingAddress
 from sumi_core.training.history import read_history, series
 from sumi_core.training.outputs import HISTORY, JOURNAL
-from sumi_core.training.request import TrackingAddress
 from tests.training.processes import TrainerProcess, checkpoint_steps, outcome, recorded_step
 
 MakeRequest = Callable[..., Path]

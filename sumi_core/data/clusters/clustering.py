@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sumi_core.data.shards import PackedSequences
+from sumi_core.base.progress import Progress
+from sumi_core.base.registry import Part
+from sumi_core.data.sequences import PackedSequences
 from sumi_core.data.tokenizers.tokenizer import Tokenizer
-
-Progress = Callable[[float, float, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -24,15 +22,8 @@ class TokenClusters:
     names: list[str]
 
 
-class Clustering(ABC):
+class Clustering(Part, ABC):
     """Groups tokens by what can be read off a tokenizer and the train split, the same every time."""
-
-    @dataclass
-    class Options:
-        """No options."""
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
 
     @abstractmethod
     def assign(

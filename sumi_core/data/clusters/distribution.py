@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sumi_core.data.clusters.clustering import Clustering, Progress, TokenClusters
-from sumi_core.data.shards import PackedSequences
+from sumi_core.base.errors import SumiError
+from sumi_core.base.options import number
+from sumi_core.base.progress import Progress
+from sumi_core.base.registry import Part
+from sumi_core.data.clusters.clustering import Clustering, TokenClusters
+from sumi_core.data.sequences import PackedSequences
 from sumi_core.data.tokenizers.tokenizer import Tokenizer
-from sumi_core.errors import SumiError
-from sumi_core.typed import number
 
 _ROWS = 4096  # sequences counted at a time
 
@@ -31,7 +33,7 @@ class Distribution(Clustering):
     """
 
     @dataclass
-    class Options(Clustering.Options):
+    class Options(Part.Options):
         clusters: int = number(64, low=1, high=2**16)
         window: int = number(2, low=1, high=64)
         dimensions: int = number(64, low=1, high=4096)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sumi_core.data.clusters.clustering import Clustering, Progress, TokenClusters, numbered
-from sumi_core.data.shards import PackedSequences
+from sumi_core.base.progress import Progress
+from sumi_core.data.clusters.clustering import Clustering, TokenClusters, numbered
+from sumi_core.data.sequences import PackedSequences
 from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sumi_core.base.options import location
+from sumi_core.base.paths import project_path
+from sumi_core.base.registry import nearest
 from sumi_core.data.sources.local import digests, local_files
 from sumi_core.data.sources.source import Document, Source, SourceError
-from sumi_core.paths import project_path
-from sumi_core.registry import nearest
-from sumi_core.typed import location
 
 
 class HuggingFace(Source):

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sumi_core.base.hashing import known_sha256
+from sumi_core.base.paths import project_path
 from sumi_core.data.sources.source import SourceError
-from sumi_core.lineage.fingerprint import known_sha256
-from sumi_core.paths import project_path
 
 
 def local_files(patterns: Iterable[str], key: str) -> list[tuple[str, Path]]:

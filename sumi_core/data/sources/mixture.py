@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sumi_core.base.options import number, part
 from sumi_core.data import SOURCES
 from sumi_core.data.sources.source import Document, Source
-from sumi_core.typed import number, part
 
 
 @dataclass

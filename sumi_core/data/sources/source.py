@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sumi_core.errors import SumiError
+from sumi_core.base.errors import SumiError
+from sumi_core.base.registry import Part
 
 
 class SourceError(SumiError, ValueError):
@@ -23,17 +24,13 @@ class Document:
     text: str
 
 
-class Source(ABC):
+class Source(Part, ABC):
     """A stream of documents. A new source is a class with ``read`` and ``identity``, and a line in ``SOURCES``."""
-
-    @dataclass
-    class Options:
-        """No options."""
 
     licence: str = "unknown"
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
         self.skipped: Counter[str] = Counter()  # reason → documents, of the latest iteration
         self.first_skipped: dict[str, str] = {}  # reason → where it was first met
 

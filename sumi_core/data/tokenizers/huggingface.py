@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sumi_core.base.options import location
+from sumi_core.base.paths import project_path
 from sumi_core.data.sources.local import digests
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer, TokenizerError
-from sumi_core.paths import project_path
-from sumi_core.typed import location
 
 _TOKENIZER_FILES = {".json", ".txt", ".model"}
 

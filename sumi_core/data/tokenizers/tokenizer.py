@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sumi_core.base.errors import SumiError
+from sumi_core.base.registry import Part
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
-from sumi_core.errors import SumiError
 
 EOS = "<|endoftext|>"
 _ABOUT = "sumi_tokenizer.json"
@@ -26,32 +26,24 @@ class TokenizerError(SumiError, ValueError):
     """A tokenizer that cannot be used. One sentence with the text or file at fault."""
 
 
-class Tokenizer(ABC):
+class Tokenizer(Part, ABC):
     """A vocabulary of ``vocab_size`` tokens, of which ``eos_id`` ends every document and stands for no text.
 
     ``byte_level``: every token is a fixed string of bytes, so that lengths and bytes need no text beside the ids, and
     bytes are exact wherever a text is cut. ``ids_are_bytes``: moreover the ids are the bytes themselves.
     """
 
-    @dataclass
-    class Options:
-        """No options."""
-
     byte_level: bool = True
     ids_are_bytes: bool = False
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
         self.eos_id = -1
         self.backend: Any = None  # tokenizers.Tokenizer
 
     @abstractmethod
     def train(self, texts: Iterator[str]) -> None:
         """Fit to the train split, or load what needs no fitting."""
-
-    def identity(self) -> dict[str, Any]:
-        """What decides it beside its options and the train split, as plain data: digests, never paths or times."""
-        return {}
 
     @classmethod
     def expected_size(cls, options: Mapping[str, Any]) -> int | None:
@@ -139,7 +131,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     folder = Path(folder)
     try:
         about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        loaded = SavedTokenizer(Tokenizer.Options())
+        loaded = SavedTokenizer()
         loaded.byte_level, loaded.ids_are_bytes = bool(about["byte_level"]), bool(about.get("ids_are_bytes"))
         loaded.eos_id = int(about["eos_id"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -1,0 +1,194 @@
+"""Assets generated from the stages: find or compute the stage, record it in MLflow, describe it to Dagster."""
+
+# No postponed annotations: Dagster reads those of an asset's function.
+
+import base64
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dagster import (
+    AssetCheckResult,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    AssetDep,
+    AssetExecutionContext,
+    AssetsDefinition,
+    DataVersion,
+    MaterializeResult,
+    MetadataValue,
+    PartitionsDefinition,
+    PreviewWarning,
+    asset,
+)
+
+from assets.partitions import CELLS, CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SETS, cell_of_token_set, from_token_set
+from assets.resources import CellConfig, SumiProject, TrainerLauncher
+from sumi_core.base.hashing import flatten
+from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, select_cells
+from sumi_core.lineage.tracking import tracked_failure
+from sumi_core.stages import CELL_STAGES, STAGES, TOKEN_TABLES
+from sumi_core.stages.base import Check, Stage
+from sumi_core.stages.computation import Computation
+from sumi_core.stages.identity import refresh_source_identities, stages_of
+from sumi_core.stages.store import Artifact
+
+IMAGE_LIMIT_BYTES = 500_000  # larger pictures stay in the store: Dagster keeps metadata in its database
+PROGRESS_SECONDS = 10.0
+
+
+def stage_asset(stage: Stage) -> AssetsDefinition:
+    """The asset of a stage: its dependencies, checks, pool and description are what the stage declares."""
+    partitions = TOKEN_SETS if stage.partition == "token_set" else CELLS
+    upstream = [*stage.inputs]
+    if stage.takes_tables:
+        upstream += [name for name in dict.fromkeys(TOKEN_TABLES.values()) if name not in upstream]
+
+    @asset(
+        name=stage.name,
+        deps=[_dependency(stage, STAGES[name]) for name in upstream],
+        partitions_def=partitions,
+        group_name=stage.group,
+        kinds=set(stage.kinds),
+        pool=stage.pool,
+        code_version=stage.version,
+        description=stage.description,
+        check_specs=[_check_spec(stage, check, partitions) for check in stage.checks],
+    )
+    def made(
+        context: AssetExecutionContext, config: CellConfig, sumi: SumiProject, trainer: TrainerLauncher
+    ) -> MaterializeResult:
+        return materialize_stage(context, sumi, config, stage, trainer)
+
+    return made
+
+
+def _dependency(stage: Stage, upstream: Stage) -> AssetDep | str:
+    if stage.partition == "cell" and upstream.partition == "token_set":
+        return from_token_set(upstream.name)
+    return upstream.name
+
+
+def _check_spec(stage: Stage, check: Check, partitions: PartitionsDefinition) -> AssetCheckSpec:
+    """A check with a result for each partition; one without ``partitions`` shows that of whichever ran last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PreviewWarning)
+        return AssetCheckSpec(check.name, asset=stage.name, partitions_def=partitions, description=check.description)
+
+
+def check_results(stage: Stage, artifact: Artifact) -> list[AssetCheckResult]:
+    """What the checks of a stage find in an output, as Dagster has it."""
+    return [
+        AssetCheckResult(
+            check_name=check.name,
+            passed=verdict.passed,
+            severity=AssetCheckSeverity.WARN if check.warn else AssetCheckSeverity.ERROR,
+            description=verdict.description or None,
+            metadata=dict(verdict.metadata),
+        )
+        for check in stage.checks
+        for verdict in [check.run(artifact)]
+    ]
+
+
+def materialize_stage(
+    context: AssetExecutionContext, sumi: SumiProject, config: CellConfig, stage: Stage, trainer: TrainerLauncher
+) -> MaterializeResult:
+    """Compute a stage for its partition, or find it. A stage that is whole already is reported with the same data
+    version, so that what is downstream stays fresh."""
+    sweep, cell = _cell(context.partition_key, stage, sumi, config)
+    refresh_source_identities()
+    if stage.name not in stages_of(cell.experiment):
+        why = f"no part of {cell.key} is made from what {stage.name} measures"
+        return MaterializeResult(
+            metadata={"cached": True, "used": False, "why": why},
+            data_version=DataVersion("unused"),
+            check_results=[AssetCheckResult(check_name=c.name, passed=True, description=why) for c in stage.checks],
+        )
+    project = sumi.project
+    computation = Computation(
+        project.store,
+        launcher=trainer.bind(context),
+        log=context.log.info,
+        progress=_Progress(context.log.info),
+        provenance={"dagster_run_id": context.run_id},
+    )
+    if stage.partition == "token_set":
+        artifact, cached = computation.ensure(cell.experiment, cell.key, stage.name)
+        return _result(stage, artifact, cached, {})
+
+    tracking = project.tracking
+    tags = {"dagster.run_id": context.run_id, "dagster.partition": cell.key}
+    run_id = tracking.open_cell(cell, sweep.description, tags)
+    computation.tracking_uri, computation.run_id = tracking.uri, run_id
+    computation.provenance["mlflow_run_id"] = run_id
+    with tracked_failure(tracking, run_id):
+        artifact, cached = computation.ensure(cell.experiment, cell.key, stage.name)
+        for earlier in stages_of(cell.experiment):
+            found = computation.whole(cell.experiment, earlier)
+            if found is not None:
+                tracking.record_stage(run_id, found)
+    if stage.name == CELL_STAGES[-1]:
+        tracking.close(run_id)
+    links = {"mlflow_run": MetadataValue.url(tracking.run_url(run_id)), "mlflow_run_id": run_id}
+    return _result(stage, artifact, cached, links)
+
+
+def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -> tuple[Sweep, Cell]:
+    """The partition's cell as its file says now, with the run's overrides. Other files are not read."""
+    if stage.partition == "cell":
+        known = CELLS_BY_KEY[partition]
+    else:  # overrides are meant for the cell that asks: those that share its tokens may not take them
+        known = CELLS_BY_KEY[config.cell] if config.cell else cell_of_token_set(partition)
+    sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, tuple(config.overrides))
+    return sweep, select_cells({sweep.name: sweep}, [known.key])[0]
+
+
+class _Progress:
+    """Progress of a stage as lines of its log, one every few seconds."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log, self._last = log, time.monotonic()
+
+    def __call__(self, done: float, total: float, unit: str, note: str) -> None:
+        if time.monotonic() - self._last >= PROGRESS_SECONDS:
+            self._last = time.monotonic()
+            self._log(f"{note}: {done:,.0f}{f' of {total:,.0f}' if total else ''} {unit}")
+
+
+def _result(stage: Stage, artifact: Artifact, cached: bool, links: dict[str, Any]) -> MaterializeResult:
+    return MaterializeResult(
+        metadata={**links, "cached": cached, **artifact_metadata(artifact)},
+        data_version=DataVersion(artifact.fingerprint),
+        check_results=check_results(stage, artifact),
+        tags={"sumi/fingerprint": artifact.fingerprint},
+    )
+
+
+def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
+    """A stage's summary, report and pictures, as Dagster shows them."""
+    metadata: dict[str, Any] = {
+        "fingerprint": artifact.fingerprint,
+        "folder": MetadataValue.path(str(artifact.folder)),
+        "seconds": round(float(artifact.manifest["seconds"]), 3),
+    }
+    for key, value in flatten(artifact.summary):
+        if isinstance(value, bool | int | float | str):
+            metadata[key] = value
+        elif value is not None:
+            metadata[key] = MetadataValue.json(value)
+    return {**metadata, **folder_metadata(artifact.folder)}
+
+
+def folder_metadata(folder: Path) -> dict[str, Any]:
+    """``report.md`` and ``plots/*.png`` of a folder as Markdown metadata; the pictures travel inside it."""
+    shown: dict[str, Any] = {}
+    if (folder / "report.md").is_file():
+        shown["report"] = MetadataValue.md((folder / "report.md").read_text(encoding="utf-8"))
+    for plot in sorted((folder / "plots").glob("*.png")):
+        if plot.stat().st_size <= IMAGE_LIMIT_BYTES:
+            data = base64.b64encode(plot.read_bytes()).decode()
+            shown[f"plot_{plot.stem}"] = MetadataValue.md(f"![{plot.stem}](data:image/png;base64,{data})")
+    return shown

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, typed options, registries, files, locks, hashes, statistics, text."""

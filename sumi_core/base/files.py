@@ -1,0 +1,69 @@
+"""Files that are whole or not there: written beside their place, flushed to disk, and renamed into it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sumi_core.base.errors import StoreError
+
+
+@contextlib.contextmanager
+def replacing(path: Path, name: Callable[[Path], str] | None = None) -> Iterator[Path]:
+    """A path beside ``path`` to write to. When the body ends, what is there takes the place of ``path`` (or of the
+    file beside it that ``name`` makes of the written content); when it fails, nothing of it stays.
+
+    A reader, and a crash of process or machine, sees the old content or the new and nothing between.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path.with_name(name(temporary)) if name else path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a small file so that readers see the old or the new content and nothing between."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove_torn(folder: Path) -> None:
+    """Delete what killed writes left in a folder. Nobody else may be writing there."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def made_folder(path: Path) -> Path:
+    """The folder, created if missing. Raises StoreError when it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return path
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or the folder itself; nothing is tried, so a full disk counts as yes."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return os.access(there, os.W_OK | os.X_OK)
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """The error for a file or folder that the system does not let us write."""
+    return StoreError(f"cannot write to {path}: {error.strerror}; free space or mend its permissions, and try again")

@@ -1,0 +1,30 @@
+"""The life of a process: ending together with the process that started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class ParentDied(BaseException):
+    """The process that started this one is gone. Like KeyboardInterrupt no Exception, so that no library between here
+    and the process's end takes it for a failure to recover from."""
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies, so that no orphan trains on (Linux; elsewhere nothing).
+
+    The parent may have died before the request was made, hence the look at who the parent is. Raises ParentDied then.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}")
+    if os.getppid() != parent:
+        raise ParentDied

@@ -1,0 +1,69 @@
+"""Layers of plain data: presets written out, one layer laid over another, keys that no section knows refused."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from sumi_core.base.options import ConfigError, as_component, type_hints
+from sumi_core.base.options import check_keys as check_schema_keys
+from sumi_core.base.registry import nearest
+from sumi_core.corruption import CORRUPTION_PRESETS
+from sumi_core.experiments.schema import Experiment
+
+
+def merge(low: Any, high: Any, schema: Any = Experiment) -> Any:
+    """Lay ``high`` over ``low``: mappings merge, an empty section changes nothing, anything else replaces. A component
+    whose name changes is replaced whole, since the old part's options mean nothing to the new one."""
+    if high is None and dataclasses.is_dataclass(schema):
+        return copy.deepcopy(low)
+    if not (isinstance(low, Mapping) and isinstance(high, Mapping)):
+        low = {}
+    if not isinstance(high, Mapping):
+        return copy.deepcopy(high)
+    merged = dict(low)
+    fields = {f.name: f for f in dataclasses.fields(schema)} if dataclasses.is_dataclass(schema) else {}
+    hints = type_hints(schema) if fields else {}
+    for key, value in high.items():
+        below, inner = merged.get(key), hints.get(key)
+        if key in fields and (registry := fields[key].metadata.get("registry")):
+            value, below = as_component(value), as_component(below)
+            if isinstance(below, Mapping) and isinstance(value, Mapping):
+                renamed = value.get("name") not in (None, below.get("name"))
+                below = None if renamed else below
+                name = value.get("name", (below or {}).get("name"))
+                inner = registry.options(name) if isinstance(name, str) and name in registry else None
+        merged[key] = merge(below, value, inner)
+    return merged
+
+
+def expand_presets(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A layer of keys with ``corruption: structured`` replaced by the process and clock that the preset stands for.
+    What the layer itself writes of them is laid on top. Raises ConfigError for a name that is no preset's."""
+    if "corruption" not in data:
+        return data
+    name = data["corruption"]
+    if not isinstance(name, str) or name not in CORRUPTION_PRESETS:
+        raise ConfigError(
+            where, "corruption", f"no preset is called {name!r}; {nearest(str(name), CORRUPTION_PRESETS)}"
+        )
+    preset = CORRUPTION_PRESETS[name]
+    for key, meant in preset.items():
+        written = as_component(data.get(key, meant))
+        if not isinstance(written, Mapping) or written.get("name", meant["name"]) != meant["name"]:
+            problem = f"'{name}' means {key}: {meant['name']}, and {key} is written beside it; drop one of them"
+            raise ConfigError(where, "corruption", problem)
+    return merge(preset, {key: value for key, value in data.items() if key != "corruption"})
+
+
+def check_keys(data: Any, where: str, prefix: str = "", extra: tuple[str, ...] = ()) -> None:
+    """Refuse keys that no section knows, in one file as it is written, so that the complaint names that file."""
+    for key in data if isinstance(data, Mapping) else ():
+        if key not in (*type_hints(Experiment), *extra, "corruption"):
+            for section, hint in type_hints(Experiment).items():
+                if dataclasses.is_dataclass(hint) and key in type_hints(hint):
+                    problem = f"unknown key; did you mean '{section}.{key}'?"
+                    raise ConfigError(where, f"{prefix}{key}", problem)
+    check_schema_keys(data, where, Experiment, prefix, (*extra, "corruption"))

@@ -1,0 +1,94 @@
+"""Merged plain data into a checked experiment: interpolation, presets, types, defaults, rules.
+
+Everything is checked here, before anything is computed, and every complaint is one sentence that names the file, the
+key, what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sumi_core.base.options import ConfigError, component, typed
+from sumi_core.base.registry import nearest
+from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, SCHEDULES
+from sumi_core.experiments.layers import expand_presets
+from sumi_core.experiments.rules import check
+from sumi_core.experiments.schema import Experiment
+from sumi_core.models import PRESETS
+from sumi_core.objectives import OBJECTIVES
+from sumi_core.sampling import SAMPLERS
+
+
+def resolve(data: Mapping[str, Any], where: str) -> Experiment:
+    """Turn merged plain data into a checked Experiment. ``where`` names the file in every complaint."""
+    plain = _interpolated(expand_presets(data, where), where)
+    model = plain.get("model")
+    if isinstance(model, dict) and model.get("preset") is not None:
+        preset = model["preset"]
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise ConfigError(where, "model.preset", f"no preset is called {preset!r}; {nearest(str(preset), PRESETS)}")
+        plain["model"] = {**PRESETS[preset], **model}
+    experiment: Experiment = typed(Experiment, plain, where)
+    around_process = (("schedule", SCHEDULES), ("clock", CLOCKS), ("parameterisation", PARAMETERISATIONS))
+    for section, registry in around_process:
+        if experiment.process is None:
+            setattr(experiment, section, None)  # means nothing without a process, so it must not change a fingerprint
+        elif getattr(experiment, section) is None:
+            raise ConfigError(
+                where,
+                section,
+                f"process '{experiment.process['name']}' needs a {registry.kind}; one of {', '.join(registry.names())}",
+            )
+    if experiment.evaluation.sampler is None:  # written out with its options, so that they enter the fingerprint
+        default = OBJECTIVES.get(experiment.objective["name"]).default_sampler
+        experiment.evaluation.sampler = component(SAMPLERS, default, where, "evaluation.sampler")
+    check(experiment, where)
+    return experiment
+
+
+def resolve_recorded(recorded: Mapping[str, Any], where: str) -> Experiment:
+    """An experiment as a record holds it. All dimensions are written out there: no preset of today is looked up.
+
+    Raises ConfigError, naming ``where``, for a record that does not fit this version."""
+    return resolve({**recorded, "model": {**recorded.get("model", {}), "preset": None}}, where)
+
+
+def _interpolates(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        return any(_interpolates(value) for value in data.values())
+    if isinstance(data, list):
+        return any(_interpolates(value) for value in data)
+    return isinstance(data, str) and "${" in data
+
+
+def _refuse_resolvers(data: Any, where: str, key: str = "") -> None:
+    """An experiment names its own keys only: the environment would leak into records and exports."""
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            _refuse_resolvers(value, where, f"{key}.{name}".lstrip("."))
+    elif isinstance(data, list):
+        for value in data:
+            _refuse_resolvers(value, where, key)
+    elif isinstance(data, str) and re.search(r"\$\{[^}]*:", data):
+        raise ConfigError(where, key, f"{data!r} asks a resolver; interpolate keys of the experiment only")
+
+
+def _interpolated(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Plain data with ``${training.steps}`` and the like replaced by what they name."""
+    if not _interpolates(data):
+        return copy.deepcopy(dict(data))
+    _refuse_resolvers(data, where)
+    try:
+        plain = OmegaConf.to_container(OmegaConf.create(dict(data)), resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        raise ConfigError(where, str(key), f"{str(error).splitlines()[0]}; mend the interpolation") from None
+    assert isinstance(plain, dict)
+    return typing.cast(dict[str, Any], plain)

@@ -1,0 +1,71 @@
+"""What an experiment is: a typed record from which every stage is computed.
+
+An experiment has sections (``corpus``, ``model``, ``training`` …), each declared beside the code that reads it.
+Sections that name a registered part are *components*: ``process: uniform`` or ``process: {name: clustered, late: 2}``;
+the keys beside ``name`` are the part's own ``Options``.
+
+Two kinds of fields: *identity* fields decide what comes out and enter the fingerprints; the ``runtime`` section
+(device, threads, cadence of logs and checkpoints) says how it is computed and never does. Upper limits are set where
+anything beyond can only be a slip of the keyboard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from sumi_core.base.options import MAX_SEED, number, part, parts_in
+from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
+from sumi_core.data import CLUSTERINGS, TOKENIZERS
+from sumi_core.data.config import CorpusConfig, ShardsConfig
+from sumi_core.evaluation.config import EvaluationConfig
+from sumi_core.models.config import ModelConfig
+from sumi_core.objectives import OBJECTIVES
+from sumi_core.training.config import RuntimeConfig, TrainingConfig
+
+
+@dataclass
+class Experiment:
+    """One experiment (a cell of a sweep), resolved. Component sections are dicts ``{name, **options}``."""
+
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: Any = part(TOKENIZERS, "byte")
+    shards: ShardsConfig = field(default_factory=ShardsConfig)
+    clusters: Any = part(CLUSTERINGS, "surface")  # of tokens, for processes that know some
+    model: ModelConfig = field(default_factory=ModelConfig)
+    process: Any = part(PROCESSES, "uniform", optional=True)
+    schedule: Any = part(SCHEDULES, "linear", optional=True)  # null where there is no process
+    clock: Any = part(CLOCKS, "shared", optional=True)  # null where there is no process
+    parameterisation: Any = part(PARAMETERISATIONS, "leave_one_out", optional=True)  # null where there is no process
+    objective: Any = part(OBJECTIVES, "nelbo")
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    seed: int = number(0, low=0, high=MAX_SEED)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved experiment as plain data, every default written out."""
+        return dataclasses.asdict(self)
+
+    def recipe(self) -> dict[str, Any]:
+        """``to_dict`` without what decides no result: the runtime section and the preset's label."""
+        data = self.to_dict()
+        del data["runtime"]
+        del data["model"]["preset"]
+        return data
+
+    def identity(self) -> dict[str, Any]:
+        """``recipe`` as fingerprints hold it: without the places where parts find what they are made from, whose
+        content their own identity tells."""
+        data = self.recipe()
+        for _, registry, found in parts_in(Experiment, data):
+            for option in dataclasses.fields(registry.options(found["name"])):
+                if option.metadata.get("location"):
+                    del found[option.name]
+        return data
+
+    def token_tables(self) -> tuple[str, ...]:
+        """The token tables that the experiment's parts are built from: a number per token that a stage writes."""
+        found = parts_in(Experiment, self.to_dict())
+        return tuple(dict.fromkeys(table for _, registry, own in found for table in registry.get(own["name"]).tables))

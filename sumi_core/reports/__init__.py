@@ -1,0 +1,1 @@
+"""Comparisons of finished models: tables, differences, findings, pages, studies."""

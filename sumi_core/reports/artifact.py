@@ -1,0 +1,92 @@
+"""The comparison of a sweep as an artifact: its fingerprint is that of the question and of the evaluations it compares.
+
+One more seed or cell is one more evaluation: the report is made anew, and nothing else is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sumi_core.base.hashing import fingerprint
+from sumi_core.base.provenance import provenance
+from sumi_core.base.text import short_count
+from sumi_core.experiments.sweeps import Sweep
+from sumi_core.lineage.plan import plan
+from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells
+from sumi_core.reports.report import build_ablation_report
+from sumi_core.stages.store import Artifact, Store
+
+REPORT_VERSION = "6"
+
+
+def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
+    """The cells of a sweep as they are now."""
+    return [
+        ReportCell(
+            planned.cell, planned.state, planned.why, **{stage: planned.artifacts.get(stage) for stage in _SHOWN}
+        )
+        for planned in plan(sweep.cells, store)
+    ]
+
+
+def sweep_question(sweep: Sweep) -> Question:
+    """What a sweep asks, as its report tells it."""
+    budget = sweep.options.budget
+    spent = {"tokens": budget.tokens, "training FLOPs": budget.flops}
+    return Question(
+        sweep.name,
+        sweep.description,
+        sweep.axes,
+        sweep.reference,
+        ", ".join(f"{short_count(value)} {what} for every cell" for what, value in spent.items() if value is not None),
+        fingerprint({cell.key: cell.experiment.recipe() for cell in sweep.cells}),
+    )
+
+
+def compare_sweep(store: Store, sweep: Sweep) -> SweepComparison:
+    """The cells of a sweep side by side as they are now; writes nothing."""
+    question = sweep_question(sweep)
+    return compare_cells(sweep.name, sweep.description, report_cells(store, sweep), question=question)
+
+
+def find_sweep_report(store: Store, sweep: Sweep) -> Artifact | None:
+    """The report of a sweep's cells as they are now, if it is made."""
+    identity = _identity(sweep_question(sweep), report_cells(store, sweep))
+    return store.find("ablation_report", fingerprint(identity))
+
+
+def _identity(question: Question, cells: Sequence[ReportCell]) -> dict[str, Any]:
+    return {
+        "stage": "ablation_report",
+        "version": REPORT_VERSION,
+        "question": asdict(question),
+        "overrides": list(cells[0].cell.overrides) if cells else [],  # the page names them
+        "cells": {c.cell.key: c.evaluation.fingerprint if c.evaluation else f"{c.state}: {c.why}" for c in cells},
+    }
+
+
+def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = print) -> tuple[Artifact, bool]:
+    """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
+    cells, question = report_cells(store, sweep), sweep_question(sweep)
+    identity = _identity(question, cells)
+    with store.building("ablation_report", fingerprint(identity), log=log) as build:
+        if build.artifact is not None:
+            return build.artifact, True
+        started = time.time()
+        summary = build_ablation_report(question, cells, build.folder)
+        return build.finish(
+            {
+                "key": sweep.name,
+                "identity": identity,
+                "inputs": {c.cell.key: c.evaluation.fingerprint for c in cells if c.evaluation},
+                "summary": summary,
+                "started": started,
+                "seconds": time.time() - started,
+                "provenance": provenance(),
+            }
+        ), False
+
+
+_SHOWN = ("corpus", "pretrained_denoiser", "exported_model", "evaluation")

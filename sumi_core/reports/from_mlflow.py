@@ -1,0 +1,108 @@
+"""Cells side by side as MLflow has them: the latest run of each cell's current recipe, and the yardsticks.
+
+MLflow has every figure; a cell's state is that of the plan, as `sumi list` tells it, and the likelihoods of the texts,
+which paired differences are made from, are in the store.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sumi_core.experiments.sweeps import Cell
+from sumi_core.lineage.plan import CellPlan, plan
+from sumi_core.lineage.project import Project
+from sumi_core.lineage.targets import mlflow_exists
+from sumi_core.objectives import OBJECTIVES
+from sumi_core.reports.differences import CellLikelihood
+from sumi_core.reports.row import TRAINING_FIGURES, Row
+from sumi_core.reports.table import Comparison, add_measured, compare_rows, seed_groups, yardstick_rows
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_YARDSTICK = "evaluation/yardsticks."
+
+
+def compare_tracked(project: Project, cells: Sequence[Cell], reference: str | None = None) -> Comparison:
+    """Cells and yardsticks with the figures that MLflow has of the cells' current recipes. Creates nothing.
+
+    reference: the cell or group that differences are taken to; without it, the best."""
+    runs = _runs_by_cell(project, cells)
+    rows: list[Row] = []
+    yardsticks: dict[str, dict[str, float]] = {}
+    likelihoods: dict[str, CellLikelihood] = {}
+    for planned in plan(cells, project.store):
+        run = _finished(planned, runs.get(planned.cell.key, []))
+        row = _cell_row(planned, run)
+        rows.append(row)
+        evaluation = planned.artifacts.get("evaluation")
+        if run is not None and row.bits_per_byte is not None:
+            yardsticks[row.name] = _below(run.data.metrics, _YARDSTICK)
+            if evaluation is not None:
+                likelihoods[row.name] = CellLikelihood.load(evaluation.folder / "likelihood.parquet")
+        trained = planned.artifacts.get("pretrained_denoiser")
+        add_measured(row, likelihoods.get(row.name), trained.folder if trained else None)
+    return compare_rows(
+        [*rows, *yardstick_rows(yardsticks)],
+        likelihoods,
+        groups=seed_groups(cells),
+        reference=reference,
+        overrides=cells[0].overrides if cells else (),
+    )
+
+
+def _runs_by_cell(project: Project, cells: Sequence[Cell]) -> dict[str, list[Run]]:
+    """Cell runs by cell, newest first. Asks MLflow once, and creates nothing."""
+    if not mlflow_exists(project):
+        return {}
+    known = {experiment.name for experiment in project.tracking.client.search_experiments()}
+    sweeps = [sweep for sweep in dict.fromkeys(cell.sweep for cell in cells) if sweep in known]
+    found: dict[str, list[Run]] = {}
+    for run in project.tracking.cell_runs(sweeps) if sweeps else []:
+        found.setdefault(str(run.data.tags.get("sumi.cell")), []).append(run)
+    return found
+
+
+def _finished(planned: CellPlan, runs: Sequence[Run]) -> Run | None:
+    """The newest run that has the figures of the cell's current recipe."""
+    own = _evaluation_of(planned)
+    return next((run for run in runs if own and run.data.tags.get("sumi.recorded.evaluation") == own), None)
+
+
+def _evaluation_of(planned: CellPlan) -> str:
+    """The fingerprint of its evaluation; empty while it cannot be told."""
+    return next(stage.fingerprint for stage in planned.stages if stage.stage == "evaluation")
+
+
+def _cell_row(planned: CellPlan, run: Run | None) -> Row:
+    done = planned.state == "done"
+    row = Row.of_cell(planned.cell, planned.state, "" if done else planned.why)
+    row.fingerprint = _evaluation_of(planned) or None
+    if run is None:
+        if done:
+            request = shlex.join([planned.cell.key, *planned.cell.overrides])
+            row.why = f"its figures are not in MLflow; `sumi run {request}` records them"
+        return row
+    objective: Any = OBJECTIVES.get(planned.cell.experiment.objective["name"])
+    metrics = run.data.metrics
+    row.exact, row.mlflow_run_id = bool(objective.exact), str(run.info.run_id)
+    row.bits_per_byte = metrics.get("evaluation/bits_per_byte")
+    row.stderr = metrics.get("evaluation/bits_per_byte_stderr")
+    row.mc_stderr = metrics.get("evaluation/bits_per_byte_mc_stderr")
+    row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
+    row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")
+    for name in TRAINING_FIGURES:
+        value = metrics.get(f"pretrained_denoiser/{name}")
+        whole = value is not None and name in (
+            "parameters",
+            "tokens_seen",
+            "peak_memory_bytes",
+        )  # MLflow keeps every figure as a float
+        setattr(row, name, int(value or 0) if whole else value)
+    return row
+
+
+def _below(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}

@@ -1,0 +1,361 @@
+"""Comparisons as people read them: one table, with the same columns for terminal, log, page and study."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sumi_core.base.statistics import mean_estimate
+from sumi_core.base.text import (
+    WIDTH,
+    excerpt,
+    filled,
+    render_text_table,
+    short_bytes,
+    short_count,
+    short_duration,
+    short_interval,
+    with_error,
+)
+from sumi_core.evaluation import METRICS
+from sumi_core.evaluation.result import footnotes, sample_rows
+from sumi_core.reports.blocks import (
+    Block,
+    Bullets,
+    Heading,
+    Paragraph,
+    Picture,
+    Preformatted,
+    Table,
+    html_page,
+    markdown_page,
+)
+from sumi_core.reports.differences import Difference
+from sumi_core.reports.findings import certainty, changed, findings, notes, signed
+from sumi_core.reports.from_store import Question, SweepComparison, figures_of, first_sample
+from sumi_core.reports.row import COLUMNS, Row
+from sumi_core.reports.table import Comparison
+
+_SHOWN_SAMPLE = 1000  # characters of a sample on the page
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+_COSTS = ("method", "parameters", "tokens seen", "training FLOPs", "training time", "tokens/s", "peak memory")
+
+
+def table_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """The comparison as text cells, by column title: a row for each method and yardstick."""
+    to_reference = f"to {comparison.reference}" if comparison.reference else "difference"
+    rows = [row for row in comparison.rows if row.group is None]
+    return [_yardstick(row) if row.kind == "yardstick" else _method(row, to_reference, comparison) for row in rows]
+
+
+def _yardstick(row: Row) -> dict[str, str]:
+    return {"cell": f"[{row.name}]", "bits per byte": f"  {row.bits_per_byte:.3f}"}
+
+
+def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, str]:
+    measured = row.bits_per_byte is not None
+    seeds = {"seeds": _seeds(row)} if comparison.has_groups else {}
+    return {
+        "cell": row.name,
+        "bits per byte": with_error(row.bits_per_byte, row.stderr, row.sign) if measured else row.state,
+        **seeds,
+        to_reference: "reference" if row.name == comparison.reference else _change(row),
+        "95 % interval": short_interval(row.difference_low_95, row.difference_high_95),
+        "p (Holm)": "–" if row.p_adjusted is None else _p(row.p_adjusted),
+        "rank": str(row.rank or "–"),
+        "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
+        "parameters": short_count(row.parameters),
+        "tokens seen": short_count(row.tokens_seen),
+        "training FLOPs": short_count(row.flops),
+        "training time": short_duration(row.seconds),
+        "tokens/s": short_count(row.tokens_per_second),
+        "peak memory": short_bytes(row.peak_memory_bytes),
+    }
+
+
+def _seeds(row: Row) -> str:
+    asked = row.seeds_planned or 1
+    return f"{row.seeds or 0} of {asked}" if (row.seeds or 0) < asked else str(asked)
+
+
+def _change(row: Row) -> str:
+    if row.difference is None:
+        return "–"
+    return signed(row.difference, row.difference_stderr) + ("" if row.paired else " (unpaired)")
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def error_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """Where the errors of each method come from, and how noisy its bound and its gradient are. Columns that nobody
+    has anything in are left out."""
+    rows = [
+        {
+            "cell": row.name,
+            "± over documents": with_error(row.stderr_documents, digits=4),
+            "± over seeds": with_error(row.stderr_seeds, digits=4),
+            "Monte-Carlo error": with_error(row.mc_stderr, digits=4),
+            "noise of one draw": with_error(row.draw_deviation),
+            "difference: ± over documents": with_error(row.difference_stderr_documents, digits=4),
+            "difference: ± over seeds": with_error(row.difference_stderr_seeds, digits=4),
+            "bootstrap 95 %": short_interval(row.difference_bootstrap_low_95, row.difference_bootstrap_high_95),
+            "gradient norm": with_error(row.gradient_norm),
+            "gradient variance": _significant(row.gradient_variance, row.gradient_variance_stderr),
+        }
+        for row in comparison.method_rows
+        if row.bits_per_byte is not None
+    ]
+    known = [name for name in (rows[0] if rows else ()) if any(row[name] != "–" for row in rows)]
+    return [{name: row[name] for name in known} for row in rows] if len(known) > 1 else []
+
+
+def _significant(value: float | None, stderr: float | None) -> str:
+    """Two digits of a figure of any size."""
+    error = f" ± {stderr:.1g}" if stderr else ""
+    return "–" if value is None else f"{value:.2g}{error}"
+
+
+def seed_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """The cells of the groups, a row each."""
+    return [
+        {
+            "cell": row.name,
+            "seed": str(row.seed),
+            "bits per byte": row.state
+            if row.bits_per_byte is None
+            else with_error(row.bits_per_byte, row.stderr, row.sign),
+            "training FLOPs": short_count(row.flops),
+            "training time": short_duration(row.seconds),
+            "peak memory": short_bytes(row.peak_memory_bytes),
+        }
+        for row in comparison.cell_rows
+        if row.group is not None
+    ]
+
+
+def _pair_row(d: Difference) -> dict[str, str]:
+    apart = d if d.value >= 0 else d.turned()
+    return {
+        "better": d.first if d.value <= 0 else d.second,
+        "worse": d.second if d.value <= 0 else d.first,
+        "bits per byte apart": with_error(apart.value, apart.stderr),
+        "95 % interval": short_interval(apart.low_95, apart.high_95),
+        "paired": "no" if not d.paired else "texts and seeds" if d.paired_seeds and d.seeds > 1 else "texts",
+        "seeds": str(d.seeds),
+        "p (Holm)": _p(d.p_adjusted),
+        "verdict": "differ" if d.significant else "cannot be told apart",
+    }
+
+
+def question_rows(comparison: Comparison, question: Question) -> list[dict[str, str]]:
+    """What was asked, a row for each thing that was set."""
+    reference = comparison.reference or "–"
+    if comparison.reference and not comparison.asked_reference:
+        reference += " (the best: none was named)"
+    done = sum(row.bits_per_byte is not None for row in comparison.cell_rows)
+    told = {
+        **{f"axis {axis}": ", ".join(labels) for axis, labels in question.axes.items()},
+        "cells": f"{len(comparison.cell_rows)}, {done} of them evaluated",
+        "differences are taken to": reference,
+        "budget": question.budget,
+    }
+    return [{"set": name, "to": value} for name, value in told.items() if value]
+
+
+def command(comparison: Comparison, question: Question) -> str:
+    """The command that computes the comparison."""
+    return shlex.join(["sumi", "run", question.name, *comparison.overrides])
+
+
+# --- terminal -------------------------------------------------------------------------------------------------------
+
+
+def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
+    """The comparison for a terminal or a log in plain text, in lines of ``width`` characters."""
+    parts = [
+        filled(changed(comparison), width),
+        render_text_table(table_rows(comparison), width),
+        render_text_table(seed_rows(comparison), width),
+        "\n".join(filled(line, width, further="  ") for line in notes(comparison)),
+        *(filled(sentence, width) for sentence in findings(comparison)),
+        filled(_LEGEND + _seed_legend(comparison), width),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def report_text(comparison: SweepComparison, width: int = WIDTH) -> str:
+    """The report of a sweep for a terminal or a log: what is asked, the comparison, a sample of each method."""
+    title = f"{comparison.name}: {comparison.description}".removesuffix(": ")
+    parts = [filled(title, width), comparison_text(comparison, width).rstrip("\n")]
+    for key in comparison.first_cells:
+        steps, text = first_sample(comparison.cells[key])
+        sample = filled(excerpt(text, 300), width, first="  ", further="  ")
+        parts.append(f"{key}, first sample at {steps} steps:\n{sample}")
+    return "\n\n".join(parts) + "\n"
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+def report_markdown(comparison: SweepComparison, plots: Sequence[Path]) -> str:
+    """The comparison as a Markdown page; ``plots`` are files in its folder ``plots/``, which it links to."""
+    links = ", ".join(f"[{path.stem}](plots/{path.name})" for path in plots)
+    return markdown_page(_page(comparison, [Paragraph(f"Plots: {links}" if links else "")]))
+
+
+def report_html(comparison: SweepComparison, plots: Sequence[Path]) -> str:
+    """The same page as HTML that needs no other file."""
+    return html_page(comparison.name, _page(comparison, [Picture(path, path.name) for path in plots]))
+
+
+def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
+    question = comparison.question
+    blocks: list[Block] = [
+        Heading(comparison.name, 1),
+        Paragraph(comparison.description),
+        *result_blocks(comparison, plots),
+        Heading("What was asked"),
+        Table(question_rows(comparison, question)),
+        Heading("How to reproduce it"),
+        *reproduction_blocks(comparison, question, comparison.commits),
+    ]
+    if comparison.has_groups:
+        blocks += [Heading("Each seed"), Table(seed_rows(comparison))]
+    if len(comparison.differences) > 1:
+        blocks += [Heading("Every pair"), Table([_pair_row(d) for d in comparison.differences])]
+    if comparison.cells:
+        blocks += [
+            Heading("Samples"),
+            Paragraph("At the most steps of each cell; beside them validation text of the same size."),
+            Table(sample_rows(_described(comparison))),
+        ]
+    for key in comparison.first_cells:
+        steps, text = first_sample(comparison.cells[key])
+        shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
+        blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
+    metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
+    definitions = dict.fromkeys(METRICS.from_config(m).definition for m in metrics)
+    return [*blocks, Heading("What the figures mean"), Bullets([*footnotes(list(definitions)), *_NOTES])]
+
+
+def _split(rows: Sequence[Mapping[str, str]], costs: bool) -> list[dict[str, str]]:
+    """The columns of costs, or all others, each with the cells' names: a page holds no table of twice its width."""
+    kept = [{name: text for name, text in row.items() if name == "cell" or (name in _COSTS) is costs} for row in rows]
+    return [row for row in kept if len(row) > 1]
+
+
+def result_blocks(comparison: Comparison, plots: Sequence[Block], level: int = 2) -> list[Block]:
+    """What was found and how sure it is: tables, sentences, plots."""
+    rows = table_rows(comparison)
+    return [
+        Heading("What was found", level),
+        Paragraph(" ".join(findings(comparison))),
+        Paragraph(changed(comparison)),
+        Table(_split(rows, costs=False)),
+        Paragraph(_LEGEND + _seed_legend(comparison)),
+        Bullets(notes(comparison)),
+        Table(_split(rows, costs=True)),
+        *plots,
+        Heading("How sure it is", level),
+        Paragraph(" ".join(certainty(comparison))),
+        Table(error_rows(comparison)),
+    ]
+
+
+def reproduction_blocks(comparison: Comparison, question: Question, commits: Sequence[str]) -> list[Block]:
+    """The command, the code and the configuration behind the figures."""
+    code = ", ".join(commits) or "not known: it was no git checkout"
+    return [
+        Preformatted(command(comparison, question)),
+        Bullets(
+            [
+                f"code: commit {code}" + (" (+: with local changes)" if any("+" in c for c in commits) else ""),
+                f"configuration: digest {question.config_digest or '–'} of the resolved configuration of every cell",
+            ]
+        ),
+    ]
+
+
+def _described(comparison: SweepComparison) -> dict[str, dict[str, float]]:
+    """Sample metrics of each method at its most steps, then those of validation text: once, if all agree on it. Of
+    several seeds, means, their errors over samples and over seeds joined: seeds share the noise of the samples."""
+    samples = {key: figures_of(cell)["samples"] for key, cell in comparison.cells.items()}
+    own = {key: samples[key][f"steps_{figures_of(cell)['sample_steps']}"] for key, cell in comparison.cells.items()}
+    shown = {name: _averaged([own[key] for key in keys]) for name, keys in comparison.members.items()}
+    validation = {key: figures["validation"] for key, figures in samples.items()}
+    if len({tuple(sorted(figures.items())) for figures in validation.values()}) == 1:
+        return {**shown, "validation": next(iter(validation.values()))}
+    return {**shown, **{f"validation ({key})": figures for key, figures in validation.items()}}
+
+
+def _averaged(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    if len(seeds) == 1:
+        return dict(seeds[0])
+    names = [name for name in seeds[0] if not name.endswith("_stderr") and all(name in figures for figures in seeds)]
+    estimates = {name: mean_estimate([figures[name] for figures in seeds]) for name in names}
+    own = {name: math.fsum(figures.get(f"{name}_stderr", 0.0) for figures in seeds) / len(seeds) for name in names}
+    return {
+        key: value
+        for name, e in estimates.items()
+        for key, value in ((name, e.value), (f"{name}_stderr", math.hypot(e.stderr, own[name])))
+    }
+
+
+def column_definitions(names: Iterable[str]) -> list[tuple[str, str]]:
+    """What each column of the tables is; ``axis.<axis>`` is the label of a cell."""
+    return [
+        (name, COLUMNS.get(name) or f"label on the axis {name.removeprefix('axis.')}; empty for a yardstick")
+        for name in names
+    ]
+
+
+def _seed_legend(comparison: Comparison) -> str:
+    return (
+        " Rows with several seeds are means; their ± adds the variation between seeds." if comparison.has_groups else ""
+    )
+
+
+_LEGEND = (
+    "bits per byte of validation text: ≤ upper bound, = exact, ± one standard error over documents; […] yardsticks "
+    "fitted on the same train split. Differences are paired, text by text, unless marked."
+)
+_NOTES = (
+    "a row is a method: the cells that differ only in their seed. Its figure is the mean over them.",
+    "± over documents: had other validation documents been drawn, the models as they are (jackknife over documents "
+    "of the mean over seeds). ± over seeds: had other seeds been trained, the documents as they are (standard "
+    "deviation of the seeds' figures / √seeds). ±: √(documents² + seeds²); without the second part where there is one "
+    "seed.",
+    "differences: on the same texts, sequence by sequence (paired), and seed by seed over the seeds that both have; "
+    "where they share none, the variation of both between seeds is in the error; where the texts differ, the error is "
+    "that of two independent figures.",
+    "95 % interval: ± √((t · se over documents)² + (t′ · se over seeds)²), Student's t with n − 1 and t′ with seeds − "
+    "1 degrees of freedom (Howe 1974), n = (Σ bytes)² / Σ bytes² how many documents of one size would say as much "
+    "(Kish 1965); of this difference alone; the primary one. bootstrap 95 %: percentiles "
+    "of 2,000 draws of documents and, independently, of seeds, n − 1 of n with replacement; with two or three seeds it "
+    "is too narrow.",
+    "p: two-sided, the level at which that interval just reaches 0, Holm-corrected: over the differences to the "
+    "reference where the sweep names one, else, and in the table of every pair, over all pairs of this report.",
+    "rank: 1 + the number of methods that are significantly better, corrected over all pairs, so those that cannot be "
+    "told apart may share one.",
+    "a bound (≤) may lie above its model's own bits per byte by an unknown amount, an exact figure (=) does not: such "
+    "a difference compares what can be guaranteed.",
+    "Monte-Carlo error: the part of ± that comes from noise levels and noise, on these same sequences. noise of one "
+    "draw: standard deviation of the bound of one sequence from one noise level and one corruption, in bits per byte: "
+    "what a schedule makes small.",
+    "gradient norm: of updates before clipping, mean over the last tenth of training. gradient variance: trace of the "
+    "covariance of a batch's training gradient at the final weights, the data held fixed.",
+    "costs are means over seeds; peak memory is the largest: allocated on a GPU, resident in the process on a CPU. "
+    "tokens/s leaves validation and checkpoints out.",
+    "± of sample metrics: over the sampled texts; of several seeds, √(samples² + seeds²).",
+    "samples shown are the first drawn of a method's first seed, not chosen; invisible characters are written as "
+    "escapes.",
+    "FLOPs: forward and backward, 6 for each weight that multiplies a token, plus attention (2204.02311, appendix B).",
+)

@@ -1,0 +1,97 @@
+"""What each stage of an experiment reads and is made from, and the fingerprint that follows.
+
+A stage's fingerprint is the hash of its code version, the config sections it reads and the fingerprints of its inputs,
+so it is known before anything is computed, and equal for every cell that shares the work.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sumi_core.base.hashing import canonical_json, fingerprint
+from sumi_core.base.options import parts_in
+from sumi_core.base.registry import Registry
+from sumi_core.experiments.schema import Experiment
+from sumi_core.stages import STAGES, TOKEN_TABLES
+from sumi_core.stages.base import Stage
+
+
+def stages_of(experiment: Experiment) -> tuple[str, ...]:
+    """The stages that an experiment has, upstream first."""
+    wanted = _table_stages(experiment)
+    return tuple(name for name, stage in STAGES.items() if not stage.optional or name in wanted)
+
+
+def stage_inputs(experiment: Experiment, name: str) -> tuple[str, ...]:
+    """The stages that a stage of this experiment is made from."""
+    stage = STAGES[name]
+    more = _table_stages(experiment) if stage.takes_tables else []
+    return (*stage.inputs, *(upstream for upstream in more if upstream not in stage.inputs))
+
+
+def _table_stages(experiment: Experiment) -> list[str]:
+    return list(dict.fromkeys(TOKEN_TABLES[table] for table in experiment.token_tables()))
+
+
+def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The plain data a stage's fingerprint is the hash of. ``known``: fingerprints that the caller has already, since
+    each is the hash of all before it."""
+    stage, config = STAGES[name], experiment.identity()
+    identity: dict[str, Any] = {
+        "stage": name,
+        "version": stage.version,
+        "config": {section: config[section] for section in stage.reads},
+        "inputs": {
+            upstream: (known or {}).get(upstream) or stage_fingerprint(experiment, upstream)
+            for upstream in stage_inputs(experiment, name)
+        },
+    }
+    if source := made_from(experiment, stage):
+        identity["source"] = source
+    return identity
+
+
+def made_from(experiment: Experiment, stage: Stage) -> dict[str, Any]:
+    """What the parts that a stage reads are made from beside their options, by key."""
+    return {
+        key: own
+        for key, registry, component in parts_in(Experiment, experiment.to_dict())
+        if key.partition(".")[0] in stage.reads and (own := _part_identity(registry, canonical_json(component)))
+    }
+
+
+def stage_recipe(experiment: Experiment, name: str) -> str:
+    """A digest of the config that a stage reads, whatever its inputs are."""
+    config = experiment.identity()
+    return fingerprint({section: config[section] for section in STAGES[name].reads})
+
+
+def stage_fingerprint(experiment: Experiment, name: str) -> str:
+    """A stage's name for what would make it, from the config alone."""
+    return fingerprint(stage_identity(experiment, name))
+
+
+def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
+    """The fingerprint of every stage that the experiment has."""
+    found: dict[str, str] = {}
+    for name in stages_of(experiment):
+        found[name] = fingerprint(stage_identity(experiment, name, found))
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _part_identity(registry: Registry, component_json: str) -> dict[str, Any]:
+    """What a part is made from beside its options (file digests, versions), read once per process."""
+    component = json.loads(component_json)
+    if not registry.get(component["name"]).has_identity():
+        return {}
+    identity: dict[str, Any] = registry.from_config(component).identity()
+    return identity
+
+
+def refresh_source_identities() -> None:
+    """Look at the sources again: a long-lived process calls this before it plans."""
+    _part_identity.cache_clear()
