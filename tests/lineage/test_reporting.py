@@ -10,7 +10,6 @@ import pytest
 
 from sumi_core.lineage.project import Project
 from sumi_core.reports.artifact import build_sweep_report, compare_sweep, sweep_question
-from sumi_core.stages import STAGES
 from sumi_core.stages.identity import stage_fingerprint
 from sumi_core.stages.store import Artifact
 from tests.lineage.fakes import cell_of, compute, fake_project
@@ -136,4 +135,3 @@ def leave_samples(monkeypatch: pytest.MonkeyPatch) -> None:
         return {**summary, "samples": described, "sample_steps": 8}
 
     monkeypatch.setattr(fakes, "build_evaluation", build_evaluation)
-    assert STAGES["evaluation"].function.endswith(":build_evaluation")
