@@ -22,6 +22,7 @@ from sumi_core.experiments.build import Parts, build_parts
 from sumi_core.experiments.resolve import resolve
 from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.models.denoiser import build_denoiser
+from sumi_core.models.interface import FromLogits
 from sumi_core.objectives.nelbo import Nelbo
 from tests.corruption.enumerable import World, chi_square, end_gaps, expected_bound
 from tests.registries import REGISTRIES
@@ -137,11 +138,13 @@ def test_the_objective_trains_and_reports_the_tight_bound(process: str) -> None:
 
 def test_the_sampler_draws_what_is_predicted_in_one_call() -> None:
     parts = parts_of(evaluation={"sampler": "one_shot"})
-    drawn = parts.sampler.sample(flat_denoiser, num=500, length=4, steps=9, seed=0, prompt=torch.tensor([3]))
-    assert drawn.evaluations == 1
+    drawn = parts.sampler.sample(
+        FromLogits(flat_denoiser), num=500, length=4, steps=9, seed=0, prompt=torch.tensor([3])
+    )
+    assert set(drawn.nfe.tolist()) == {1}
     assert (drawn.tokens[:, 0] == 3).all()
     assert chi_square(drawn.tokens[:, 1:], torch.full((6,), 1 / 6, dtype=torch.float64)) > 1e-3
-    alone = parts.sampler.sample(flat_denoiser, num=2, length=4, steps=9, seed=0, prompt=torch.tensor([3]))
+    alone = parts.sampler.sample(FromLogits(flat_denoiser), num=2, length=4, steps=9, seed=0, prompt=torch.tensor([3]))
     assert alone.tokens.equal(drawn.tokens[:2])
 
 

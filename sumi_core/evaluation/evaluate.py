@@ -161,11 +161,11 @@ def write_result(
     table.to_parquet(folder / "metrics.parquet", index=False)
     measured.frame(digests).to_parquet(folder / "likelihood.parquet", index=False)
     samples = [
-        (d.steps, d.evaluations, number, ids.tolist(), result.sample_texts[d.steps][number])
+        (d.steps, int(d.nfe[number]), number, ids.tolist(), result.sample_texts[d.steps][number])
         for d in drawn
         for number, ids in enumerate(d.tokens)
     ]
-    columns = ["steps", "evaluations", "sample", "tokens", "text"]
+    columns = ["steps", "nfe", "sample", "tokens", "text"]
     pd.DataFrame(samples, columns=columns).to_parquet(folder / "samples.parquet", index=False)
     if not result.curve.empty:
         result.curve.to_parquet(folder / "loss_by_level.parquet", index=False)

@@ -28,7 +28,7 @@ class Drawn:
     """Samples at one number of steps."""
 
     steps: int  # as asked for; L, for a sampler that writes token by token
-    evaluations: int  # network calls that each sample took
+    nfe: NDArray[np.int64]  # network calls that each sample took, [num]
     tokens: NDArray[np.int64]  # [num, L]
 
 
@@ -48,7 +48,7 @@ def draw_samples(
     for done, steps in enumerate(steps_list):
         progress(done, len(steps_list), "sampling runs", f"sampling, {steps} steps")
         samples = sampler.sample(denoiser, num=config.samples, length=length, steps=steps, seed=config.seed)
-        drawn.append(Drawn(steps, samples.evaluations, samples.tokens.cpu().numpy()))
+        drawn.append(Drawn(steps, samples.nfe.cpu().numpy(), samples.tokens.cpu().numpy()))
     return drawn
 
 

@@ -232,7 +232,7 @@ def test_a_share_of_noise_too_small_for_its_complement_keeps_its_digits(process,
     assert found.isfinite().all()
     wanted = plain.bound_integrand(logits, x, z, there) / plain.dalpha(there)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0.0)
-    reference = ForwardProcess.bound_integrand(plain, logits, x, z, there) / plain.dalpha(there)
+    reference = ForwardProcess.leave_one_out_loss(plain, x, z, there).of(logits) / plain.dalpha(there)
     torch.testing.assert_close(found, reference, rtol=1e-9, atol=0.0)
 
 

@@ -127,7 +127,7 @@ def leave_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def build_evaluation(context: Any) -> dict[str, Any]:
         summary = real(context)
-        sample = {"steps": [8], "evaluations": [8], "sample": [0], "tokens": [[1]], "text": ["in the beginning"]}
+        sample = {"steps": [8], "nfe": [8], "sample": [0], "tokens": [[1]], "text": ["in the beginning"]}
         pd.DataFrame(sample).to_parquet(context.folder / "samples.parquet", index=False)
         figure = {"group": ["samples"], "name": ["distinct_1"], "steps": [8], "value": [0.5], "stderr": [0.1]}
         pd.DataFrame(figure).to_parquet(context.folder / "metrics.parquet", index=False)
