@@ -6,7 +6,6 @@ import itertools
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 
 from sumi_core.base.options import ConfigError
 from sumi_core.data import SOURCES
-from sumi_core.experiments import sweeps
 from sumi_core.experiments.budget import training_flops_per_token
+from sumi_core.experiments.files import ExperimentFiles
 from sumi_core.experiments.sweeps import Sweep, load_sweep, load_sweeps, parse_overrides, select_cells, split_arguments
 
 Write = Callable[..., Path]
@@ -594,14 +593,14 @@ def test_a_mistake_that_nobody_foresaw_hides_no_other_file(
 ) -> None:
     odd = write("odd", "seed: 1\n")
     write("sound", "seed: 1\n")
-    real = sweeps.load_sweep
+    real = ExperimentFiles.sweep
 
-    def broken(file: Path, *more: Any) -> Sweep:
+    def broken(self: ExperimentFiles, file: Path) -> Sweep:
         if file == odd:
             raise ZeroDivisionError("?")
-        return real(file, *more)
+        return real(self, file)
 
-    monkeypatch.setattr(sweeps, "load_sweep", broken)
+    monkeypatch.setattr(ExperimentFiles, "sweep", broken)
     loaded = load_sweeps(folder)
     assert set(loaded) == {"sound"}
     assert "ZeroDivisionError" in str(loaded.broken[odd])
