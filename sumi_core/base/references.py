@@ -24,3 +24,15 @@ def referenced_folder(reference: Mapping[str, Any]) -> Path:
     if "folder" not in reference:
         raise LookupError(f"the output of '{reference['cell']}' is at hand only while the stage that reads it runs")
     return Path(reference["folder"])
+
+
+def named_references(config: Any) -> Any:
+    """Plain data with the names of cells in the place of resolved references, for readers: the recipes of those cells
+    are their own records'."""
+    if isinstance(config, Mapping):
+        if {"cell", "experiment"} <= config.keys():
+            return config["cell"]
+        return {key: named_references(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [named_references(value) for value in config]
+    return config

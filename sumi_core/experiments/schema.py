@@ -58,6 +58,11 @@ class Experiment:
         of the cells that it refers to."""
         return _without_runtime(self.to_dict())
 
+    def method(self) -> dict[str, Any]:
+        """``recipe`` without what tells the seeds of one method apart: its own seed, and the seeds and names of the
+        cells that it refers to."""
+        return _without_seeds(self.recipe())
+
     def identity(self) -> dict[str, Any]:
         """``recipe`` as fingerprints hold it: without the places where parts find what they are made from, whose
         content their own identity tells, and without references, which enter as the fingerprints they stand for."""
@@ -88,4 +93,11 @@ def _without_runtime(data: dict[str, Any]) -> dict[str, Any]:
     del data["model"]["preset"]
     for _, _, component, option in references_in(data):
         component[option] = {**component[option], "experiment": _without_runtime(component[option]["experiment"])}
+    return data
+
+
+def _without_seeds(data: dict[str, Any]) -> dict[str, Any]:
+    del data["seed"]
+    for _, _, component, option in references_in(data):
+        component[option] = _without_seeds(component[option]["experiment"])
     return data

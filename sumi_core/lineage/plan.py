@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import fingerprint
 from sumi_core.experiments.references import StageRef
-from sumi_core.experiments.sweeps import Cell
+from sumi_core.experiments.sweeps import Cell, with_ancestors
 from sumi_core.stages import STAGES
-from sumi_core.stages.identity import references_of, stage_identity, stage_inputs, stages_of
+from sumi_core.stages.identity import ref_fingerprint, references_of, stage_identity, stage_inputs, stages_of
 from sumi_core.stages.store import Artifact, Store
 
 # The most telling first: it is what a cell with stages in several states is said to be in.
@@ -76,6 +76,24 @@ def plan(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
         CellPlan(p.cell, tuple(stale.get((s.stage, s.fingerprint), s) if s.state == "missing" else s for s in p.stages))
         for p in plans
     ]
+
+
+def plan_with_ancestors(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
+    """The state of each cell, and before it that of the cells whose outputs it lacks: those that are not among
+    ``cells`` are left out where nothing is wanted of them."""
+    cells = list(cells)
+    plans, asked = plan(with_ancestors(cells), store), {(cell.key, cell.overrides) for cell in cells}
+    kept: list[CellPlan] = []
+    wanted: set[tuple[str, str]] = set()
+    for planned in reversed(plans):
+        is_wanted = any((stage.stage, stage.fingerprint) in wanted for stage in planned.pending)
+        if is_wanted or (planned.cell.key, planned.cell.overrides) in asked:
+            kept.insert(0, planned)
+            pending = {stage.stage for stage in planned.pending if stage.state != "blocked"}
+            for stage in pending:
+                refs = references_of(planned.cell.experiment, stage)
+                wanted |= {(ref.stage, ref_fingerprint(ref)) for ref in refs}
+    return kept
 
 
 def _plan_cell(cell: Cell, store: Store, earlier: Mapping[tuple[str, str], Artifact]) -> CellPlan:
