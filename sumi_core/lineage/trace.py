@@ -203,7 +203,8 @@ def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
     for key, parent in traced.parents.items():
         yield ""
         yield f"{key}:"
-        yield from (f"   {line}".rstrip() for line in trace_lines(parent, width - 3))
+        for text in trace_lines(parent, width - 3):
+            yield from (f"   {line}".rstrip() for line in text.split("\n"))
 
 
 def _wrapped(start: str, text: str, width: int) -> str:
@@ -288,7 +289,10 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
             f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}, by version {version} of the stage",
         )
     if manifest.get("inputs"):
-        yield "from", ", ".join(f"{name} {own}" for name, own in manifest["inputs"].items())
+        refs = manifest.get("references", {}).items()
+        inputs = [f"{name} {own}" for name, own in manifest["inputs"].items()]
+        inputs += [f"{key} {ref['fingerprint']} ({ref['stage']} of {ref['cell']})" for key, ref in refs]
+        yield "from", ", ".join(inputs)
 
 
 def figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | int]]:

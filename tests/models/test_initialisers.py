@@ -172,4 +172,4 @@ def test_other_weights_are_another_training(tmp_path: Path) -> None:
     refresh_source_identities()
     assert stage_fingerprint(experiment, "token_shards") == before["token_shards"]
     assert stage_fingerprint(experiment, "pretrained_denoiser") != before["pretrained_denoiser"]
-    assert INITIALISERS.names() == ["exported", "local_heads", "random"]
+    assert INITIALISERS.names() == ["cell", "exported", "local_heads", "random"]

@@ -110,7 +110,11 @@ def test_a_plan_tells_the_size_before_anything_is_computed(project: Project) -> 
     first = lines("plan", "demo.s0", "model={hidden_size: 64, num_layers: 1, tie_embeddings: true}")[0]
     parameters = 64 + 257 * 64 + (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 352 + 2 * 64)
     assert (parameters, 16 * parameters) == (96_512, 1_544_192)
-    assert first == "demo.s0  96.5 k parameters, 16.4 k tokens (4.1 k a step); training holds 1.54 MB and activations"
+    per_token = 6 * (257 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 352) + 12 * 64 * 128
+    assert per_token * 4 * 32 * 128 == pytest.approx(11.1e9, rel=0.005)
+    assert first == (
+        "demo.s0  96.5 k parameters, 16.4 k tokens (4.1 k a step), 11.1 G FLOPs; training holds 1.54 MB and activations"
+    )
 
 
 def test_a_size_beyond_the_machine_is_told_and_one_beyond_counting_refused(project: Project) -> None:
