@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -213,3 +215,39 @@ def test_runs_wait_for_what_they_start_from_and_a_failure_stops_those_after_it(
         "converted.uniform": "'causal', which it starts from, failed",
         "converted.absorbing": "'causal', which it starts from, failed",
     }
+
+
+class FakeProcess:
+    """A cell's process that takes a moment; ``log`` holds what began and ended, in order."""
+
+    log: ClassVar[list[str]] = []
+
+    def __init__(self, command: list[str], **options: object) -> None:
+        self.key, self.stdout = command[3], io.StringIO()
+        self.log.append(f"{self.key} begins")
+
+    def wait(self) -> int:
+        time.sleep(0.05)
+        self.log.append(f"{self.key} ends")
+        return 0
+
+    def terminate(self) -> None:
+        raise AssertionError("nothing went wrong")
+
+
+def test_cells_at_the_same_time_keep_that_order(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pipelines.execution as execution
+    from sumi_core.experiments.sweeps import select_cells, with_ancestors
+
+    monkeypatch.setattr(execution.subprocess, "Popen", FakeProcess)
+    # Children first: the order of the plans is not relied on.
+    cells = with_ancestors(select_cells(project.sweeps(), ["recipe.midtraining", "converted"]))[::-1]
+    outcome = execution.Outcome()
+    execution._run_cells_at_once(cells, 3, outcome)
+    log = FakeProcess.log
+    assert sorted(entry.split()[0] for entry in log if "begins" in entry) == sorted(cell.key for cell in cells)
+    for cell in cells:
+        for parent in cell.parents:
+            assert log.index(f"{parent.key} ends") < log.index(f"{cell.key} begins")
+    assert log.index("recipe.pretraining begins") < log.index("causal ends"), "those that can run at once do"
+    assert outcome.failed == {}
