@@ -42,10 +42,8 @@ class Budget:
             per_step = tokens * training_flops_per_token(experiment, where, key)
             spent = earlier_flops(experiment, expected_vocabulary(experiment.tokenizer) or 0)
             if spent and budget - spent < per_step:
-                left = "no step is left for it"
-                problem = (
-                    f"the cells that this one starts from spend {spent:.6g} of {budget:.6g}, so {left}; write more"
-                )
+                problem = f"the cells that this one starts from spend {spent:.6g} of {budget:.6g}"
+                problem += ", so no step is left for it; write more"
                 raise ConfigError(where, key, problem)
         left = budget - spent
         steps = max(1, round(left / per_step))

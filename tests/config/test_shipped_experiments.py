@@ -18,7 +18,7 @@ from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.size import experiment_size
 from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, load_sweeps
 from sumi_core.models.config import ModelConfig
-from sumi_core.models.denoiser import build_denoiser
+from sumi_core.models.denoiser import Denoiser
 from sumi_core.stages import TOKEN_TABLES
 from sumi_core.stages.computation import Computation
 from sumi_core.stages.identity import refresh_source_identities, stages_of
@@ -106,7 +106,7 @@ def test_the_model_has_the_size_it_should(cell: Cell) -> None:
     model, num_tokens = cell.experiment.model, cell.experiment.tokenizer.get("vocab_size", 257)
     parts = build_parts(cell.experiment, vocabulary(num_tokens))
     with torch.device("meta"):
-        denoiser = build_denoiser(model, parts.num_states)
+        denoiser = Denoiser(model, parts.num_states, seed=None)
     expected = parameters(model, parts.num_states)
     if model.time_conditioning == "none":
         assert denoiser.num_parameters() == expected
