@@ -48,7 +48,10 @@ class ExperimentFiles:
         #: The same files without overrides, and with those that cells of other files are taken with.
         self._written = (written or ExperimentFiles(folder)) if self.overrides else self
         runtime = tuple(o for o in self.overrides if re.match(r"runtime\b", o))
-        self._others = self if runtime == self.overrides else ExperimentFiles(folder, runtime, self._written)
+        if runtime == self.overrides:
+            self._others = self
+        else:
+            self._others = ExperimentFiles(folder, runtime, self._written) if runtime else self._written
 
     def sweep(self, file: Path) -> Sweep:
         """The sweep of a file. Raises ConfigError as ``load_sweep`` does."""
