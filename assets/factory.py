@@ -28,6 +28,8 @@ from assets.partitions import CELLS, CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SETS, c
 from assets.resources import CellConfig, SumiProject, TrainerLauncher
 from sumi_core.base.hashing import flatten
 from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, select_cells
+from sumi_core.lineage.project import Project
+from sumi_core.lineage.targets import mlflow_url
 from sumi_core.lineage.tracking import tracked_failure
 from sumi_core.stages import CELL_STAGES, STAGES, TOKEN_TABLES
 from sumi_core.stages.base import Check, Stage
@@ -133,11 +135,25 @@ def materialize_stage(
     if stage.name == CELL_STAGES[-1]:
         tracking.close(run_id)
     links = {"mlflow_run": MetadataValue.url(tracking.run_url(run_id)), "mlflow_run_id": run_id}
-    return _result(stage, artifact, cached, links)
+    return _result(stage, artifact, cached, {**links, **_references(project, artifact)})
+
+
+def _references(project: Project, artifact: Artifact) -> dict[str, Any]:
+    """The outputs of other cells that an output is made from. They are no dependencies of the asset, since a partition
+    cannot depend on another one of the same asset."""
+    shown: dict[str, Any] = {}
+    for key, ref in artifact.manifest.get("references", {}).items():
+        shown |= {key: f"{ref['stage']} of {ref['cell']}", f"{key} fingerprint": ref["fingerprint"]}
+        found = project.store.condition(ref["stage"], ref["fingerprint"]).artifact
+        url, _ = mlflow_url(project, found.manifest.get("provenance", {}).get("mlflow_run_id") if found else None)
+        if url is not None:
+            shown[f"{key} mlflow_run"] = MetadataValue.url(url)
+    return shown
 
 
 def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -> tuple[Sweep, Cell]:
-    """The partition's cell as its file says now, with the run's overrides. Other files are not read."""
+    """The partition's cell as its file says now, with the run's overrides. Of other files those alone are read that
+    name cells which this one starts from."""
     if stage.partition == "cell":
         known = CELLS_BY_KEY[partition]
     else:  # overrides are meant for the cell that asks: those that share its tokens may not take them

@@ -1,7 +1,8 @@
 """What a sweep needs next, as requests to Dagster's daemon. Schedules and sensors ask here; nothing is computed.
 
-A sweep goes in waves: first the token sets that its cells lack, then cells, then those that failed and have attempts
-left, and at last the report. A wave is asked for when every run of the one before has ended, so the state of the store
+A sweep goes in waves: first the token sets that its cells lack, then cells, those that others start from before these,
+then those that failed and have attempts left, and at last the report. Cells of other sweeps that its own start from
+belong to its waves. A wave is asked for when every run of the one before has ended, so the state of the store
 is all there is to know, and asking twice asks for nothing.
 """
 
@@ -14,9 +15,11 @@ from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, Run
 
 from pipelines.health import is_gone
 from pipelines.jobs import JOBS
+from sumi_core.experiments.references import stage_refs
 from sumi_core.experiments.sweeps import Sweep
-from sumi_core.lineage.plan import CellPlan, plan
+from sumi_core.lineage.plan import CellPlan, plan_with_ancestors
 from sumi_core.stages import DATA_STAGES
+from sumi_core.stages.identity import ref_fingerprint
 from sumi_core.stages.store import Store
 
 SWEEP_TAG = "sumi/sweep"  # on every run that was asked for here
@@ -99,7 +102,7 @@ def next_wave(
     if running := history.in_progress():
         return Wave(why=f"{sweep.name}: {len(running)} of its runs are in progress")
     asked = [cell for cell in sweep.cells if only is None or cell.key in only]
-    pending = [planned for planned in plan(asked, store) if planned.state != "done"]
+    pending = [planned for planned in plan_with_ancestors(asked, store) if planned.state != "done"]
     left_out: dict[str, list[str]] = {}
     token_sets: dict[str, RunRequest] = {}
     cells: dict[str, RunRequest] = {}
@@ -115,6 +118,9 @@ def next_wave(
             left_out.setdefault(reason, []).append(key)
             continue
         job, partition = ("token_set", token_set) if "token_set" in recipes else ("cell", key)
+        if job == "cell" and (before := _not_computed(planned, store)):
+            left_out.setdefault(f"{before}, which they start from, is not computed", []).append(key)
+            continue
         attempt = 1 + max(_recorded(planned, store), history.count(recipes[job]))
         asked_for = token_sets if job == "token_set" else cells
         asked_for[partition] = _request(sweep, asker, job, partition, recipes[job], attempt)
@@ -148,6 +154,12 @@ def _hindrance(
         return "failed, and no attempt is left"
     cell = planned.cell.key
     return None if cell in known.cells and cell in known.token_sets else _UNKNOWN
+
+
+def _not_computed(planned: CellPlan, store: Store) -> str | None:
+    """The first cell whose output this one needs and that is not there."""
+    refs = stage_refs(planned.cell.experiment)
+    return next((ref.cell for ref in refs if store.condition(ref.stage, ref_fingerprint(ref)).state != "whole"), None)
 
 
 def _recorded(planned: CellPlan, store: Store) -> int:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from assets.partitions import TOKEN_SET_OF_CELL
 from pipelines.instance import open_instance, process_tag
 from pipelines.jobs import JOBS
 from sumi_core.base.process import die_with_parent
+from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage.plan import CellPlan
 from sumi_core.lineage.project import Project
 from sumi_core.stages import DATA_STAGES
@@ -32,36 +33,51 @@ INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 _CLASS_PATH = re.compile(r"^(?:\w+\.)+\w+: ")  # "sumi_core.data.shards.ShardError: " before the sentence itself
 
 
+_Name = tuple[str, tuple[str, ...]]  # a cell may be there twice, as its file says and with overrides
+
+
+def _name(cell: Cell) -> _Name:
+    return cell.key, cell.overrides
+
+
 @dataclass
 class Outcome:
     """What became of a request: the reason of each key that did not end well."""
 
     failed: dict[str, str] = field(default_factory=dict)
+    _cells: set[_Name] = field(default_factory=set)
 
-    def note(self, key: str, error: str | None) -> None:
+    def note(self, cell: Cell, error: str | None) -> None:
         """Keep an error, if there is one."""
         if error:
-            self.failed[key] = error
+            self.failed[cell.key] = error
+            self._cells.add(_name(cell))
+
+    def hindrance(self, cell: Cell) -> str | None:
+        """Why a cell need not be tried: one that it starts from did not end well."""
+        failed = [parent.key for parent in cell.parents if _name(parent) in self._cells]
+        return f"'{failed[0]}', which it starts from, failed" if failed else None
 
 
-def execute(instance: DagsterInstance, plans: Iterable[CellPlan], overrides: tuple[str, ...], jobs: int = 1) -> Outcome:
-    """Compute what the plans need: token sets first, then cells, ``jobs`` at once."""
-    outcome, plans = Outcome(), list(plans)
+def execute(instance: DagsterInstance, plans: Iterable[CellPlan], jobs: int = 1) -> Outcome:
+    """Compute what the plans need: token sets first, then cells, ``jobs`` at once, each after those of the plans that
+    it starts from. A cell's overrides are its own."""
+    outcome = Outcome()
     told: dict[tuple[str, ...], str | None] = {}  # what the data stages of a recipe ended with
-    ready = []
+    ready: list[Cell] = []
     for planned in plans:
-        key, recipe = planned.cell.key, _data_recipe(planned)
+        cell, recipe = planned.cell, _data_recipe(planned)
         if recipe and recipe not in told:
-            told[recipe] = run_job(instance, "token_set", TOKEN_SET_OF_CELL[key], overrides, asking=key)
+            told[recipe] = run_job(instance, "token_set", TOKEN_SET_OF_CELL[cell.key], cell.overrides, asking=cell.key)
         if error := told.get(recipe):
-            outcome.note(key, error)
+            outcome.note(cell, error)
         else:
-            ready.append(key)
+            ready.append(cell)
     if jobs > 1 and len(ready) > 1:
-        _run_cells_at_once(ready, overrides, jobs, outcome)
+        _run_cells_at_once(ready, jobs, outcome)
     else:
-        for key in ready:
-            outcome.note(key, run_job(instance, "cell", key, overrides))
+        for cell in ready:
+            outcome.note(cell, outcome.hindrance(cell) or run_job(instance, "cell", cell.key, cell.overrides))
     return outcome
 
 
@@ -100,30 +116,44 @@ def _data_recipe(planned: CellPlan) -> tuple[str, ...]:
     return tuple(stage.fingerprint for stage in data) if any(stage.state != "done" for stage in data) else ()
 
 
-def _run_cells_at_once(keys: Sequence[str], overrides: Sequence[str], jobs: int, outcome: Outcome) -> None:
+def _run_cells_at_once(cells: Sequence[Cell], jobs: int, outcome: Outcome) -> None:
     children: list[subprocess.Popen[str]] = []
+    runs: dict[_Name, Future[None]] = {}
 
-    def run(key: str) -> None:
-        command = [sys.executable, "-m", "pipelines.execution", key, *overrides]
+    def run(cell: Cell) -> None:
+        wait([runs[_name(parent)] for parent in cell.parents if _name(parent) in runs])
+        if hindrance := outcome.hindrance(cell):
+            outcome.note(cell, hindrance)
+            return
+        command = [sys.executable, "-m", "pipelines.execution", cell.key, *cell.overrides]
         with tempfile.TemporaryFile("w+") as errors:  # a pipe nobody empties would stop the child
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
             children.append(child)
             assert child.stdout is not None
             for line in child.stdout:
-                print(f"{key:<24} {line.rstrip()}", flush=True)
+                print(f"{cell.key:<24} {line.rstrip()}", flush=True)
             if child.wait() != 0:
                 errors.seek(0)
                 last = errors.read().strip().splitlines()[-1:]
-                outcome.note(key, last[0] if last else f"its process ended with status {child.returncode}")
+                outcome.note(cell, last[0] if last else f"its process ended with status {child.returncode}")
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            list(pool.map(run, keys))
+            # The pool takes them up in this order, so those that wait for others wait for some that have begun.
+            for cell in sorted(cells, key=_depth):
+                runs[_name(cell)] = pool.submit(run, cell)
+            for future in runs.values():
+                future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in children:
                 child.terminate()
             raise
+
+
+def _depth(cell: Cell) -> int:
+    """How many trainings lie before a cell's own."""
+    return 1 + max(map(_depth, cell.parents), default=-1)
 
 
 def _main(key: str, overrides: Sequence[str]) -> int:

@@ -24,18 +24,18 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SWEEPS = load_sweeps(ROOT / "experiments")
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_its_experiments_are_valid(number: int, tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     folder = tmp_path / "experiments"
     (folder / "base").mkdir(parents=True)
     for base in (ROOT / "experiments" / "base").glob("*.yaml"):
         (folder / "base" / base.name).write_text(base.read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "schedules.yaml").write_text(blocks[number], encoding="utf-8")
     cells = [cell.key for cell in load_sweep(folder / "schedules.yaml", folder).cells]
-    assert cells[0] == ("schedules.linear.s0", "schedules")[number]
-    assert len(cells) == (6, 1)[number]
+    assert cells[0] == ("schedules.linear.s0", "schedules.pretraining.s0", "schedules")[number]
+    assert len(cells) == (6, 4, 1)[number]
 
 
 def test_its_table_of_commands_is_complete() -> None:

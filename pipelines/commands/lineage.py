@@ -35,5 +35,5 @@ def lineage_command(
     else:
         for line in trace_lines(traced, text_width(sys.stdout)):
             print(visible(line))
-    if any(stage.state == "damaged" for stage in traced.stages):
+    if traced.is_damaged:
         raise typer.Exit(1)

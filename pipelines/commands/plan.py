@@ -11,7 +11,7 @@ import typer
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.size import expected_vocabulary, experiment_size
 from sumi_core.experiments.sweeps import select_cells, split_arguments
-from sumi_core.lineage.plan import CellPlan, plan
+from sumi_core.lineage.plan import CellPlan, plan_with_ancestors
 from sumi_core.lineage.project import Project
 
 _COUNTABLE = 2**63  # what token and byte counts are kept in
@@ -24,12 +24,14 @@ def plan_command(
     ],
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, hidden=True)] = None,
 ) -> None:
-    """Show what `sumi run` would do with the same arguments: computed, cached, and which config field changed."""
+    """Show what `sumi run` would do with the same arguments: computed, cached, and which config field changed.
+
+    Cells of other experiments are shown where their outputs are needed and not there."""
     if jobs is not None:  # the arguments are those of `sumi run`, often the very line with another verb
         print("sumi: --jobs changes nothing about a plan; `sumi run` takes it", file=sys.stderr)
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    print_plans(plan(select_cells(project.sweeps(overrides), names), project.store))
+    print_plans(plan_with_ancestors(select_cells(project.sweeps(overrides), names), project.store))
 
 
 def print_plans(plans: list[CellPlan]) -> None:
@@ -49,7 +51,7 @@ def print_plans(plans: list[CellPlan]) -> None:
 
 
 def size_line(planned: CellPlan) -> str:
-    """``1.00 M parameters, 3.28 M tokens (2.05 k a step); training holds 16 MB and activations``."""
+    """``1.00 M parameters, 3.28 M tokens (2.05 k a step), 21.1 T FLOPs; training holds 16 MB and activations``."""
     from sumi_core.base.text import short_count
 
     experiment = planned.cell.experiment
@@ -60,9 +62,12 @@ def size_line(planned: CellPlan) -> str:
         problem = "its tokens or bytes exceed 2^63; lower the model's dimensions, training.steps or training.batch_size"
         raise ConfigError(planned.cell.key, "", problem)
     beside = "" if vocabulary else " beside embeddings, which its tokenizer decides"
+    flops = f"{short_count(size.flops)} FLOPs"
+    if size.total_flops != size.flops:
+        flops += f" ({short_count(size.total_flops)} with those of what it starts from)"
     line = (
         f"{short_count(size.parameters)} parameters{beside}, {short_count(size.tokens)} tokens "
-        f"({short_count(size.tokens_per_step)} a step); training holds {short_count(size.training_bytes)}B "
+        f"({short_count(size.tokens_per_step)} a step), {flops}; training holds {short_count(size.training_bytes)}B "
         "and activations"
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sumi_core.experiments.sweeps import Cell, Sweep, select_cells, split_arguments
-from sumi_core.lineage.plan import CellPlan, plan
+from sumi_core.lineage.plan import CellPlan, plan, plan_with_ancestors
 from sumi_core.lineage.project import Project
 
 
@@ -23,7 +23,7 @@ def run_command(
 ) -> None:
     """Compute experiments or whole sweeps, and compare them.
 
-    What is already done is found, not computed again."""
+    Cells that they start from come first. What is already done is found, not computed again."""
     names, overrides = split_arguments(arguments)
     project = Project.find()
     sweeps = project.sweeps(overrides)
@@ -34,7 +34,7 @@ def run_command(
     from sumi_core.reports.pages import report_text
 
     initialise(project)
-    plans = plan(cells, project.store)
+    plans = plan_with_ancestors(cells, project.store)
     todo = [p for p in plans if p.state != "done" or not project.tracking.is_complete(p.cell)]
     blocked = [p for p in todo if p.state == "blocked"]  # what is wrong is known before anything is started
     for planned in blocked:
@@ -45,9 +45,10 @@ def run_command(
     if not todo and not blocked:
         print(f"{counted(len(plans), 'cell')}: done already")
     try:
-        failed = _executed(project, todo, overrides, jobs) if todo else {}
+        failed = _executed(project, todo, jobs) if todo else {}
         finished = [p.cell for p in plan(cells, project.store) if "evaluation" in p.artifacts]
-        for name in dict.fromkeys(cell.sweep for cell in (*(p.cell for p in todo), *finished)):
+        asked = {cell.sweep for cell in cells}  # what they start from may be of others
+        for name in dict.fromkeys(cell.sweep for cell in (*(p.cell for p in todo), *finished) if cell.sweep in asked):
             failed |= _reported(project, sweeps[name], overrides)
     except KeyboardInterrupt:
         from pipelines.execution import INTERRUPTED
@@ -64,7 +65,7 @@ def run_command(
         raise typer.Exit(1)
 
 
-def _executed(project: Project, todo: Sequence[CellPlan], overrides: tuple[str, ...], jobs: int) -> dict[str, str]:
+def _executed(project: Project, todo: Sequence[CellPlan], jobs: int) -> dict[str, str]:
     """Compute what is to do; returns what failed, and why."""
     from pipelines.execution import execute
     from pipelines.health import end_abandoned
@@ -72,7 +73,7 @@ def _executed(project: Project, todo: Sequence[CellPlan], overrides: tuple[str, 
 
     instance = open_instance(project)
     end_abandoned(instance)
-    return execute(instance, todo, overrides, jobs).failed
+    return execute(instance, todo, jobs).failed
 
 
 def _reported(project: Project, sweep: Sweep, overrides: tuple[str, ...]) -> dict[str, str]:

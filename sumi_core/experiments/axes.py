@@ -1,4 +1,4 @@
-"""The axes of a sweep, expanded: every combination of their labels, with the keys that it sets."""
+"""The axes and phases of a sweep, expanded: every combination of their labels, with the keys that it sets."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from sumi_core.base.options import ConfigError
 from sumi_core.experiments.layers import check_keys, merge
 
 MAX_CELLS = 10_000  # of one file: more can only be a slip in its axes
+PHASE = "phase"  # the axis of a file's phases
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)*")
 
 
-def expand_axes(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
-    """Every combination of the axes of ``file``: (axis, label) pairs, and the keys they set. Raises ConfigError."""
-    if not isinstance(axes, Mapping) or not axes:
-        raise ConfigError(
-            str(file), "axes", "expected at least one axis, written as name: [values] or name: {label: {key: value}}"
-        )
+def expand_axes(own: Mapping[str, Any], file: Path) -> list[tuple[tuple[tuple[str, str], ...], dict[str, Any]]]:
+    """Every combination of the phases and axes that ``file`` itself writes: (axis, label) pairs, and the keys they
+    set; without either, one combination of nothing. Raises ConfigError."""
     choices: list[list[tuple[tuple[str, str], dict[str, Any]]]] = []
-    for axis, points in axes.items():
-        key = f"axes.{axis}"
+    for axis, key, points in _written(own, file):
         if not isinstance(points, list | Mapping) or not points:
             shown = "nothing" if not points else repr(points)
             raise ConfigError(str(file), key, f"expected at least one value, as in [0, 1], got {shown}")
         if isinstance(points, list):
-            settings = [(_value_label(str(axis), value), nest(str(axis), value)) for value in points]
+            settings = [(_value_label(axis, value), nest(axis, value)) for value in points]
         else:
             settings = [(str(label), _nest_all(keys, file, f"{key}.{label}")) for label, keys in points.items()]
         for label, setting in settings:
@@ -38,7 +35,10 @@ def expand_axes(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...]
                     str(file), key, f"'{label}' cannot name a cell; use letters, digits, '_', '+', '-' and '.'"
                 )
             check_keys(setting, str(file), prefix=f"{key}: ")
-        choices.append([((str(axis), label), setting) for label, setting in settings])
+            if key == "phases" and "initialiser" in (setting.get("model") or {}):
+                problem = "a phase starts from the one before it; remove model.initialiser, or write it in the file"
+                raise ConfigError(str(file), f"{key}.{label}", problem)
+        choices.append([((axis, label), setting) for label, setting in settings])
     _refuse_shared_keys(choices, file)
     count = math.prod(map(len, choices))
     if count > MAX_CELLS:
@@ -50,6 +50,25 @@ def expand_axes(axes: Any, file: Path) -> list[tuple[tuple[tuple[str, str], ...]
         labels = tuple(label for label, _ in combination)
         expanded.append((labels, one_layer(setting for _, setting in combination)))
     return expanded
+
+
+def _written(own: Mapping[str, Any], file: Path) -> Iterator[tuple[str, str, Any]]:
+    """The axes that a file writes, its phases first: name, key, points."""
+    if "phases" in own:
+        if not isinstance(own["phases"], Mapping) or not own["phases"]:
+            problem = f"expected at least one phase, written as name: {{key: value}}, got {own['phases']!r}"
+            raise ConfigError(str(file), "phases", problem)
+        yield PHASE, "phases", own["phases"]
+    if "axes" not in own:
+        return
+    if not isinstance(own["axes"], Mapping) or not own["axes"]:
+        raise ConfigError(
+            str(file), "axes", "expected at least one axis, written as name: [values] or name: {label: {key: value}}"
+        )
+    for axis, points in own["axes"].items():
+        if axis == PHASE and "phases" in own:
+            raise ConfigError(str(file), f"axes.{axis}", "is the axis that phases make; call this one otherwise")
+        yield str(axis), f"axes.{axis}", points
 
 
 def one_layer(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What every cell of a sweep may spend on training, in tokens or in FLOPs; the number of steps follows from it.
 
 A step sees batch_size · sequence_length tokens. A token costs what ``size.flops_per_token`` says: the model's matrices
-and its attention, forward and backward. Steps are whole, so a cell comes within ``TOLERANCE`` of the budget or
-is refused: cells that spend different amounts answer no question about methods.
+and its attention, forward and backward. ``total_flops`` also counts the trainings that a cell's weights come from, so
+that a cell that starts from another one is compared with one that starts from nothing. Steps are whole, so a cell comes
+within ``TOLERANCE`` of the budget or is refused: cells that spend different amounts answer no question about methods.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from sumi_core.base.options import ConfigError, number
 from sumi_core.experiments.schema import Experiment
-from sumi_core.experiments.size import expected_vocabulary
+from sumi_core.experiments.size import earlier_flops, expected_vocabulary
 from sumi_core.models.size import flops_per_token
 
 TOLERANCE = 0.01
@@ -20,39 +21,52 @@ MAX_STEPS = 10**9
 
 @dataclass
 class Budget:
-    """One of the two, equal for every cell; neither: each cell has its own ``training.steps``."""
+    """One of the three, equal for every cell; none: each cell has its own ``training.steps``."""
 
     tokens: float | None = number(None, above=0.0)  # seen in training, repetitions included
     flops: float | None = number(None, above=0.0)
+    total_flops: float | None = number(None, above=0.0)  # with those of the cells that it starts from
 
     def steps(self, experiment: Experiment, where: str) -> int:
-        """Optimizer steps that spend the budget. Raises ConfigError when no whole number of them comes close."""
-        tokens = experiment.training.batch_size * experiment.shards.sequence_length
+        """Optimizer steps that spend the budget. Raises ConfigError when no whole number of them comes close, or when
+        nothing is left of it."""
+        tokens, spent = experiment.training.batch_size * experiment.shards.sequence_length, 0.0
         if self.tokens is not None:
             key, budget, per_step = "budget.tokens", self.tokens, float(tokens)
+        elif self.flops is not None:
+            key, budget = "budget.flops", self.flops
+            per_step = tokens * training_flops_per_token(experiment, where, key)
         else:
-            assert self.flops is not None
-            key, budget, per_step = "budget.flops", self.flops, tokens * training_flops_per_token(experiment, where)
-        steps = max(1, round(budget / per_step))
+            assert self.total_flops is not None
+            key, budget = "budget.total_flops", self.total_flops
+            per_step = tokens * training_flops_per_token(experiment, where, key)
+            spent = earlier_flops(experiment, expected_vocabulary(experiment.tokenizer) or 0)
+            if spent and budget - spent < per_step:
+                problem = f"the cells that this one starts from spend {spent:.6g} of {budget:.6g}"
+                problem += ", so no step is left for it; write more"
+                raise ConfigError(where, key, problem)
+        left = budget - spent
+        steps = max(1, round(left / per_step))
         if steps > MAX_STEPS:
             raise ConfigError(where, key, f"makes {steps:.3g} steps, more than {MAX_STEPS:,}; spend less")
-        if abs(steps * per_step - budget) > TOLERANCE * budget:
+        if abs(steps * per_step - left) > TOLERANCE * budget:
             raise ConfigError(
                 where,
                 key,
-                f"{budget:.6g} are {budget / per_step:.4g} steps of {per_step:.6g}, and whole steps miss it by more "
-                f"than {TOLERANCE:.0%}; write {max(1, int(budget / per_step)) * per_step:.6g}, or a larger budget",
+                f"{left:.6g} are {left / per_step:.4g} steps of {per_step:.6g}, and whole steps miss it by more "
+                f"than {TOLERANCE:.0%}; write {spent + max(1, int(left / per_step)) * per_step:.6g}, or a larger "
+                "budget",
             )
         return steps
 
 
-def training_flops_per_token(experiment: Experiment, where: str) -> float:
+def training_flops_per_token(experiment: Experiment, where: str, key: str = "budget.flops") -> float:
     """``size.flops_per_token`` before there is a tokenizer; a mask's row of the head is left out.
 
-    Raises ConfigError where only the tokenizer itself can tell how large the head is."""
+    Raises ConfigError, naming ``key``, where only the tokenizer itself can tell how large the head is."""
     vocabulary = expected_vocabulary(experiment.tokenizer)
     if vocabulary is None:
         name = experiment.tokenizer["name"]
         problem = f"how many tokens tokenizer '{name}' has is not known beforehand; write budget: {{tokens: …}}"
-        raise ConfigError(where, "budget.flops", problem)
+        raise ConfigError(where, key, problem)
     return flops_per_token(experiment.model, vocabulary, experiment.shards.sequence_length)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -20,14 +20,18 @@ from sumi_core.base.registry import nearest
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, SCHEDULES
 from sumi_core.experiments.layers import expand_presets
 from sumi_core.experiments.rules import check
-from sumi_core.experiments.schema import Experiment
+from sumi_core.experiments.schema import Experiment, references_in
 from sumi_core.models import PRESETS
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
 
+#: (the name that is written, the option's key, the experiment that refers) → the cell's own name and its experiment.
+FindCell = Callable[[str, str, Experiment], tuple[str, Experiment]]
 
-def resolve(data: Mapping[str, Any], where: str) -> Experiment:
-    """Turn merged plain data into a checked Experiment. ``where`` names the file in every complaint."""
+
+def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -> Experiment:
+    """Turn merged plain data into a checked Experiment. ``where`` names the file in every complaint. find: looks up
+    the cells that are referred to; without it references must be resolved already, as records hold them."""
     plain = _interpolated(expand_presets(data, where), where)
     model = plain.get("model")
     if isinstance(model, dict) and model.get("preset") is not None:
@@ -49,8 +53,30 @@ def resolve(data: Mapping[str, Any], where: str) -> Experiment:
     if experiment.evaluation.sampler is None:  # written out with its options, so that they enter the fingerprint
         default = OBJECTIVES.get(experiment.objective["name"]).default_sampler
         experiment.evaluation.sampler = component(SAMPLERS, default, where, "evaluation.sampler")
+    _link(experiment, where, find)
     check(experiment, where)
     return experiment
+
+
+def _link(experiment: Experiment, where: str, find: FindCell | None) -> None:
+    """Replace the names of cells that the experiment refers to by ``{cell, experiment}``, in place."""
+    for key, _, part, option in references_in(experiment.sections()):
+        written = part[option]
+        if written is None or written == "":
+            raise ConfigError(where, key, "is missing; write the name of a cell, such as demo.uniform")
+        if find is not None and isinstance(written, str):
+            cell, found = find(written, key, experiment)
+            part[option] = {"cell": cell, "experiment": found.to_dict()}
+        elif find is None and isinstance(written, Mapping) and _is_reference(written):
+            inner = resolve_recorded(written["experiment"], f"{where}: {key} ({written['cell']})")
+            part[option] = {**written, "experiment": inner.to_dict()}
+        else:
+            expected = "the name of a cell" if find is not None else "a cell with its resolved experiment"
+            raise ConfigError(where, key, f"expected {expected}, got {str(written)[:100]!r}")
+
+
+def _is_reference(written: Mapping[str, Any]) -> bool:
+    return isinstance(written.get("cell"), str) and isinstance(written.get("experiment"), Mapping)
 
 
 def resolve_recorded(recorded: Mapping[str, Any], where: str) -> Experiment:

@@ -12,6 +12,7 @@ anything beyond can only be a slip of the keyboard.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,16 +49,23 @@ class Experiment:
         """The resolved experiment as plain data, every default written out."""
         return dataclasses.asdict(self)
 
+    def sections(self) -> dict[str, Any]:
+        """The sections by name as mappings: not copies, so that what is changed in them changes the experiment."""
+        return {name: vars(held) if dataclasses.is_dataclass(held) else held for name, held in vars(self).items()}
+
     def recipe(self) -> dict[str, Any]:
-        """``to_dict`` without what decides no result: the runtime section and the preset's label."""
-        data = self.to_dict()
-        del data["runtime"]
-        del data["model"]["preset"]
-        return data
+        """``to_dict`` without what decides no result: the runtime sections and the presets' labels, its own and those
+        of the cells that it refers to."""
+        return _without_runtime(self.to_dict())
+
+    def method(self) -> dict[str, Any]:
+        """``recipe`` without what tells the seeds of one method apart: its own seed, and the seeds and names of the
+        cells that it refers to."""
+        return _without_seeds(self.recipe())
 
     def identity(self) -> dict[str, Any]:
         """``recipe`` as fingerprints hold it: without the places where parts find what they are made from, whose
-        content their own identity tells."""
+        content their own identity tells, and without references, which enter as the fingerprints they stand for."""
         data = self.recipe()
         for _, registry, found in parts_in(Experiment, data):
             for option in dataclasses.fields(registry.options(found["name"])):
@@ -69,3 +77,27 @@ class Experiment:
         """The token tables that the experiment's parts are built from: a number per token that a stage writes."""
         found = parts_in(Experiment, self.to_dict())
         return tuple(dict.fromkeys(table for _, registry, own in found for table in registry.get(own["name"]).tables))
+
+
+def references_in(data: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """The options that refer to another cell (``sumi_core.base.references``) in an experiment's sections: the option's
+    key, the stage whose output it means, and the component that holds it with the option's name there."""
+    for key, registry, component in parts_in(Experiment, data):
+        for option in dataclasses.fields(registry.options(component["name"])):
+            if stage := option.metadata.get("stage_ref"):
+                yield f"{key}.{option.name}", stage, component, option.name
+
+
+def _without_runtime(data: dict[str, Any]) -> dict[str, Any]:
+    del data["runtime"]
+    del data["model"]["preset"]
+    for _, _, component, option in references_in(data):
+        component[option] = {**component[option], "experiment": _without_runtime(component[option]["experiment"])}
+    return data
+
+
+def _without_seeds(data: dict[str, Any]) -> dict[str, Any]:
+    del data["seed"]
+    for _, _, component, option in references_in(data):
+        component[option] = _without_seeds(component[option]["experiment"])
+    return data

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sumi_core.data import TOKENIZERS
+from sumi_core.experiments.references import ancestors
 from sumi_core.experiments.schema import Experiment
-from sumi_core.models.size import num_parameters
+from sumi_core.models.size import flops_per_token, num_parameters
+
+_TRAINING = "pretrained_denoiser"  # the stage whose output holds weights
 
 
 @dataclass(frozen=True)
 class Size:
     """parameters: of the denoiser. tokens_per_step: over all devices. tokens: seen in the whole training, repetitions
-    included. training_bytes: float32 weights, gradients and optimizer state; activations come on top."""
+    included. training_bytes: float32 weights, gradients and optimizer state; activations come on top. flops: of the
+    training, forward and backward. total_flops: with those of the trainings that its weights come from."""
 
     parameters: int
     tokens_per_step: int
     tokens: int
     training_bytes: int
+    flops: float
+    total_flops: float
 
 
 def experiment_size(experiment: Experiment, vocabulary: int) -> Size:
@@ -28,7 +35,26 @@ def experiment_size(experiment: Experiment, vocabulary: int) -> Size:
     parameters = num_parameters(experiment.model, vocabulary)
     copies = 4 + (training.ema_decay > 0)  # weights, gradients, Adam's two moments, their average
     per_step = training.batch_size * experiment.shards.sequence_length
-    return Size(parameters, per_step, per_step * training.steps, 4 * copies * parameters)
+    flops = training_flops(experiment, vocabulary)
+    total = flops + earlier_flops(experiment, vocabulary)
+    return Size(parameters, per_step, per_step * training.steps, 4 * copies * parameters, flops, total)
+
+
+def training_flops(experiment: Experiment, vocabulary: int) -> float:
+    """Training FLOPs of an experiment over ``vocabulary`` tokens, those of what it starts from left out; infinite
+    beyond what a float holds."""
+    training, length = experiment.training, experiment.shards.sequence_length
+    try:
+        return flops_per_token(experiment.model, vocabulary, length) * (training.steps * training.batch_size * length)
+    except OverflowError:
+        return math.inf
+
+
+def earlier_flops(experiment: Experiment, vocabulary: int) -> float:
+    """Training FLOPs of all cells that the weights of this one come from, each training once. Weights go from cell to
+    cell with their tokenizer, so the vocabulary is the same."""
+    trainings = [ref.experiment for ref in ancestors(experiment) if ref.stage == _TRAINING]
+    return float(sum(training_flops(other, vocabulary) for other in trainings))
 
 
 def expected_vocabulary(tokenizer: Mapping[str, Any]) -> int | None:

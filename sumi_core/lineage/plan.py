@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import fingerprint
-from sumi_core.experiments.sweeps import Cell
+from sumi_core.experiments.references import StageRef
+from sumi_core.experiments.sweeps import Cell, with_ancestors
 from sumi_core.stages import STAGES
-from sumi_core.stages.identity import stage_identity, stage_inputs, stages_of
+from sumi_core.stages.identity import ref_fingerprint, references_of, stage_identity, stage_inputs, stages_of
 from sumi_core.stages.store import Artifact, Store
 
 # The most telling first: it is what a cell with stages in several states is said to be in.
@@ -77,6 +78,24 @@ def plan(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
     ]
 
 
+def plan_with_ancestors(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
+    """The state of each cell, and before it that of the cells whose outputs it lacks: those that are not among
+    ``cells`` are left out where nothing is wanted of them."""
+    cells = list(cells)
+    plans, asked = plan(with_ancestors(cells), store), {(cell.key, cell.overrides) for cell in cells}
+    kept: list[CellPlan] = []
+    wanted: set[tuple[str, str]] = set()
+    for planned in reversed(plans):
+        is_wanted = any((stage.stage, stage.fingerprint) in wanted for stage in planned.pending)
+        if is_wanted or (planned.cell.key, planned.cell.overrides) in asked:
+            kept.insert(0, planned)
+            pending = {stage.stage for stage in planned.pending if stage.state != "blocked"}
+            for stage in pending:
+                refs = references_of(planned.cell.experiment, stage)
+                wanted |= {(ref.stage, ref_fingerprint(ref)) for ref in refs}
+    return kept
+
+
 def _plan_cell(cell: Cell, store: Store, earlier: Mapping[tuple[str, str], Artifact]) -> CellPlan:
     stages: list[StagePlan] = []
     for name in stages_of(cell.experiment):
@@ -114,8 +133,29 @@ def _plan_stage(
     recorded, wanted = old.manifest.get("inputs", {}), stage_inputs(cell.experiment, name)
     inputs = [s.stage for s in before if s.stage in wanted and s.fingerprint != recorded.get(s.stage)]
     words = changed_fields(old.manifest.get("identity", {}), identity)
-    words = words or [f"its input {stage} changes" for stage in inputs]
+    words += [_changed_reference(ref, identity, old) for ref in references_of(cell.experiment, name)]
+    words = [word for word in words if word] or [f"its input {stage} changes" for stage in inputs]
     return StagePlan(name, own, "stale", "; ".join(words) or "its recipe changed")
+
+
+def _changed_reference(ref: StageRef, identity: Mapping[str, Any], old: Artifact) -> str:
+    """How the output of another cell that a stage refers to is another one than it was made from; empty if it is not.
+    A stage that did not refer to any has that change in its config."""
+    recorded = old.manifest.get("references", {}).get(ref.key)
+    if recorded is None or recorded["fingerprint"] == identity["inputs"][ref.key]:
+        return ""
+    if recorded["cell"] != ref.cell:
+        return f"{ref.key} {recorded['cell']} → {ref.cell}"
+    before: Any = old.manifest.get("experiment")
+    for key in [*ref.key.split("."), "experiment"]:
+        before = before.get(key) if isinstance(before, Mapping) else None
+    ignored = ("runtime", "model.preset", "evaluation")
+    changes = [
+        f"{key} {_shown(was)} → {_shown(now)}"
+        for key, was, now in _differences(before or {}, ref.experiment.to_dict())
+        if before and not key.startswith(ignored)
+    ]
+    return f"{ref.stage} of {ref.cell} ({ref.key}) changes" + (f": {', '.join(_some(changes))}" if changes else "")
 
 
 def _latest_by_key(store: Store) -> dict[tuple[str, str], Artifact]:
@@ -147,9 +187,13 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         words.append(files or f"{key} {_shown(before)} → {_shown(after)}")
     if old.get("version") != new.get("version"):
         words.append(f"code version {old.get('version')} → {new.get('version')}")
-    if len(words) > _SHOWN_CHANGES:
-        words = [*words[:_SHOWN_CHANGES], f"and {len(words) - _SHOWN_CHANGES} more changes"]
-    return words
+    return _some(words)
+
+
+def _some(words: list[str]) -> list[str]:
+    if len(words) <= _SHOWN_CHANGES:
+        return words
+    return [*words[:_SHOWN_CHANGES], f"and {len(words) - _SHOWN_CHANGES} more changes"]
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

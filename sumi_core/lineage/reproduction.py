@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from sumi_core.lineage.trace import StageTrace, Trace
 from sumi_core.stages import STAGES
 from sumi_core.stages.base import Launcher
 from sumi_core.stages.computation import Computation
-from sumi_core.stages.identity import refresh_source_identities, stage_inputs
+from sumi_core.stages.identity import references_of, refresh_source_identities, stage_inputs
 from sumi_core.stages.store import MANIFEST, Store
 
 # Figures of how fast and with how much memory: they are never the same twice and say nothing of the result.
@@ -111,13 +111,14 @@ def reproduce(
     log: Log = print,
     progress: Progress = unwatched,
 ) -> Reproduction:
-    """Compute every stage of ``traced`` again in a store below ``folder`` and compare.
+    """Compute every stage of ``traced`` again in a store below ``folder`` and compare, after the outputs of other cells
+    that it is made from.
 
     A reproduction that was interrupted goes on where it was; one that ended is done anew. ``clean`` starts from nothing
     in any case and removes the folder at the end. Raises LineageError when no recipe is recorded, and whatever the
     stages raise.
     """
-    experiments = _recorded_experiments(traced)
+    _recorded_experiments(traced)  # whether there is a recipe
     lock = folder.with_name(f"{folder.name}.lock")
     with locked(lock, lambda holder: log(f"{folder} is being reproduced by {holder}; waiting for it")):
         if clean or (folder / _RESULT).exists():
@@ -126,16 +127,40 @@ def reproduce(
         refresh_source_identities()
         store = Store(folder / "store")
         computation = Computation(store, launcher=launcher, log=log, progress=progress)
-        recomputed = {}
-        for name, experiment in experiments.items():
-            log(f"computing {name} again")
-            artifact, _ = computation.ensure(experiment, traced.target.key, name)
-            recomputed[name] = json.loads((artifact.folder / MANIFEST).read_text(encoding="utf-8"))
-        result = compare(traced, recomputed, folder)
+        result = _recompute(traced, computation, folder, log)
         write_atomically(folder / _RESULT, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n")
         if clean:
             shutil.rmtree(folder)
     return result
+
+
+def _recompute(traced: Trace, computation: Computation, folder: Path, log: Log) -> Reproduction:
+    """What ``traced`` is made from in other cells, and then its own stages."""
+    before = [_recompute(parent, computation, folder, log) for parent in traced.parents.values()]
+    recomputed = {}
+    for name, experiment in _recorded_experiments(traced).items():
+        log(f"computing {name} of {traced.target.key} again" if before else f"computing {name} again")
+        for ref in references_of(experiment, name):
+            computation.ensure_reference(ref)
+        artifact, _ = computation.ensure(experiment, traced.target.key, name)
+        recomputed[name] = json.loads((artifact.folder / MANIFEST).read_text(encoding="utf-8"))
+    return _joined(before, compare(traced, recomputed, folder))
+
+
+def _joined(before: list[Reproduction], own: Reproduction) -> Reproduction:
+    """A reproduction with those of the cells that it starts from, their stages told apart by their cells' names."""
+
+    def labelled(found: Reproduction, figures: list[Figure]) -> list[Figure]:
+        return [replace(f, stage=f.stage if " of " in f.stage else f"{f.stage} of {found.key}") for f in figures]
+
+    return replace(
+        own,
+        figures=[*(f for found in before for f in labelled(found, found.figures)), *own.figures],
+        files=[*(f for found in before for f in labelled(found, found.files)), *own.files],
+        recipe=[*(f"{found.key}: {words}" for found in before for words in found.recipe), *own.recipe],
+        environment=list(dict.fromkeys(words for found in (*before, own) for words in found.environment)),
+        unrecorded=[*(f"{name} of {found.key}" for found in before for name in found.unrecorded), *own.unrecorded],
+    )
 
 
 def compare(traced: Trace, recomputed: Mapping[str, Mapping[str, Any]], folder: Path) -> Reproduction:

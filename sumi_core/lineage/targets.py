@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sumi_core.base.errors import StoreError
+from sumi_core.base.errors import StoreError, SumiError
 from sumi_core.base.registry import nearest
+from sumi_core.experiments.references import StageRef
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.sweeps import select_cells
 from sumi_core.lineage.project import Project
@@ -211,6 +212,23 @@ def _from_artifacts(store: Store, given: str, kind: str, wanted: Callable[[Artif
         raise LineageError(f"no output in {store.root} belongs to the {kind} {given}; `sumi list` names what there is")
     last = max(found, key=lambda artifact: list(STAGES).index(artifact.stage))
     return Target(given, kind, str(last.manifest.get("key")), _ancestry(store, last))
+
+
+def referenced(store: Store, ref: StageRef, own: str) -> Target:
+    """The output of another cell that something is made from, ``own`` its fingerprint. Where the store does not have
+    it, its recipe, as whoever refers to it recorded it, says what it is made from."""
+    record = {"experiment": ref.experiment.to_dict()}
+    artifact = store.condition(ref.stage, own).artifact
+    if artifact is not None:
+        behind = _ancestry(store, artifact)
+    else:
+        try:
+            behind = experiment_fingerprints(ref.experiment)
+        except (SumiError, OSError):  # what it was made from is gone
+            behind = {}
+        upto = list(STAGES)[: list(STAGES).index(ref.stage)]
+        behind = {**{name: found for name, found in behind.items() if name in upto}, ref.stage: own}
+    return Target(own, ref.stage, ref.cell, behind, record=record)
 
 
 def _ancestry(store: Store, artifact: Artifact) -> dict[str, str]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import file_sha256, flatten
 from sumi_core.base.text import filled
+from sumi_core.experiments.references import stage_refs
+from sumi_core.experiments.resolve import resolve_recorded
 from sumi_core.lineage.project import Project
-from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url
+from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url, referenced
 from sumi_core.stages import DATA_STAGES, STAGES
+from sumi_core.stages.identity import ref_fingerprint
 
 _SHOWN_FIGURES = 10  # of each stage in the text form; the JSON form has all
 
@@ -57,6 +61,13 @@ class Trace:
     mlflow_run_id: str | None
     mlflow_url: str | None  # None when MLflow does not have the run
     mlflow_absence: str = ""  # why not
+    parents: Mapping[str, Trace] = field(default_factory=dict)  # the outputs of other cells, by the key that refers
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a record of it, or of a cell that it starts from, is damaged."""
+        own = any(stage.state == "damaged" for stage in self.stages)
+        return own or any(parent.is_damaged for parent in self.parents.values())
 
     @property
     def experiment(self) -> dict[str, Any]:
@@ -88,6 +99,7 @@ class Trace:
             "mlflow_url": self.mlflow_url,
             "experiment": self.experiment,
             "stages": {stage.stage: stage.to_dict() for stage in self.stages},
+            "references": {key: parent.to_dict() for key, parent in self.parents.items()},
         }
 
 
@@ -114,7 +126,27 @@ def trace_target(project: Project, target: Target, *, verify: bool = True) -> Tr
         stages.append(StageTrace(name, own, artifact.folder, artifact.manifest, tuple(problems), verify))
     recorded = (stage.manifest.get("provenance", {}).get("mlflow_run_id") for stage in reversed(stages))
     run_id = target.mlflow_run_id or next((run for run in recorded if run), None)
-    return Trace(target, tuple(stages), run_id, *mlflow_url(project, run_id))
+    traced = Trace(target, tuple(stages), run_id, *mlflow_url(project, run_id))
+    return replace(traced, parents=_parents(project, traced, verify))
+
+
+def _parents(project: Project, traced: Trace, verify: bool) -> dict[str, Trace]:
+    """The traces of what the stages take from other cells. Raises StoreError where the recipe cannot be read."""
+    if not traced.experiment:
+        return {}
+    refs = {ref.key: ref for ref in stage_refs(resolve_recorded(traced.experiment, traced.target.given))}
+    found: dict[str, Trace] = {}
+    for stage in traced.stages:
+        recorded = stage.manifest.get("references", {})
+        for key, ref in refs.items():
+            if key.partition(".")[0] not in STAGES[stage.stage].reads:
+                continue
+            try:
+                own = recorded[key]["fingerprint"] if key in recorded else ref_fingerprint(ref)
+            except (SumiError, OSError):  # nothing records it, and what it was made from is gone
+                continue
+            found[key] = trace_target(project, referenced(project.store, ref, own), verify=verify)
+    return found
 
 
 def _verify_copy(target: Target) -> list[str]:
@@ -168,6 +200,11 @@ def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
             own = [part for part in parts if part not in common.get(label, [])]
             if own:
                 yield _wrapped(f"{'   ' * depth}  {label:<12}", " ".join(own), width)
+    for key, parent in traced.parents.items():
+        yield ""
+        yield f"{key}:"
+        for text in trace_lines(parent, width - 3):
+            yield from (f"   {line}".rstrip() for line in text.split("\n"))
 
 
 def _wrapped(start: str, text: str, width: int) -> str:
@@ -252,7 +289,10 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
             f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}, by version {version} of the stage",
         )
     if manifest.get("inputs"):
-        yield "from", ", ".join(f"{name} {own}" for name, own in manifest["inputs"].items())
+        refs = manifest.get("references", {}).items()
+        inputs = [f"{name} {own}" for name, own in manifest["inputs"].items()]
+        inputs += [f"{key} {ref['fingerprint']} ({ref['stage']} of {ref['cell']})" for key, ref in refs]
+        yield "from", ", ".join(inputs)
 
 
 def figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | int]]:

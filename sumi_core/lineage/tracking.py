@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
+from sumi_core.base.references import named_references
 from sumi_core.experiments.sweeps import Cell
 from sumi_core.stages import STAGES
 from sumi_core.stages.identity import experiment_fingerprints
@@ -121,9 +122,9 @@ class Tracking:
                         **(tags or {}),
                     },
                 )
-                self._log_params(created, cell.experiment.to_dict())
+                self._log_params(created, named_references(cell.experiment.to_dict()))
                 return str(created.info.run_id)
-            self._log_params(run, cell.experiment.to_dict())
+            self._log_params(run, named_references(cell.experiment.to_dict()))
         run_id = str(run.info.run_id)
         with self._writing(run_id):
             for key, value in (tags or {}).items():
@@ -277,7 +278,9 @@ class Tracking:
                 "sumi.fingerprint": artifact.fingerprint,
                 "sumi.weights.sha256": str(weights.get("sha256")),
             },
-            params={key: _text(value) for key, value in flatten(artifact.manifest["experiment"]["model"])},
+            params={
+                key: _text(value) for key, value in flatten(named_references(artifact.manifest["experiment"]["model"]))
+            },
             model_type=str(artifact.summary.get("stock_class") or "denoiser"),
         )
         client.finalize_logged_model(model.model_id, "READY")

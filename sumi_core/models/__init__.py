@@ -18,6 +18,7 @@ INITIALISERS = Registry(
     "initialiser",
     "sumi_core.models.initialisers:Initialiser",
     {
+        "cell": "sumi_core.models.initialisers:Cell",
         "exported": "sumi_core.models.initialisers:Exported",
         "local_heads": "sumi_core.models.initialisers:LocalHeads",
         "random": "sumi_core.models.initialisers:Random",

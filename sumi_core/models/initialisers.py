@@ -18,7 +18,9 @@ from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import known_sha256
 from sumi_core.base.options import location, number
 from sumi_core.base.paths import project_path
+from sumi_core.base.references import referenced_folder, stage_ref
 from sumi_core.base.registry import Part
+from sumi_core.data import TOKENIZERS
 
 if TYPE_CHECKING:
     from sumi_core.models.config import ModelConfig
@@ -27,6 +29,17 @@ if TYPE_CHECKING:
 _SLOWEST = 0.15  # radians per position of the slowest rotary channel that LocalHeads uses
 _FILE = "model.safetensors"
 _PER_STATE = ("model.embed_tokens.weight", "lm_head.weight")  # a row per state
+#: Keys of ``model`` that decide the weights' shapes, or what the same weights compute.
+_DIMENSIONS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "tie_embeddings",
+    "rope_theta",
+    "norm_epsilon",
+)
 _ADDED = ("modulation", "time_embedding", "q_norm", "k_norm")  # modules that a model may lack and its successor have
 
 
@@ -133,27 +146,10 @@ class Exported(Initialiser):
         """The digest of the weights."""
         return {"weights": known_sha256(self._file())}
 
-    @torch.no_grad()
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         path = self._file()
         _check_shape(path.with_name("config.json"), denoiser.config)
-        denoiser.initialize(seed)
-        try:
-            with safe_open(path, framework="pt") as file:
-                parameters = dict(denoiser.named_parameters())
-                _check_names(path, file, parameters)
-                for name in sorted(parameters.keys() & set(file.keys())):
-                    values, parameter = file.get_tensor(name), parameters[name]
-                    mask_is_new = name in _PER_STATE and len(values) == num_tokens < len(parameter)
-                    known = parameter[:num_tokens] if mask_is_new else parameter
-                    if values.shape != known.shape:
-                        raise InitialiserError(
-                            f"{path}: '{name}' is {list(values.shape)}, here it would be {list(parameter.shape)}; give "
-                            "model the dimensions, and the experiment the tokenizer, of that one"
-                        )
-                    known.copy_(values)
-        except SafetensorError as error:
-            raise InitialiserError(f"{path} is damaged ({error}); copy it again") from None
+        _fill_from(path, denoiser, seed, num_tokens)
 
     def _file(self) -> Path:
         path = project_path(self.options.folder) / _FILE
@@ -162,6 +158,78 @@ class Exported(Initialiser):
                 f"model.initialiser.folder: there is no {path}; name the folder of an exported model"
             )
         return path
+
+
+class Cell(Initialiser):
+    """The trained weights of another cell of the project, whatever its attention pattern and objective were: how a
+    training goes on with other data, longer texts, or as a denoiser.
+
+    of: the cell, or a group of seeds, of which that of the same seed is meant. Its dimensions and its tokenizer must be
+    this one's. A mask that only this model has, and time conditioning or QK-norm that only this one has, start at
+    random; a mask that only the other had is dropped.
+    """
+
+    @dataclass
+    class Options(Part.Options):
+        of: Any | None = stage_ref("pretrained_denoiser")
+
+    @classmethod
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        cell, there = own["of"]["cell"], own["of"]["experiment"]
+        for key in _DIMENSIONS:
+            was, here = there["model"][key], others["model"][key]
+            if was != here:
+                return f"model.{key}", f"is {here}, and {was} in '{cell}', where the weights start; set it to {was}"
+        if there["model"]["qk_norm"] and not others["model"]["qk_norm"]:
+            return "model.qk_norm", f"is false, and true in '{cell}', where the weights start; set it to true"
+        conditioning, was = others["model"]["time_conditioning"], there["model"]["time_conditioning"]
+        if was not in ("none", conditioning):
+            problem = f"is {conditioning}, and {was} in '{cell}', where the weights start; set it to {was}"
+            return "model.time_conditioning", problem
+        if others["tokenizer"] != there["tokenizer"]:
+            problem = f"is not that of '{cell}', whose weights know its tokens only; write the same tokenizer"
+            return "tokenizer", problem
+        learns = getattr(TOKENIZERS.get(others["tokenizer"]["name"]), "learns", True)
+        if learns and others["corpus"] != there["corpus"]:
+            name = others["tokenizer"]["name"]
+            problem = (
+                f"is not that of '{cell}', where the weights start, and a {name} tokenizer that learns from another "
+                "corpus is another one; write the same corpus, or a tokenizer that learns nothing, such as byte"
+            )
+            return "corpus", problem
+        return None
+
+    def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
+        path = referenced_folder(self.options.of) / "weights.safetensors"
+        if not path.is_file():
+            raise InitialiserError(f"there is no {path}; compute '{self.options.of['cell']}' again")
+        _fill_from(path, denoiser, seed, num_tokens, drop_mask=True)
+
+
+@torch.no_grad()
+def _fill_from(path: Path, denoiser: Denoiser, seed: int, num_tokens: int, *, drop_mask: bool = False) -> None:
+    """Fill a denoiser from a file with the weights of another, and what the file lacks at random. drop_mask: the file
+    may have a mask, a row after its tokens, that the denoiser has not. Raises InitialiserError."""
+    denoiser.initialize(seed)
+    try:
+        with safe_open(path, framework="pt") as file:
+            parameters = dict(denoiser.named_parameters())
+            _check_names(path, file, parameters)
+            for name in sorted(parameters.keys() & set(file.keys())):
+                values, parameter = file.get_tensor(name), parameters[name]
+                known: Tensor = parameter
+                if name in _PER_STATE and len(values) == num_tokens < len(parameter):
+                    known = parameter[:num_tokens]
+                elif drop_mask and name in _PER_STATE and len(values) == num_tokens + 1 == len(parameter) + 1:
+                    values = values[:num_tokens]
+                if values.shape != known.shape:
+                    raise InitialiserError(
+                        f"{path}: '{name}' is {list(values.shape)}, here it would be {list(parameter.shape)}; give "
+                        "model the dimensions, and the experiment the tokenizer, of that one"
+                    )
+                known.copy_(values)
+    except SafetensorError as error:
+        raise InitialiserError(f"{path} is damaged ({error}); copy it again") from None
 
 
 def _check_names(path: Path, file: Any, parameters: Mapping[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, 
 from sumi_core.reports.report import build_ablation_report
 from sumi_core.stages.store import Artifact, Store
 
-REPORT_VERSION = "6"
+REPORT_VERSION = "7"
 
 
 def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
@@ -34,7 +34,7 @@ def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
 def sweep_question(sweep: Sweep) -> Question:
     """What a sweep asks, as its report tells it."""
     budget = sweep.options.budget
-    spent = {"tokens": budget.tokens, "training FLOPs": budget.flops}
+    spent = {"tokens": budget.tokens, "training FLOPs": budget.flops, "total FLOPs": budget.total_flops}
     return Question(
         sweep.name,
         sweep.description,

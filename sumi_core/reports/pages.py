@@ -44,7 +44,16 @@ _SHOWN_SAMPLE = 1000  # characters of a sample on the page
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-_COSTS = ("method", "parameters", "tokens seen", "training FLOPs", "training time", "tokens/s", "peak memory")
+_COSTS = (
+    "method",
+    "parameters",
+    "tokens seen",
+    "training FLOPs",
+    "total FLOPs",
+    "training time",
+    "tokens/s",
+    "peak memory",
+)
 
 
 def table_rows(comparison: Comparison) -> list[dict[str, str]]:
@@ -61,6 +70,8 @@ def _yardstick(row: Row) -> dict[str, str]:
 def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, str]:
     measured = row.bits_per_byte is not None
     seeds = {"seeds": _seeds(row)} if comparison.has_groups else {}
+    inherited = any(other.total_flops not in (None, other.flops) for other in comparison.method_rows)
+    total = {"total FLOPs": short_count(row.total_flops)} if inherited else {}
     return {
         "cell": row.name,
         "bits per byte": with_error(row.bits_per_byte, row.stderr, row.sign) if measured else row.state,
@@ -73,6 +84,7 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
         "parameters": short_count(row.parameters),
         "tokens seen": short_count(row.tokens_seen),
         "training FLOPs": short_count(row.flops),
+        **total,
         "training time": short_duration(row.seconds),
         "tokens/s": short_count(row.tokens_per_second),
         "peak memory": short_bytes(row.peak_memory_bytes),

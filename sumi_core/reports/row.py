@@ -9,7 +9,15 @@ if TYPE_CHECKING:
     from sumi_core.experiments.sweeps import Cell
 
 SEED_AXIS = "seed"
-TRAINING_FIGURES = ("parameters", "tokens_seen", "flops", "seconds", "tokens_per_second", "peak_memory_bytes")
+TRAINING_FIGURES = (
+    "parameters",
+    "tokens_seen",
+    "flops",
+    "total_flops",
+    "seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+)
 
 COLUMNS = {
     "kind": "cell, group (cells that differ only in their seed) or yardstick",
@@ -52,6 +60,7 @@ COLUMNS = {
     "parameters": "of the denoiser",
     "tokens_seen": "in training; of a group, as every cost, the mean over its seeds",
     "flops": "spent in training, forward and backward: 6 for each weight that multiplies a token, plus attention",
+    "total_flops": "flops, and those of the trainings of other cells that the weights come from",
     "seconds": "of training, by the clock",
     "tokens_per_second": "of training, without validation and checkpoints",
     "peak_memory_bytes": "the most held in training: allocated on a GPU, resident in the process on a CPU; of a group, "
@@ -107,6 +116,7 @@ class Row:
     parameters: int | None = None
     tokens_seen: int | None = None
     flops: float | None = None
+    total_flops: float | None = None
     seconds: float | None = None
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None

@@ -99,7 +99,7 @@ def seed_groups(cells: Iterable[Cell]) -> dict[str, list[str]]:
         groups.setdefault(cell.group, []).append(cell)
     found: dict[str, list[str]] = {}
     for name, members in groups.items():
-        recipes = [{k: v for k, v in cell.experiment.recipe().items() if k != SEED_AXIS} for cell in members]
+        recipes = [cell.experiment.method() for cell in members]
         alike = all(recipe == recipes[0] for recipe in recipes)
         if alike and len({cell.experiment.seed for cell in members}) == len(members):
             found[name] = [cell.key for cell in members]

@@ -31,13 +31,16 @@ class Launcher(Protocol):
 class StageContext:
     """What a stage function gets: the experiment, whole inputs, and a folder that is its own to write.
 
-    tables: the folder of each token table that the experiment's parts are built from. fingerprints: of the stages of
+    experiment: with the folders of the outputs of other cells that its parts refer to. references: those outputs, by
+    the key of the option that refers, such as ``model.initialiser.of``. tables: the folder of each token table that the
+    experiment's parts are built from. fingerprints: of the stages of
     this experiment up to and including this one. recipe: a digest of the config that this stage reads."""
 
     experiment: Experiment
     key: str
     folder: Path
     inputs: Mapping[str, Artifact]
+    references: Mapping[str, Artifact] = field(default_factory=dict)
     tables: Mapping[str, Path] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""

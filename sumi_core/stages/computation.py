@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import fingerprint
 from sumi_core.base.progress import Log, Progress, unwatched
 from sumi_core.base.provenance import provenance
+from sumi_core.experiments.references import StageRef, located, stage_refs
 from sumi_core.experiments.schema import Experiment
 from sumi_core.stages.base import ChangedSource, Launcher, MissingInput, Stage, StageContext
 from sumi_core.stages.identity import (
@@ -17,6 +18,7 @@ from sumi_core.stages.identity import (
     TOKEN_TABLES,
     experiment_fingerprints,
     made_from,
+    references_of,
     refresh_source_identities,
     stage_fingerprint,
     stage_identity,
@@ -42,18 +44,20 @@ class Computation:
     def ensure(self, experiment: Experiment, key: str, name: str) -> tuple[Artifact, bool]:
         """The stage's whole output, computed now if nobody has. Returns it and whether it was found ready.
 
-        Raises MissingInput when an upstream stage is not whole, and whatever the stage function raises; the partial
+        Raises MissingInput when an upstream stage, or an output of another cell that the stage refers to, is not whole,
+        and whatever the stage function raises; the partial
         folder of a resumable stage stays for the next attempt.
         """
         stage = STAGES[name]
         identity = stage_identity(experiment, name)
         own = fingerprint(identity)
         inputs = {upstream: self._input(experiment, key, name, upstream) for upstream in stage_inputs(experiment, name)}
+        references = {ref.key: self._reference(key, name, ref) for ref in references_of(experiment, name)}
         with self.store.building(name, own, resumable=stage.resumable, log=self.log) as build:
             if build.artifact is not None:
                 return build.artifact, True
             try:
-                return self._compute(experiment, key, stage, identity, inputs, build), False
+                return self._compute(experiment, key, stage, identity, inputs, references, build), False
             except Exception as error:
                 told = str(error) if isinstance(error, SumiError) else f"{type(error).__name__}: {error}"
                 self.store.record_failure(name, own, key, told)
@@ -64,8 +68,32 @@ class Computation:
         return self.store.find(name, stage_fingerprint(experiment, name))
 
     def ensure_all(self, experiment: Experiment, key: str) -> dict[str, Artifact]:
-        """Every stage of an experiment, in order."""
+        """Every stage of an experiment, in order, after the outputs of other cells that it refers to."""
+        for ref in stage_refs(experiment):
+            self.ensure_reference(ref)
         return {name: self.ensure(experiment, key, name)[0] for name in stages_of(experiment)}
+
+    def ensure_reference(self, ref: StageRef) -> Artifact:
+        """The output that a reference means, with all that it is made from. What is computed for another cell is not
+        logged into this one's MLflow run."""
+        found = self.whole(ref.experiment, ref.stage)
+        if found is not None:
+            return found
+        for behind in stage_refs(ref.experiment):
+            self.ensure_reference(behind)
+        other = replace(self, run_id=None)
+        stages = stages_of(ref.experiment)
+        made = [other.ensure(ref.experiment, ref.cell, name)[0] for name in stages[: stages.index(ref.stage) + 1]]
+        return made[-1]
+
+    def _reference(self, key: str, name: str, ref: StageRef) -> Artifact:
+        artifact = self.whole(ref.experiment, ref.stage)
+        if artifact is None:
+            raise MissingInput(
+                f"{name} of '{key}' needs {ref.stage} of '{ref.cell}' ({ref.key}), which is not computed; "
+                f"materialize '{ref.cell}' first, or let `sumi run {key}` do both"
+            )
+        return artifact
 
     def _input(self, experiment: Experiment, key: str, name: str, upstream: str) -> Artifact:
         artifact = self.whole(experiment, upstream)
@@ -83,14 +111,16 @@ class Computation:
         stage: Stage,
         identity: dict[str, Any],
         inputs: dict[str, Artifact],
+        references: dict[str, Artifact],
         build: Build,
     ) -> Artifact:
         started = time.time()
         context = StageContext(
-            experiment,
+            located(experiment, {option: artifact.folder for option, artifact in references.items()}),
             key,
             build.folder,
             inputs,
+            references,
             tables={
                 table: inputs[TOKEN_TABLES[table]].folder
                 for table in (experiment.token_tables() if stage.takes_tables else ())
@@ -116,6 +146,10 @@ class Computation:
                 "identity": identity,
                 "experiment": experiment.to_dict(),
                 "inputs": {upstream: artifact.fingerprint for upstream, artifact in inputs.items()},
+                "references": {
+                    ref.key: {"cell": ref.cell, "stage": ref.stage, "fingerprint": references[ref.key].fingerprint}
+                    for ref in references_of(experiment, stage.name)
+                },
                 "summary": summary,
                 "started": started,
                 "seconds": time.time() - started,

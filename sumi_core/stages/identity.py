@@ -1,7 +1,8 @@
 """What each stage of an experiment reads and is made from, and the fingerprint that follows.
 
 A stage's fingerprint is the hash of its code version, the config sections it reads and the fingerprints of its inputs,
-so it is known before anything is computed, and equal for every cell that shares the work.
+so it is known before anything is computed, and equal for every cell that shares the work. Outputs of other cells that
+its parts refer to are inputs too, by the key of the option that refers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from sumi_core.base.hashing import canonical_json, fingerprint
 from sumi_core.base.options import parts_in
 from sumi_core.base.registry import Registry
+from sumi_core.experiments.references import StageRef, stage_refs
 from sumi_core.experiments.schema import Experiment
 from sumi_core.stages import STAGES, TOKEN_TABLES
 from sumi_core.stages.base import Stage
@@ -49,9 +51,21 @@ def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] |
             for upstream in stage_inputs(experiment, name)
         },
     }
+    for ref in references_of(experiment, name):
+        identity["inputs"][ref.key] = ref_fingerprint(ref)
     if source := made_from(experiment, stage):
         identity["source"] = source
     return identity
+
+
+def references_of(experiment: Experiment, name: str) -> tuple[StageRef, ...]:
+    """The outputs of other cells that a stage of this experiment is made from: those that its parts refer to."""
+    return tuple(ref for ref in stage_refs(experiment) if ref.key.partition(".")[0] in STAGES[name].reads)
+
+
+def ref_fingerprint(ref: StageRef) -> str:
+    """The fingerprint of the output that a reference means."""
+    return experiment_fingerprints(ref.experiment)[ref.stage]
 
 
 def made_from(experiment: Experiment, stage: Stage) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from sumi_core.stages.store import Artifact
 
 
 def build(context: StageContext) -> dict[str, Any]:
-    """Train in a process of its own, resuming what ``context.folder`` holds. Returns ``training.json``.
+    """Train in a process of its own, resuming what ``context.folder`` holds. Returns ``training.json``, and beside its
+    own ``flops`` the ``total_flops``: its own and those of all trainings that its weights come from.
 
     Raises TrainingFailed with the trainer's own sentence, or when it left no whole output.
     """
@@ -40,7 +41,13 @@ def build(context: StageContext) -> dict[str, Any]:
         )
     request.unlink()
     (context.folder / LOCK).unlink(missing_ok=True)
-    return summary
+    return {**summary, "total_flops": summary["flops"] + _earlier_flops(context)}
+
+
+def _earlier_flops(context: StageContext) -> float:
+    """What the trainings that this one starts from cost, each output once."""
+    outputs = {artifact.fingerprint: artifact.summary for artifact in context.references.values()}
+    return float(sum(summary.get("total_flops", summary.get("flops", 0.0)) for summary in outputs.values()))
 
 
 def _loss_is_finite(artifact: Artifact) -> Verdict:

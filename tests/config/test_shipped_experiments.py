@@ -18,7 +18,7 @@ from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.size import experiment_size
 from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, load_sweeps
 from sumi_core.models.config import ModelConfig
-from sumi_core.models.denoiser import build_denoiser
+from sumi_core.models.denoiser import Denoiser
 from sumi_core.stages import TOKEN_TABLES
 from sumi_core.stages.computation import Computation
 from sumi_core.stages.identity import refresh_source_identities, stages_of
@@ -38,7 +38,6 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
     overrides = [
         f"corpus.source={{name: jsonl, paths: ['{documents}']}}",
         "corpus.validation_fraction=0.3",
-        "shards.sequence_length=16",
         "model={hidden_size: 16, intermediate_size: 24, num_layers: 1, num_heads: 2, num_kv_heads: 1}",
         "training={steps: 2, warmup_steps: 1, batch_size: 4, accumulation: 1, validate_every: 1}",
         "training.validation_sequences=4",
@@ -46,6 +45,8 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
         "runtime={device: cpu, threads: 1, data_workers: 1, log_every: 1, checkpoint_every: 1}",
     ]
     sweep = SWEEPS[name]
+    if len({cell.experiment.shards.sequence_length for cell in sweep.cells}) == 1:  # else cells are named for it
+        overrides.append("shards.sequence_length=16")
     if "vocab_size" in sweep.cells[0].experiment.tokenizer:
         overrides.append("tokenizer.vocab_size=280")
     made = load_sweep(sweep.file, FOLDER, overrides)
@@ -105,7 +106,7 @@ def test_the_model_has_the_size_it_should(cell: Cell) -> None:
     model, num_tokens = cell.experiment.model, cell.experiment.tokenizer.get("vocab_size", 257)
     parts = build_parts(cell.experiment, vocabulary(num_tokens))
     with torch.device("meta"):
-        denoiser = build_denoiser(model, parts.num_states)
+        denoiser = Denoiser(model, parts.num_states, seed=None)
     expected = parameters(model, parts.num_states)
     if model.time_conditioning == "none":
         assert denoiser.num_parameters() == expected

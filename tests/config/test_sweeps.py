@@ -6,7 +6,6 @@ import itertools
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 
 from sumi_core.base.options import ConfigError
 from sumi_core.data import SOURCES
-from sumi_core.experiments import sweeps
 from sumi_core.experiments.budget import training_flops_per_token
+from sumi_core.experiments.files import ExperimentFiles
 from sumi_core.experiments.sweeps import Sweep, load_sweep, load_sweeps, parse_overrides, select_cells, split_arguments
 
 Write = Callable[..., Path]
@@ -110,8 +109,8 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
             "reference: no cells are called 'uniform.s0', without a seed; did you mean 'uniform'?",
         ),
         ("budget: 5", "budget: expected a mapping of keys, got 5"),
-        ("budget:", "budget: expected tokens or flops, got neither"),
-        ("budget: {tokens: 4096, flops: 1e9}", "budget: expected tokens or flops, got tokens and flops"),
+        ("budget:", "budget: expected tokens, flops or total_flops, got neither"),
+        ("budget: {tokens: 4096, flops: 1e9}", "budget: expected tokens, flops or total_flops, got tokens and flops"),
         ("budget: {token: 4096}", "budget.token: unknown key; did you mean 'tokens'?"),
         ("budget: {tokens: 0}", "budget.tokens: must be above 0, got 0"),
         (
@@ -596,14 +595,14 @@ def test_a_mistake_that_nobody_foresaw_hides_no_other_file(
 ) -> None:
     odd = write("odd", "seed: 1\n")
     write("sound", "seed: 1\n")
-    real = sweeps.load_sweep
+    real = ExperimentFiles.sweep
 
-    def broken(file: Path, *more: Any) -> Sweep:
+    def broken(self: ExperimentFiles, file: Path) -> Sweep:
         if file == odd:
             raise ZeroDivisionError("?")
-        return real(file, *more)
+        return real(self, file)
 
-    monkeypatch.setattr(sweeps, "load_sweep", broken)
+    monkeypatch.setattr(ExperimentFiles, "sweep", broken)
     loaded = load_sweeps(folder)
     assert set(loaded) == {"sound"}
     assert "ZeroDivisionError" in str(loaded.broken[odd])

@@ -56,6 +56,8 @@ class FakeSource(Part):
 class FakeTokenizer(Part):
     """Options alone."""
 
+    learns = False
+
     @classmethod
     def expected_size(cls, options: Mapping[str, Any]) -> int:
         return 257

@@ -164,6 +164,51 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path) -> None:
         starting({"name": "exported", "folder": str(tmp_path / "cut")})
 
 
+def of_cell(folder: Path) -> dict[str, Any]:
+    """An initialiser as the stage gets it, which has looked the parent's output up."""
+    return {"name": "cell", "of": {"cell": "demo.s0", "experiment": {}, "folder": str(folder)}}
+
+
+def trained(folder: Path, states: int = STATES, **changes: Any) -> Denoiser:
+    folder.mkdir()
+    model = lively(Denoiser(small(**changes), states))
+    write_weights(model, folder / "weights.safetensors")
+    return model
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_a_cell_starts_at_another_ones_weights_with_a_mask_or_without(extra: int, tmp_path: Path) -> None:
+    """extra: states that only the new model has."""
+    parent = trained(tmp_path / "parent", states=STATES + max(-extra, 0), attention="causal")
+    start = starting(of_cell(tmp_path / "parent"), states=STATES + max(extra, 0), tokens=STATES, qk_norm=True)
+    fresh = Denoiser(small(qk_norm=True), STATES + max(extra, 0), seed=3).state_dict()
+    assert start.state_dict().keys() > parent.state_dict().keys()
+    for name, value in start.state_dict().items():
+        if name not in parent.state_dict():
+            assert value.equal(fresh[name])
+        elif name in ("model.embed_tokens.weight", "lm_head.weight"):
+            assert value[:STATES].equal(parent.state_dict()[name][:STATES])
+            assert value[STATES:].equal(fresh[name][STATES:])
+        else:
+            assert value.equal(parent.state_dict()[name])
+
+
+def test_weights_of_a_cell_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    trained(tmp_path / "parent")
+    with pytest.raises(InitialiserError, match=r"down_proj.weight' is \[32, 48\], here it would be \[32, 40\]"):
+        starting(of_cell(tmp_path / "parent"), intermediate_size=40)
+    with pytest.raises(InitialiserError, match=r"' is \[37, 32\], here it would be \[36, 32\]"):
+        starting(of_cell(tmp_path / "parent"), states=STATES - 1, tokens=STATES - 2)
+    (tmp_path / "parent" / "weights.safetensors").unlink()
+    with pytest.raises(InitialiserError, match=r"there is no .*weights.safetensors; compute 'demo.s0' again"):
+        starting(of_cell(tmp_path / "parent"))
+
+
+def test_weights_of_a_cell_are_at_hand_only_while_the_stage_runs() -> None:
+    with pytest.raises(LookupError, match=r"the output of 'demo.s0' is at hand only while"):
+        starting({"name": "cell", "of": {"cell": "demo.s0", "experiment": {}}})
+
+
 def test_other_weights_are_another_training(tmp_path: Path) -> None:
     exported(tmp_path / "start")
     experiment = resolve({"model": {"initialiser": {"name": "exported", "folder": str(tmp_path / "start")}}}, "t.yaml")
@@ -172,4 +217,4 @@ def test_other_weights_are_another_training(tmp_path: Path) -> None:
     refresh_source_identities()
     assert stage_fingerprint(experiment, "token_shards") == before["token_shards"]
     assert stage_fingerprint(experiment, "pretrained_denoiser") != before["pretrained_denoiser"]
-    assert INITIALISERS.names() == ["exported", "local_heads", "random"]
+    assert INITIALISERS.names() == ["cell", "exported", "local_heads", "random"]

@@ -202,3 +202,37 @@ def test_what_no_run_can_mend_is_not_asked_for(daemon: Daemon, harm: str) -> Non
     wave = daemon.ask()
     assert cell.key not in partitions(wave)
     assert f"{harm}: demo.s0" in wave.why
+
+
+def test_waves_put_what_a_cell_starts_from_before_it(project: Project, instance: DagsterInstance) -> None:
+    """The parents are of another sweep; one of them fails for good, and its child is left out."""
+    project.experiments.joinpath("child.yaml").write_text(
+        "base: demo\nmodel: {initialiser: {name: cell, of: demo}}\naxes: {seed: [0, 1]}\nretries: 0\n"
+    )
+
+    def wave() -> Wave:
+        refresh_source_identities()
+        sweeps = project.sweeps()
+        cells = {cell.key: cell.experiment for sweep in sweeps.values() for cell in sweep.cells}
+        known = Partitions(list(cells), token_set_names(cells.items()), list(sweeps))
+        return next_wave(instance, project.store, sweeps["child"], known, "schedule")
+
+    def end(request: RunRequest, status: DagsterRunStatus) -> None:
+        if status == SUCCESS:
+            compute(project, str(request.partition_key))
+        instance.create_run_for_job(_job(), tags=dict(request.tags), status=status)
+
+    compute(project, "demo.s2")  # and with it the data
+    first = wave()
+    assert partitions(first) == ["demo.s0", "demo.s1"]
+    assert {request.tags[SWEEP_TAG] for request in first.requests} == {"child"}
+    assert "which they start from, is not computed: child.s0" in first.why
+    end(first.requests[0], SUCCESS)
+    end(first.requests[1], FAILURE)
+    second = wave()
+    assert partitions(second) == ["child.s0"]
+    end(second.requests[0], SUCCESS)
+    third = wave()
+    assert (partitions(third), third.last) == (["child"], True)
+    assert "failed, and no attempt is left: demo.s1" in third.why
+    assert "demo.s1, which they start from, is not computed: child.s1" in third.why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +111,29 @@ def test_a_plan_tells_the_size_before_anything_is_computed(project: Project) -> 
     first = lines("plan", "demo.s0", "model={hidden_size: 64, num_layers: 1, tie_embeddings: true}")[0]
     parameters = 64 + 257 * 64 + (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 352 + 2 * 64)
     assert (parameters, 16 * parameters) == (96_512, 1_544_192)
-    assert first == "demo.s0  96.5 k parameters, 16.4 k tokens (4.1 k a step); training holds 1.54 MB and activations"
+    per_token = 6 * (257 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 352) + 12 * 64 * 128
+    assert per_token * 4 * 32 * 128 == pytest.approx(11.1e9, rel=0.005)
+    assert first == (
+        "demo.s0  96.5 k parameters, 16.4 k tokens (4.1 k a step), 11.1 G FLOPs; training holds 1.54 MB and activations"
+    )
+
+
+def test_a_plan_puts_what_a_cell_starts_from_before_it_and_adds_its_flops(project: Project) -> None:
+    (project.experiments / "child.yaml").write_text(
+        "base: demo\nseed: 1\nmodel: {initialiser: {name: cell, of: demo}}\n"
+    )
+    told = lines("plan", "child")
+    heads = [line for line in told if not line.startswith("  ")]
+    assert [line.split()[0] for line in heads[:-1]] == ["demo.s1", "child"]
+    own = re.search(r", ([\d.]+) G FLOPs; training", heads[0])
+    both = re.search(r", ([\d.]+) G FLOPs \(([\d.]+) G with those of what it starts from\); training", heads[1])
+    assert own is not None
+    assert both is not None
+    assert both[1] == own[1]
+    assert float(both[2]) == pytest.approx(2 * float(own[1]), rel=0.01)
+    assert heads[-1] == "9 outputs to compute for 2 of 2 cells"
+    compute(project, "demo.s1")
+    assert [line.split()[0] for line in lines("plan", "child") if not line.startswith("  ")] == ["child", "3"]
 
 
 def test_a_size_beyond_the_machine_is_told_and_one_beyond_counting_refused(project: Project) -> None:

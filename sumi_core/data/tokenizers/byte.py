@@ -13,6 +13,7 @@ class Byte(Tokenizer):
     """257 tokens, nothing to fit; written as a byte-level BPE without merges, so that stock libraries open it."""
 
     ids_are_bytes = True
+    learns = False
 
     @classmethod
     def expected_size(cls, options: Mapping[str, Any]) -> int:

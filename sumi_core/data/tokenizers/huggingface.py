@@ -19,6 +19,8 @@ _TOKENIZER_FILES = {".json", ".txt", ".model"}
 class HuggingFace(Tokenizer):
     """Used as it is; without an end-of-text token of its own it gets one. Its code is never run, only its data."""
 
+    learns = False
+
     @dataclass
     class Options:
         """path: a folder, or a name on the Hub. revision: commit, tag or branch of the Hub; a branch moves, and then

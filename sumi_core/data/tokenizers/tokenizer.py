@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,12 @@ class Tokenizer(Part, ABC):
 
     ``byte_level``: every token is a fixed string of bytes, so that lengths and bytes need no text beside the ids, and
     bytes are exact wherever a text is cut. ``ids_are_bytes``: moreover the ids are the bytes themselves.
+    ``learns``: the vocabulary depends on the train split, so that another corpus makes another tokenizer.
     """
 
     byte_level: bool = True
     ids_are_bytes: bool = False
+    learns: ClassVar[bool] = True
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)

@@ -1,0 +1,50 @@
+"""What an experiment file may hold beside the sections of an Experiment: the keys of its sweep as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sumi_core.base.options import ConfigError, number, typed
+from sumi_core.base.registry import nearest
+from sumi_core.experiments.budget import Budget
+from sumi_core.experiments.cron import cron_mistake
+
+
+@dataclass
+class SweepOptions:
+    """What a file says of its sweep as a whole, beside its axes and phases."""
+
+    description: str = ""
+    reference: str | None = None
+    budget: Budget = field(default_factory=Budget)
+    cron: str | None = None
+    retries: int = number(1, low=0, high=10)
+
+
+_OPTIONS = tuple(option.name for option in fields(SweepOptions))
+FILE_KEYS = ("base", "axes", "phases", *_OPTIONS)
+
+
+def read_options(own: Mapping[str, Any], file: Path, groups: set[str]) -> SweepOptions:
+    """What a file says of its sweep, checked; ``reference`` becomes the name of the group it means. Raises
+    ConfigError."""
+    where = str(file)
+    options: SweepOptions = typed(SweepOptions, {key: own[key] for key in _OPTIONS if own.get(key) is not None}, where)
+    kinds = [kind.name for kind in fields(Budget)]
+    given = [kind for kind in kinds if getattr(options.budget, kind) is not None]
+    if "budget" in own and len(given) != 1:
+        expected = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise ConfigError(where, "budget", f"expected {expected}, got {' and '.join(given) or 'neither'}")
+    if options.cron is not None and (mistake := cron_mistake(options.cron)):
+        raise ConfigError(where, "cron", mistake)
+    if options.reference is not None:
+        named = [group for group in groups if options.reference in (group, group.removeprefix(f"{file.stem}."))]
+        if not named:
+            known = [group.removeprefix(f"{file.stem}.") for group in groups]
+            problem = f"no cells are called '{options.reference}', without a seed; {nearest(options.reference, known)}"
+            raise ConfigError(where, "reference", problem)
+        options.reference = named[0]
+    return options

@@ -1,0 +1,102 @@
+"""A stack of layers, resolved: what several places write of one experiment, and which of them a complaint names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sumi_core.base.options import ConfigError
+from sumi_core.base.registry import nearest
+from sumi_core.experiments.budget import MAX_STEPS, Budget
+from sumi_core.experiments.file_keys import FILE_KEYS
+from sumi_core.experiments.layers import check_keys, expand_presets, merge
+from sumi_core.experiments.resolve import FindCell, resolve
+from sumi_core.experiments.schema import Experiment
+from sumi_core.experiments.yaml_files import read_yaml
+
+_LONGEST_NAME = 200  # characters of a base: no file system has much longer ones
+_ABSENT = object()
+
+
+class Layer(NamedTuple):
+    """What one place says, and how to name the place in a complaint."""
+
+    where: str
+    data: dict[str, Any]
+
+
+def resolve_layers(layers: list[Layer], find: FindCell) -> Experiment:
+    """Merge layers, the first on top, and resolve them. A complaint names the layer that wrote the key."""
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        written = {key: value for key, value in layer.data.items() if key not in FILE_KEYS}
+        merged = merge(merged, expand_presets(written, layer.where))
+    try:
+        return resolve(merged, layers[0].where, find)
+    except ConfigError as error:
+        raise type(error)(_writer(layers, error.key), error.key, error.problem) from None
+
+
+def resolve_within(budget: Budget, layers: list[Layer], find: FindCell, on_top: int = 0) -> Experiment:
+    """Resolve layers with the steps that spend the budget, unless one of the first ``on_top`` writes steps itself."""
+    if budget == Budget() or any(writes(layer, "training.steps") for layer in layers[:on_top]):
+        return resolve_layers(layers, find)
+    where = layers[on_top].where  # the file: what is wrong with a budget is wrong there
+    # As many as there may be: the steps of a base are not meant, and must not be too few for the warm-up.
+    largest = resolve_layers([*layers[:on_top], _steps(MAX_STEPS, where), *layers[on_top:]], find)
+    return resolve_layers([*layers[:on_top], _steps(budget.steps(largest, where), where), *layers[on_top:]], find)
+
+
+def _steps(steps: int, where: str) -> Layer:
+    return Layer(where, {"training": {"steps": steps}})
+
+
+def refuse_steps(key: str, layers: list[Layer], where: str) -> None:
+    """Raise ConfigError where one of the layers writes the steps that a budget decides."""
+    if any(writes(layer, "training.steps") for layer in layers):
+        problem = f"'{key}' has a budget, which decides its steps; remove training.steps or the budget"
+        raise ConfigError(where, "training.steps", problem)
+
+
+def writes(layer: Layer, key: str) -> bool:
+    value: Any = layer.data
+    for part in key.split("."):
+        value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+    return value is not _ABSENT
+
+
+def _writer(layers: list[Layer], key: str) -> str:
+    """The topmost layer that wrote the key, or else the nearest key around it."""
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        for layer in layers:
+            if writes(layer, ".".join(parts[:length])):
+                return layer.where
+    return layers[0].where
+
+
+def refuse_untrue_labels(
+    key: str, overridden: Experiment, settings: dict[str, Any], layers: list[Layer], budget: Budget, find: FindCell
+) -> None:
+    """Raise ConfigError for overrides that undo what a cell's labels say of it."""
+    if overridden != resolve_within(budget, [Layer("labels", settings), *layers], find, on_top=2):
+        problem = f"'{key}' is named for a key that these overrides change; choose another cell, or drop the override"
+        raise ConfigError("command line", "", problem)
+
+
+def inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> list[Layer]:
+    """The file and its bases, each as it is written."""
+    if file in seen:
+        chain = " → ".join(str(p.relative_to(folder).with_suffix("")) for p in (*seen, file))
+        raise ConfigError(str(seen[-1]), "base", f"{chain} is a circle; remove one of these bases")
+    data = read_yaml(file)
+    check_keys(data, str(file), extra=FILE_KEYS)
+    base = data.get("base")
+    if base is None:
+        return [Layer(str(file), data)]
+    parent = folder / f"{base}.yaml"
+    if len(str(base)) > _LONGEST_NAME or not parent.is_file():
+        known = [str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml") if p != file]
+        raise ConfigError(str(file), "base", f"there is no {parent}; {nearest(str(base), known)}")
+    return [Layer(str(file), data), *inherit(parent, folder, (*seen, file))]
