@@ -19,6 +19,7 @@ from sumi_core.experiments.size import experiment_size
 from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, load_sweeps
 from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.models.interface import FromLogits
 from sumi_core.stages import TOKEN_TABLES
 from sumi_core.stages.computation import Computation
 from sumi_core.stages.identity import refresh_source_identities, stages_of
@@ -121,7 +122,7 @@ def test_the_parts_fit_together_over_a_small_vocabulary(cell: Cell) -> None:
     assert (parts.process is None) == (not parts.objective.needs_process)
     assert parts.num_states == (parts.process.num_states if parts.process else 7)
     drawn = parts.sampler.sample(
-        lambda tokens, t: torch.zeros(*tokens.shape, parts.num_states), num=2, length=5, steps=3, seed=0
+        FromLogits(lambda z, t: torch.zeros(*z.shape, parts.num_states)), num=2, length=5, steps=3, seed=0
     )
     assert drawn.tokens.shape == (2, 5)
     assert int(drawn.tokens.max()) < 7
