@@ -20,7 +20,8 @@ from sumi_core.base.text import (
     with_error,
 )
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.result import footnotes, sample_rows
+from sumi_core.evaluation.result import footnotes
+from sumi_core.evaluation.samples import sample_rows
 from sumi_core.reports.blocks import (
     Block,
     Bullets,

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from sumi_core.base.errors import SumiError
 from sumi_core.base.progress import Log, Progress, unwatched
 from sumi_core.experiments.schema import Experiment
-from sumi_core.stages.store import Artifact
+from sumi_core.stages.store import Artifact, Store
 
 
 class MissingInput(SumiError, RuntimeError):
@@ -32,7 +32,8 @@ class StageContext:
     """What a stage function gets: the experiment, whole inputs, and a folder that is its own to write.
 
     tables: the folder of each token table that the experiment's parts are built from. fingerprints: of the stages of
-    this experiment up to and including this one. recipe: a digest of the config that this stage reads."""
+    this experiment up to and including this one. recipe: a digest of the config that this stage reads. store,
+    provenance: for a stage that keeps parts of its output under fingerprints of their own."""
 
     experiment: Experiment
     key: str
@@ -44,6 +45,8 @@ class StageContext:
     launcher: Launcher | None = None
     tracking_uri: str | None = None
     run_id: str | None = None  # the cell's MLflow run
+    store: Store | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     log: Log = print
     progress: Progress = unwatched
 
