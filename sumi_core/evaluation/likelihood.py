@@ -42,6 +42,7 @@ from sumi_core.data.batch import Batch
 from sumi_core.data.noise import EVALUATION, address_generator
 from sumi_core.data.sequences import Sequences, spread_indices
 from sumi_core.evaluation.config import EvaluationConfig
+from sumi_core.evaluation.definitions import BITS_PER_BYTE, DOCUMENT_ERROR, TERM_NOTES
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
 from sumi_core.evaluation.samples import sequence_bytes
 from sumi_core.models.interface import DenoiserFunction
@@ -53,20 +54,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 TERMS = ("diffusion", "reconstruction", "prior")
 _NOISE = ("time", "level", "alpha", "nats_per_alpha")
-BITS_PER_BYTE = (
-    "bits per byte: total nats / ln 2 / UTF-8 bytes of the same validation sequences; the nats of end-of-text "
-    "tokens are counted, their bytes are 0. ≤ marks an upper bound, estimated by Monte Carlo; = an exact figure."
-)
-DOCUMENT_ERROR = (
-    "± is one standard error: of bits per byte over validation documents as independent units (ratio estimate; it "
-    "contains the Monte-Carlo noise). It says nothing of other training seeds."
-)
-TERM_NOTES = (
-    "Monte-Carlo error: over noise levels and noise alone, on these same sequences.",
-    "diffusion, reconstruction, prior: the three terms of the bound, in bits per byte: the integral over noise "
-    "levels in [ε, 1 − ε], −log p(x|z) at ε, and the divergence of the text noised to 1 − ε from where "
-    "the model starts (for masks: α log V).",
-)
 
 
 class TextLikelihood(Measurement):

@@ -17,10 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.base.hashing import flatten
-from sumi_core.evaluation.likelihood import BITS_PER_BYTE, TERM_NOTES
 from sumi_core.evaluation.measurement import ESTIMATES, Findings, NamedEstimate, read_plain_findings
-from sumi_core.evaluation.samples import VALIDATION
-from sumi_core.evaluation.yardsticks import NOTES
 
 
 def write_evaluation(
@@ -57,11 +54,6 @@ def report_markdown(key: str, found: Sequence[Findings]) -> str:
         "\n".join(f"* {line}" for line in definitions),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def footnotes(metric_definitions: Sequence[str]) -> list[str]:
-    """Definitions of the figures that comparisons of cells show, one line each."""
-    return [BITS_PER_BYTE, *TERM_NOTES, *NOTES, *metric_definitions, VALIDATION]
 
 
 def _united(labels: Mapping[str, str | None], found: Mapping[str, Findings]) -> dict[str, Any]:
