@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from sumi_core.base.text import filled
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url
 from sumi_core.stages import DATA_STAGES, STAGES
+from sumi_core.stages.evaluation import MEASURED
 
 _SHOWN_FIGURES = 10  # of each stage in the text form; the JSON form has all
 
@@ -242,7 +244,7 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
     more = [f"… and {len(shown) - _SHOWN_FIGURES} more"] if len(shown) > _SHOWN_FIGURES else []
     if shown:
         yield "figures", ", ".join([*shown[:_SHOWN_FIGURES], *more])
-    if sections := STAGES[stage.stage].reads:
+    if sections := STAGES[stage.stage].reads if stage.stage in STAGES else ("evaluation",):  # of a measurement
         yield "config", ", ".join(sections) + " (every value: --json)"
     if "started" in manifest:
         when = datetime.fromtimestamp(manifest["started"]).astimezone().isoformat(" ", "seconds")
@@ -251,8 +253,22 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
             "made",
             f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}, by version {version} of the stage",
         )
+    if measured := _measurements(stage):
+        yield "measured", ", ".join(f"{name} {own}" for name, own in measured.items())
     if manifest.get("inputs"):
         yield "from", ", ".join(f"{name} {own}" for name, own in manifest["inputs"].items())
+
+
+def _measurements(stage: StageTrace) -> dict[str, str]:
+    """The measurements that an evaluation is the union of, each with its fingerprint."""
+    path = stage.folder / MEASURED if stage.folder is not None else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # told as damage already
+        return {}
+    return found
 
 
 def figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | int]]:

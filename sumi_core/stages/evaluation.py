@@ -43,6 +43,7 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
     """The output of each measurement by its name, in the order of the config."""
     from sumi_core.stages.identity import made_from
 
+    assert context.store is not None
     experiment = context.experiment
     inputs = {name: artifact.fingerprint for name, artifact in context.inputs.items()}
     sources = made_from(experiment, STAGE)
@@ -60,7 +61,16 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
                 return dict(found.summary)
 
             identity = measurement_identity(experiment, name, inputs, sources)
-            measured[name], ready = ensure_measured(context, measurement_kind(name), identity, measure)
+            measured[name], ready = ensure_measured(
+                context.store,
+                measurement_kind(name),
+                identity,
+                measure,
+                key=context.key,
+                experiment=experiment,
+                provenance=context.provenance,
+                log=context.log,
+            )
             if ready:
                 context.log(f"{name} is measured already")
     return measured

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.base.hashing import fingerprint
-from sumi_core.base.provenance import provenance
+from sumi_core.base.progress import Log
+from sumi_core.base.provenance import provenance as circumstances
 from sumi_core.evaluation import MEASUREMENTS
 from sumi_core.experiments.schema import Experiment
-from sumi_core.stages.base import StageContext
-from sumi_core.stages.store import Artifact
+from sumi_core.stages.store import Artifact, Store
 
 _PREFIX = "evaluation."
 
@@ -59,25 +59,32 @@ def measurement_identity(
 
 
 def ensure_measured(
-    context: StageContext, kind: str, identity: dict[str, Any], measure: Callable[[Path], dict[str, Any]]
+    store: Store,
+    kind: str,
+    identity: dict[str, Any],
+    measure: Callable[[Path], dict[str, Any]],
+    *,
+    key: str,
+    experiment: Experiment,
+    provenance: Mapping[str, Any],
+    log: Log,
 ) -> tuple[Artifact, bool]:
     """The whole output of a measurement, and whether it was found ready.
 
-    measure: writes into the folder that it is given and returns the summary. Raises what it raises."""
-    assert context.store is not None
-    with context.store.building(kind, fingerprint(identity), log=context.log) as build:
+    measure: writes into the folder that it is given and returns the summary. Raises what it raises, and StoreError."""
+    with store.building(kind, fingerprint(identity), log=log) as build:
         if build.artifact is not None:
             return build.artifact, True
         started = time.time()
         summary = measure(build.folder)
         manifest = {
-            "key": context.key,
+            "key": key,
             "identity": identity,
-            "experiment": context.experiment.to_dict(),
+            "experiment": experiment.to_dict(),
             "inputs": identity["inputs"],
             "summary": summary,
             "started": started,
             "seconds": time.time() - started,
-            "provenance": {**provenance(), **context.provenance},
+            "provenance": {**circumstances(), **provenance},
         }
         return build.finish(manifest), False
