@@ -155,16 +155,15 @@ class Tracking:
 
     def record_text(self, run_id: str, artifact: Artifact) -> None:
         """Put the likelihood of another text into the run of its model: the text as a dataset, the figures as
-        ``<kind>.<name of the text>/…``. Does nothing the second time."""
-        name = f"{artifact.stage}.{artifact.summary['name']}"
+        ``text/<its name>/…``. Does nothing the second time."""
+        text, summary = f"text/{artifact.summary['name']}", artifact.summary
         with self._writing(run_id):
             run = self.client.get_run(run_id)
-            if self.is_recorded(run, name, artifact.fingerprint):
+            if self.is_recorded(run, text, artifact.fingerprint):
                 return
-            text = artifact.summary["text"]
-            self._log_dataset(run_id, artifact.summary["name"], artifact, "evaluation", text)
-            self._log_figures(run, name, artifact.summary, run.data.tags.get("sumi.model_id"))
-            self.client.set_tag(run_id, f"sumi.recorded.{name}", artifact.fingerprint)
+            self._log_dataset(run_id, summary["name"], artifact, "evaluation", summary["text"])
+            self._log_figures(run, text, summary, run.data.tags.get("sumi.model_id"))
+            self.client.set_tag(run_id, f"sumi.recorded.{text}", artifact.fingerprint)
 
     def _writing(self, run_id: str) -> contextlib.AbstractContextManager[None]:
         """Two processes that write the same tag or figure at once would break each other's transaction."""
