@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -144,6 +144,25 @@ class Measurement(Part, ABC):
     def run(self, model: Model, context: Context) -> Findings:
         """Measure. Writes plots into ``context.folder`` and nothing else; empty findings where the model has nothing
         of the kind."""
+
+
+class _Declared:
+    """The keys of the section ``evaluation`` that a measurement declares. Reading another is an error: its value would
+    not be in the fingerprint, and a stale result would be found for it."""
+
+    def __init__(self, config: EvaluationConfig, measurement: type[Measurement]) -> None:
+        self._config, self._measurement = config, measurement
+
+    def __getattr__(self, key: str) -> Any:
+        if key not in self._measurement.reads:
+            name = self._measurement.__name__
+            raise AttributeError(f"{name} reads evaluation.{key}, which its `reads` does not list; add it there")
+        return getattr(self._config, key)
+
+
+def declared_settings(config: EvaluationConfig, measurement: type[Measurement]) -> EvaluationConfig:
+    """``config`` with the keys that a measurement may read. Any other raises AttributeError, naming it."""
+    return cast(EvaluationConfig, _Declared(config, measurement))
 
 
 def write_findings(found: Findings, folder: Path) -> None:

@@ -15,7 +15,7 @@ from sumi_core.stages.measurements import ensure_measured, measurement_identity,
 from sumi_core.stages.store import Artifact
 
 if TYPE_CHECKING:
-    from sumi_core.evaluation.measurement import Context, Model
+    from sumi_core.evaluation.measurement import Context, Measurement, Model
     from sumi_core.experiments.schema import Experiment
 
 MEASURED = "measurements.json"  # the fingerprint of each measurement
@@ -56,7 +56,8 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
             def measure(folder: Path, component: Mapping[str, Any] = component) -> dict[str, Any]:
                 from sumi_core.evaluation.measurement import write_findings
 
-                found = MEASUREMENTS.from_config(component).run(opened(), _material(context, folder))
+                measurement = MEASUREMENTS.from_config(component)
+                found = measurement.run(opened(), _material(context, type(measurement), folder))
                 write_findings(found, folder)
                 return dict(found.summary)
 
@@ -90,21 +91,22 @@ def open_model(experiment: Experiment, exported: Path) -> Model:
     return Model(denoiser, parts.objective, parts.sampler, parts.process, loaded.tokenizer, device)
 
 
-def _material(context: StageContext, folder: Path) -> Context:
-    """The validation split and what measurements read beside it."""
+def _material(context: StageContext, measurement: type[Measurement], folder: Path) -> Context:
+    """The validation split and what a measurement reads beside it, as far as it declares it."""
     from sumi_core.data.corpus import read_texts
     from sumi_core.data.shards import TokenShards
     from sumi_core.data.vocabulary import read_tables
-    from sumi_core.evaluation.measurement import Context
+    from sumi_core.evaluation.measurement import Context, declared_settings
 
     experiment, folders = context.experiment, context.folders
     shards = TokenShards(folders["token_shards"])
 
     def train_texts() -> Iterator[str]:
+        assert "corpus" in measurement.inputs, f"{measurement.__name__} reads the corpus; list it in `inputs`"
         return (document.text for document in read_texts(folders["corpus"], "train"))
 
     return Context(
-        experiment.evaluation,
+        declared_settings(experiment.evaluation, measurement),
         shards.split("validation"),
         folder,
         experiment.runtime.evaluation_batch,

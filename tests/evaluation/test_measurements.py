@@ -241,6 +241,17 @@ def test_a_new_measurement_is_a_class_and_a_line(
     assert page.index("## Samples") < page.index("## Letters") < page.index("* share: of a byte")
 
 
+def test_a_setting_that_is_not_declared_cannot_be_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be missing from the fingerprint, and a result for another value of it would be found."""
+    monkeypatch.setattr(Samples, "reads", tuple(key for key in Samples.reads if key != "metrics"))
+    told = "Samples reads evaluation.metrics, which its `reads` does not list; add it there"
+    with pytest.raises(AttributeError, match=told):
+        evaluate(project, "evaluation.seed=24")
+    monkeypatch.setattr(Yardsticks, "inputs", ("token_shards",))
+    with pytest.raises(AssertionError, match="Yardsticks reads the corpus"):
+        evaluate(project, "evaluation.seed=25")
+
+
 def test_the_fingerprint_of_the_evaluation_knows_its_measurements() -> None:
     plain, other = ({}, {"evaluation": {"measurements": ["likelihood"]}})
     prints = [stage_fingerprint(resolve(own, "tests"), "evaluation") for own in (plain, other)]
