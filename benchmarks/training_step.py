@@ -85,7 +85,7 @@ def plain(experiment: Experiment, inputs: dict[str, Path]) -> float:
     schedule = build_lr_schedule(optimizer, training)
     batches = StepBatches(TokenShards(inputs["token_shards"]).split("train"), training.batch_size, experiment.seed)
     started = time.perf_counter()
-    with deterministic(experiment.runtime):
+    with deterministic(experiment.runtime.threads):
         for step in range(training.steps):
             loss = parts.objective.loss(denoiser, batches.batch(step)).value
             optimizer.zero_grad()

@@ -24,6 +24,7 @@ from sumi_core.experiments.build import Parts, build_parts
 from sumi_core.experiments.resolve import resolve
 from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.models.denoiser import build_denoiser
+from sumi_core.models.interface import FromLogits
 from sumi_core.objectives.nelbo import Nelbo
 from tests.corruption.enumerable import World, chi_square, end_gaps, expected_bound
 from tests.registries import REGISTRIES
@@ -41,7 +42,7 @@ def test_every_example_has_its_line() -> None:
     assert len(FILES) == len(LINES) == 8
     for place in LINES:
         file, registry = place.split(": ")
-        assert f"{registry}: " in (ROOT / file).read_text(encoding="utf-8")
+        assert f"{registry} = Registry(" in (ROOT / file).read_text(encoding="utf-8")
     assert not [place for place in FILES if (ROOT / place).exists()]  # else the text describes what is there already
 
 
@@ -159,11 +160,13 @@ def test_the_objective_trains_and_reports_the_tight_bound(process: str) -> None:
 
 def test_the_sampler_draws_what_is_predicted_in_one_call() -> None:
     parts = parts_of(evaluation={"sampler": "one_shot"})
-    drawn = parts.sampler.sample(flat_denoiser, num=500, length=4, steps=9, seed=0, prompt=torch.tensor([3]))
-    assert drawn.evaluations == 1
+    drawn = parts.sampler.sample(
+        FromLogits(flat_denoiser), num=500, length=4, steps=9, seed=0, prompt=torch.tensor([3])
+    )
+    assert set(drawn.nfe.tolist()) == {1}
     assert (drawn.tokens[:, 0] == 3).all()
     assert chi_square(drawn.tokens[:, 1:], torch.full((6,), 1 / 6, dtype=torch.float64)) > 1e-3
-    alone = parts.sampler.sample(flat_denoiser, num=2, length=4, steps=9, seed=0, prompt=torch.tensor([3]))
+    alone = parts.sampler.sample(FromLogits(flat_denoiser), num=2, length=4, steps=9, seed=0, prompt=torch.tensor([3]))
     assert alone.tokens.equal(drawn.tokens[:2])
 
 
@@ -174,9 +177,8 @@ def test_the_attention_pattern_sees_its_neighbourhood_only() -> None:
     tokens = torch.zeros(1, 80, dtype=torch.int64)
     changed = tokens.clone()
     changed[0, 40] = 1
-    moved = (denoiser(tokens) != denoiser(changed)).any(-1)[0]
+    moved = (denoiser.logits(tokens) != denoiser.logits(changed)).any(-1)[0]
     assert moved.nonzero().flatten().tolist() == list(range(24, 57))
     pattern = ATTENTION_PATTERNS.from_config(attention)
-    mask = pattern.sdpa_arguments(80, torch.device("cpu"))["attn_mask"]
-    assert pattern.attended(80) == pytest.approx(float(mask.sum()) / 80)
+    assert pattern.attended(80) == pytest.approx(1 + 2 * 16 - 16 * 17 / 80)
     assert pattern.attended(5) == 5.0

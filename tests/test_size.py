@@ -35,7 +35,7 @@ def test_training_holds_what_adamw_and_the_average_keep() -> None:
     experiment = Experiment()
     denoiser = Denoiser(experiment.model, 257)
     optimizer = torch.optim.AdamW(denoiser.parameters())
-    denoiser(torch.zeros(1, 4, dtype=torch.int64)).sum().backward()
+    denoiser.logits(torch.zeros(1, 4, dtype=torch.int64)).sum().backward()
     optimizer.step()
     moments = [t for state in optimizer.state.values() for t in state.values() if t.dim()]
     held = [*denoiser.parameters(), *(p.grad for p in denoiser.parameters() if p.grad is not None), *moments]

@@ -69,7 +69,7 @@ def sample_command(
             seed=seed,
             prompt=ids,
         )
-    calls = counted(samples.evaluations, "network call")
+    calls = counted(int(samples.nfe.max()), "network call")
     note(f"{counted(num, 'text')} of {length} tokens, seed {seed}, {calls}{' each' if num > 1 else ''}")
     for number, row in enumerate(samples.tokens.cpu().numpy(), start=1):
         print(f"--- {number}" if num > 1 else "---")

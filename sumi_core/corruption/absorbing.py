@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sumi_core.corruption.interpolating import WithMask
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.row_loss import cross_entropy
+from sumi_core.kernels.row_loss import RowLoss, cross_entropy, cross_entropy_loss
 
 
 class Absorbing(WithMask):
@@ -30,11 +30,11 @@ class Absorbing(WithMask):
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
         return noise.integers(1, length) + self.mask_id
 
-    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         """−α′/(1−α) · 1[z = mask] · (−log x_θ(x)), what the general bound comes to (MDLM, Eq. 10)."""
         weight = -self.dalpha(t) / self.noise_fraction(t)
-        nats = cross_entropy(logits, x, self.num_tokens, where=z == self.mask_id)
-        return weight.to(nats.dtype) * nats
+        loss = cross_entropy_loss(x, self.num_tokens, where=z == self.mask_id)
+        return loss.times(weight.expand(x.shape))
 
     def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         return cross_entropy(logits, x, self.num_tokens, where=z == self.mask_id)

@@ -19,7 +19,7 @@ from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add, rowwise
+from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
 
 
 class Clustered(ForwardProcess):
@@ -116,7 +116,7 @@ class Clustered(ForwardProcess):
 
     # --- the bound --------------------------------------------------------------------------------------------------
 
-    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         """Global jumps pay the divergence of all tokens, jumps within the cluster that of z's cluster (math.md 4)."""
         self._to(x.device)
         (kept, near, far), (anywhere, within) = self.shares(t), self.rates(t)
@@ -128,14 +128,13 @@ class Clustered(ForwardProcess):
             "anywhere": anywhere / self.num_tokens / at_z,
             "within": within / self._members_of(z) / at_z,
         }
-        term = ClusteredDivergence(
+        return ClusteredDivergence(
             x=x.reshape(-1),
             z=z.reshape(-1),
             cluster=self.cluster,
             size=self.size.double(),
             **{name: value.expand(x.shape).reshape(-1) for name, value in rows.items()},
         )
-        return rowwise(term, logits.reshape(-1, self.num_tokens)).view(x.shape)
 
     def prior(self, x: Tensor, t: Tensor) -> Tensor:
         # A uniform guess is uniform at every level, so this is KL(q_t(·|x) ‖ 1/V), and q_t(·|x) has three values:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.row_loss import RowLoss, Rows, pick, precision_of, put_add, rowwise
+from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
 
 
 class Interpolating(ForwardProcess):
@@ -102,22 +102,24 @@ class Interpolating(ForwardProcess):
         """inflow(z) / q_t(z|x), what multiplies the divergences of ``bound_integrand``: ``[B, L]`` float64."""
         return self.inflow(z, t) / self.likelihood(z, x, t)
 
-    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """weight · [KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1],  ρ = q_t(z|x) / q_θ(z)  (GIDD, Thm. 1; design: math.md 1)."""
-        start, weight = torch.zeros_like(t), self.weight(x, z, t)
+    def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
+        """weight · [KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1],  ρ = q_t(z|x) / q_θ(z)  (GIDD, Thm. 1; design: math.md 1).
+
+        Where nothing jumps into z the weight is 0: there is nothing to pay, however wrong the denoiser."""
+        start = torch.zeros_like(t)
         share, pi = self.token_noise(t, x.device)
-        term = MixingDivergence(
+        divergence = MixingDivergence(
             x=x.reshape(-1),
             z=z.reshape(-1),
             alpha=self.alpha(t).expand(x.shape).reshape(-1),
             share=share.expand(x.shape).reshape(-1),
             noise_x=self.arrived(x, t, start).reshape(-1),
             noise_z=self.arrived(z, t, start).reshape(-1),
-            pi=pi.to(precision_of(logits)),
+            pi=pi,
+            width=self.num_tokens,
         )
-        divergence = rowwise(term, logits.reshape(-1, logits.shape[-1]), width=self.num_tokens).view(x.shape)
-        # Where nothing jumps into z there is nothing to pay, however wrong the denoiser: not even 0 · ∞.
-        return torch.where(weight > 0, weight.to(divergence.dtype) * divergence, 0.0)
+        weight = self.weight(x, z, t)
+        return divergence.times(torch.where(weight > 0, weight, 0.0))
 
     def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         log_p = self.log_denoiser(logits)
@@ -197,7 +199,7 @@ class MixingDivergence(RowLoss):
     are O(α). What is one number per row is computed in float64; only the sum over y is in the type of the logits.
 
     x, z: int64. share: of the tokens' noise. noise_x, noise_z: b at x and at z, which may be a mask outside of ``pi``:
-    there the denoiser has no p, ρ = 1. pi: ``[W]``, in the type of the computation.
+    there the denoiser has no p, ρ = 1. pi: ``[W]`` float64.
     Where noise_z is 0, and with it the bound's weight, ρ is taken for 1.
     """
 
@@ -208,16 +210,22 @@ class MixingDivergence(RowLoss):
     noise_x: Tensor
     noise_z: Tensor
     pi: Tensor
+    width: int | None = None
 
     def __post_init__(self) -> None:
         signal = torch.where(self.share > 0, self.alpha / self.share, 0.0)  # no noise on tokens: nothing to sum
-        self.signal = signal.clamp(max=_MOST_SIGNAL).to(self.pi)
-        self.inverse = 1 / self.pi.clamp(min=_TINY_PI)  # where pi is 0 it is multiplied by it again
+        self.signal = signal.clamp(max=_MOST_SIGNAL)
+
+    def _noise(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """pi and its inverse in the type of the computation."""
+        pi = self.pi.to(like)
+        return pi, 1 / pi.clamp(min=_TINY_PI)  # where pi is 0 it is multiplied by it again
 
     def value(self, chunk: Tensor, rows: Rows) -> Tensor:
         log_p = chunk.log_softmax(-1)
         log_p_x, p_z = pick(log_p, self.x[rows]).double(), self._at_z(log_p, rows, -torch.inf).double().exp()
-        summed = log_p.exp_().mul_(self.signal[rows, None]).mul_(self.inverse).log1p_() @ self.pi
+        pi, inverse = self._noise(chunk)
+        summed = log_p.exp_().mul_(self.signal[rows, None].to(chunk)).mul_(inverse).log1p_() @ pi
         kl = own_divergence(self.alpha[rows], self.noise_x[rows], log_p_x) - self.share[rows] * summed
         excess = self._excess(p_z, rows)
         # −log ρ of a noise token is log(1 + αp_z/b_z); by way of ρ − 1, all but −1, it would be lost.
@@ -235,8 +243,9 @@ class MixingDivergence(RowLoss):
         w_x = torch.where(noise_x > 0, alpha * p_x / (alpha * p_x + noise_x), 1.0)
         w_z = alpha * p_z / (alpha * p_z + self.noise_z[rows]).clamp(min=torch.finfo(torch.float64).tiny)
         at_x, at_z = (scale * alpha * w_x).to(p), (scale * self._excess(p_z, rows) * w_z).to(p)
-        spread = (p * self.signal[rows, None]).mul_(self.inverse)
-        spread.div_(spread + 1).mul_(self.pi).mul_((scale * self.share[rows]).to(p)[:, None])
+        pi, inverse = self._noise(chunk)
+        spread = (p * self.signal[rows, None].to(p)).mul_(inverse)
+        spread.div_(spread + 1).mul_(pi).mul_((scale * self.share[rows]).to(p)[:, None])
         p.mul_((at_x + at_z + spread.sum(-1))[:, None]).sub_(spread)
         put_add(p, self.x[rows], -at_x)
         put_add(p, self.z[rows].clamp(max=p.shape[-1] - 1), -at_z)  # at a mask e = 0

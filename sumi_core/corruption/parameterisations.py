@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sumi_core.base.registry import Part
-from sumi_core.kernels.row_loss import precision_of
+from sumi_core.kernels.row_loss import RowLoss, Rows, Shifted, precision_of
 
 
 class Parameterisation(Part, ABC):
@@ -23,6 +23,10 @@ class Parameterisation(Part, ABC):
 
         log_evidence: computes log q_t(z_i | x_i) of every state x_i, up to a constant, ``[B, L, S]`` float64."""
 
+    @abstractmethod
+    def wrap(self, loss: RowLoss, log_evidence: Callable[[Rows], Tensor]) -> RowLoss:
+        """A loss of leave-one-out logits as one of the denoiser's own. log_evidence: of some rows, ``[n, S]``."""
+
 
 class LeaveOneOut(Parameterisation):
     """The logits are log p(x_i | z_{−i}): what the bound is minimised by."""
@@ -31,6 +35,9 @@ class LeaveOneOut(Parameterisation):
 
     def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
         return logits
+
+    def wrap(self, loss: RowLoss, log_evidence: Callable[[Rows], Tensor]) -> RowLoss:
+        return loss
 
 
 class Posterior(Parameterisation):
@@ -42,6 +49,12 @@ class Posterior(Parameterisation):
     description = "the logits at a position predict its clean token from the noisy text, its own noisy token included"
 
     def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
-        evidence = log_evidence()
         logits = logits.to(precision_of(logits))  # bfloat16 would round the evidence away
-        return logits - torch.where(evidence.isfinite(), evidence, 0.0).to(logits.dtype)
+        return logits - _finite(log_evidence()).to(logits.dtype)
+
+    def wrap(self, loss: RowLoss, log_evidence: Callable[[Rows], Tensor]) -> RowLoss:
+        return Shifted(loss, lambda rows: _finite(log_evidence(rows)))
+
+
+def _finite(evidence: Tensor) -> Tensor:
+    return torch.where(evidence.isfinite(), evidence, 0.0)

@@ -28,8 +28,8 @@ from sumi_core.corruption.parameterisations import LeaveOneOut, Parameterisation
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.kernels.row_loss import pick, precision_of
-from sumi_core.models.interface import DenoiserFunction
+from sumi_core.kernels.row_loss import Differentiated, RowLoss, Rows, pick, precision_of
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 
 
 class ForwardProcess(Part, ABC):
@@ -136,17 +136,11 @@ class ForwardProcess(Part, ABC):
 
     # --- the denoiser -----------------------------------------------------------------------------------------------
 
-    def predict(self, denoiser: DenoiserFunction, z: Tensor, level: Tensor, conditioning_level: Tensor) -> Tensor:
-        """Logits of the leave-one-out posterior at z ``[B, L]``, whatever the denoiser's own mean: ``[B, L, S]``.
-
-        level: t of every position, broadcastable to ``[B, L]``. conditioning_level: the level given to the denoiser.
-        """
-        return self.leave_one_out(denoiser(z, conditioning_level), z, level)
-
-    def leave_one_out(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """A denoiser's own logits ``[B, L, S]`` at z, read as the parameterisation says, as those of the leave-one-out
-        posterior."""
-        return self.parameterisation.leave_one_out(logits, lambda: self.log_evidence(z, t))
+    def predict(self, denoiser: DenoiserFunction, given: DenoiserInput, level: Tensor) -> Tensor:
+        """Logits of the leave-one-out posterior at z = ``given.tokens`` ``[B, L]``, whatever the denoiser's own mean:
+        ``[B, L, S]``. level: t of every position, broadcastable to ``[B, L]``."""
+        logits = denoiser(given).logits()
+        return self.parameterisation.leave_one_out(logits, lambda: self.log_evidence(given.tokens, level))
 
     def log_denoiser(self, logits: Tensor) -> Tensor:
         """log x_θ: log-softmax over tokens, −∞ on states that are no tokens. float32, or float64 for float64 logits."""
@@ -162,23 +156,44 @@ class ForwardProcess(Part, ABC):
 
     # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------
 
-    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """Nats per unit t at each position: the tight continuous-time NELBO at (t, z ~ q_t(·|x)), ``[B, L]``.
+    def bound_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
+        """The bound as a loss of the denoiser's own logits: nats per unit t at every position, rows in the order of
+        ``[B, L]``. Whoever holds hidden states or logits applies it."""
+        places, levels = z.reshape(-1), t.expand(z.shape).reshape(-1)
+
+        def log_evidence(rows: Rows) -> Tensor:
+            return self.log_evidence(places[rows][None], levels[rows][None])[0]
+
+        return self.parameterisation.wrap(self.leave_one_out_loss(x, z, t), log_evidence)
+
+    def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
+        """The bound as a loss of leave-one-out logits: the tight continuous-time NELBO's integrand at
+        (t, z ~ q_t(·|x)), nats per unit t at each position.
 
         The generalised KL divergence between true and predicted reverse rates (Campbell et al., 2205.14987;
         design: math.md 4):
             Σ_{y≠z} R(y→z) · [ρ_θ(y) − A(y) + A(y) log(A(y) / ρ_θ(y))],  A = q(y|x)/q(z|x),  ρ_θ = q_θ(y)/q_θ(z).
         """
-        p = self.denoiser(logits)
-        model = self.marginal(p, t)
-        true = self.marginal(self._one_hot(x).to(p), t)
-        rates = self.jump_rates(z, t).to(p).scatter(-1, z.unsqueeze(-1), 0.0)
-        at_z = z.unsqueeze(-1)
-        ratio_model = model / model.gather(-1, at_z)
-        ratio_true = true / true.gather(-1, at_z)
-        gap = ratio_model - ratio_true + torch.xlogy(ratio_true, ratio_true) - torch.xlogy(ratio_true, ratio_model)
-        # Where nothing jumps into z the ratios may be 0/0 and mean nothing.
-        return torch.where(rates > 0, rates * gap, torch.zeros_like(gap)).sum(-1)
+        clean, places, levels = x.reshape(-1), z.reshape(-1), t.expand(z.shape).reshape(-1)
+
+        def divergence(chunk: Tensor, rows: Rows) -> Tensor:
+            x, z, t = (part[rows][None] for part in (clean, places, levels))
+            p = self.denoiser(chunk[None])
+            model = self.marginal(p, t)
+            true = self.marginal(self._one_hot(x).to(p), t)
+            rates = self.jump_rates(z, t).to(p).scatter(-1, z.unsqueeze(-1), 0.0)
+            at_z = z.unsqueeze(-1)
+            ratio_model = model / model.gather(-1, at_z)
+            ratio_true = true / true.gather(-1, at_z)
+            gap = ratio_model - ratio_true + torch.xlogy(ratio_true, ratio_true) - torch.xlogy(ratio_true, ratio_model)
+            # Where nothing jumps into z the ratios may be 0/0 and mean nothing.
+            return torch.where(rates > 0, rates * gap, torch.zeros_like(gap)).sum(-1)[0]
+
+        return Differentiated(divergence)
+
+    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """``leave_one_out_loss`` of logits ``[B, L, S]``: ``[B, L]``."""
+        return self.leave_one_out_loss(x, z, t).of(logits)
 
     def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """The clean end: −log p_θ(x|z_t) in nats at the smallest level, each position given all of z, ``[B, L]``."""

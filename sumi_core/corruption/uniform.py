@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.row_loss import RowLoss, Rows, pick, precision_of, put_add, rowwise
+from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
 
 _MOST_SIGNAL = 1e30  # of α over (1 − α)/V: leaves float32 room for a loss's scale
 
@@ -29,23 +29,18 @@ class Uniform(Interpolating):
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
         return noise.integers(self.num_tokens, length)
 
-    def bound_integrand(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         alpha = self.alpha(t).expand(x.shape).reshape(-1)
         # Noise too little to be set against α in float32 is taken for as little as can be.
-        per_state = (self.noise_fraction(t).expand(x.shape).reshape(-1) / self.num_tokens).clamp(
-            min=alpha / _MOST_SIGNAL
-        )
-        kind = precision_of(logits)
-        term = UniformDivergence(
-            x.reshape(-1), z.reshape(-1), alpha.to(kind), per_state.to(kind), (alpha / per_state).to(kind)
-        )
-        divergence = rowwise(term, logits.reshape(-1, self.num_tokens)).view(x.shape)
-        return self.weight(x, z, t).to(kind) * divergence
+        noise = self.noise_fraction(t).expand(x.shape).reshape(-1) / self.num_tokens
+        per_state = noise.clamp(min=alpha / _MOST_SIGNAL)
+        divergence = UniformDivergence(x.reshape(-1), z.reshape(-1), alpha, per_state, alpha / per_state)
+        return divergence.times(self.weight(x, z, t))
 
 
 @dataclass
 class UniformDivergence(RowLoss):
-    """KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1 for π = 1/V (design: math.md 8), every quantity ``[N]``.
+    """KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1 for π = 1/V (design: math.md 8), every quantity ``[N]``, float64.
 
     With b = (1−α)/V, c = α/b, p = softmax(logits) and q_θ = b (1 + c p):
         KL = (α+b) log(1+c) − α log(1 + c p_x) − b Σ_y log(1 + c p_y)
@@ -61,7 +56,8 @@ class UniformDivergence(RowLoss):
     c: Tensor
 
     def value(self, chunk: Tensor, rows: Rows) -> Tensor:
-        x, z, alpha, b, c = self.x[rows], self.z[rows], self.alpha[rows], self.b[rows], self.c[rows]
+        x, z = self.x[rows], self.z[rows]
+        alpha, b, c = (part[rows].to(chunk) for part in (self.alpha, self.b, self.c))
         p = chunk.softmax(-1)
         p_x, p_z = pick(p, x), pick(p, z)
         total = p.mul_(c[:, None]).log1p_().sum(-1)
@@ -73,7 +69,8 @@ class UniformDivergence(RowLoss):
     def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
         # With v = p / (1 + c p), so that αp/q_θ = c v:
         # p_j (α c v_x + b c Σv + e c v_z) − b c v_j − α c v_x δ_jx − e c v_z δ_jz,   e = ρ − 1
-        x, z, alpha, b, c = self.x[rows], self.z[rows], self.alpha[rows], self.b[rows], self.c[rows]
+        x, z = self.x[rows], self.z[rows]
+        alpha, b, c = (part[rows].to(chunk) for part in (self.alpha, self.b, self.c))
         p = chunk.softmax(-1)
         p_x, p_z = pick(p, x), pick(p, z)
         v = p * c[:, None]

@@ -8,7 +8,8 @@ as numpy ships it) whose key and counter *are* its address: nothing is carried f
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ def address_generator(seed: int, stream: str, step: int = 0, example: int = 0) -
 class Noise:
     """Random tensors for a batch, one independent address per row.
 
-    Successive calls continue each row's own sequence, so a row gets the same numbers alone or in any batch.
+    Successive calls continue each row's own sequence, so a row gets the same numbers alone or in any batch. lengths:
+    of rows that differ in length; a row draws for its own positions alone, whatever the longest one is.
 
     >>> a = Noise(seed=0, stream="corrupt", step=3, examples=[10, 11]).uniform(4)
     >>> b = Noise(seed=0, stream="corrupt", step=3, examples=[11]).uniform(4)
@@ -36,22 +38,37 @@ class Noise:
     """
 
     def __init__(
-        self, seed: int, stream: str, step: int, examples: Sequence[int] | Tensor, device: torch.device | str = "cpu"
+        self,
+        seed: int,
+        stream: str,
+        step: int,
+        examples: Sequence[int] | Tensor,
+        device: torch.device | str = "cpu",
+        lengths: Sequence[int] | None = None,
     ) -> None:
         ids = examples.tolist() if isinstance(examples, Tensor) else examples
         self._rows = [address_generator(seed, stream, step, int(example)) for example in ids]
-        self.device = torch.device(device)
+        self.device, self._lengths = torch.device(device), lengths
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform numbers in [0, 1), ``[B, *shape]``."""
         kind = np.float64 if dtype == torch.float64 else np.float32
-        rows = np.stack([row.random(shape, dtype=kind) for row in self._rows])
-        return torch.from_numpy(rows).to(self.device, dtype)
+        drawn = self._drawn(shape, lambda row, own: row.random(own, dtype=kind))
+        return torch.from_numpy(drawn).to(self.device, dtype)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Integers in [0, high), ``[B, *shape]``, int64."""
-        rows = np.stack([row.integers(high, size=shape) for row in self._rows])
-        return torch.from_numpy(rows).to(self.device)
+        return torch.from_numpy(self._drawn(shape, lambda row, own: row.integers(high, size=own))).to(self.device)
+
+    def _drawn(self, shape: tuple[int, ...], draw: Callable[[np.random.Generator, tuple[int, ...]], Any]) -> Any:
+        """One draw per row; a row shorter than ``shape[0]`` draws as many as it is long, and 0 stands behind them."""
+        if self._lengths is None or not shape:
+            return np.stack([draw(row, shape) for row in self._rows])
+        found = []
+        for row, length in zip(self._rows, self._lengths, strict=True):
+            own = draw(row, (min(length, shape[0]), *shape[1:]))
+            found.append(np.pad(own, [(0, shape[0] - len(own)), *[(0, 0)] * (len(shape) - 1)]))
+        return np.stack(found)
 
 
 def stratified_times(

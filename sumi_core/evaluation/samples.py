@@ -40,7 +40,7 @@ class Drawn:
     """Samples at one number of steps."""
 
     steps: int  # as asked for; L, for a sampler that writes token by token
-    evaluations: int  # network calls that each sample took
+    nfe: NDArray[np.int64]  # network calls that each sample took, [num]
     tokens: NDArray[np.int64]  # [num, L]
 
 
@@ -60,7 +60,7 @@ def draw_samples(
     for done, steps in enumerate(steps_list):
         progress(done, len(steps_list), "sampling runs", f"sampling, {steps} steps")
         samples = sampler.sample(denoiser, num=config.samples, length=length, steps=steps, seed=config.seed)
-        drawn.append(Drawn(steps, samples.evaluations, samples.tokens.cpu().numpy()))
+        drawn.append(Drawn(steps, samples.nfe.cpu().numpy(), samples.tokens.cpu().numpy()))
     return drawn
 
 
@@ -172,11 +172,11 @@ def _sample_table(drawn: Sequence[Drawn], texts: Mapping[int, Sequence[str]]) ->
     import pandas as pd
 
     rows = [
-        (d.steps, d.evaluations, number, ids.tolist(), texts[d.steps][number])
+        (d.steps, int(d.nfe[number]), number, ids.tolist(), texts[d.steps][number])
         for d in drawn
         for number, ids in enumerate(d.tokens)
     ]
-    return pd.DataFrame(rows, columns=["steps", "evaluations", "sample", "tokens", "text"])
+    return pd.DataFrame(rows, columns=["steps", "nfe", "sample", "tokens", "text"])
 
 
 def _with_plot(found: Findings, context: Context) -> Findings:

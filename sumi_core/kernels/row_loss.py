@@ -3,12 +3,14 @@
 With a large vocabulary the logits ``[N, S]`` are the largest tensor of a training step, and a loss written in plain
 tensor algebra keeps three to eight copies of them for its gradient. Here a loss gives its value *and its gradient in
 closed form*, both for a chunk of rows that fits the cache; the backward pass recomputes the chunk's softmax instead of
-remembering it. Alive at once: the logits, their gradient, and a chunk.
+remembering it. Alive at once: the logits, their gradient, and a chunk. Since a loss asks for a chunk of logits only, a
+head that computes logits chunk by chunk can apply the same loss without ever holding them all.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +28,15 @@ _CHUNK_ENTRIES_ACCELERATOR = 2**26
 class RowLoss(ABC):
     """One number per row of logits, and its gradient in closed form.
 
-    ``rows`` says which rows of the batch the chunk holds, to pick this term's own per-row quantities with. The chunk
-    comes in float32 (float64 if the logits are) and may share memory with the logits: it is read only.
+    width: only the first W states take part; None: all. rows: int64 indices of the rows that are computed, the others
+    being exactly 0; None: all. What takes no part gets no gradient.
+
+    In both methods ``rows`` says which rows of the batch the chunk holds, to pick the loss's own per-row quantities
+    with. The chunk comes in float32 (float64 if the logits are) and may share memory with the logits: it is read only.
     """
+
+    width: int | None = None
+    rows: Tensor | None = None
 
     @abstractmethod
     def value(self, chunk: Tensor, rows: Rows) -> Tensor:
@@ -38,15 +46,71 @@ class RowLoss(ABC):
     def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
         """``[n, W]`` logits and ``scale [n]`` → ``[n, W]``, ``scale`` × the gradient of the value."""
 
+    def of(self, logits: Tensor) -> Tensor:
+        """The loss of every row: ``[..., S]`` logits of any float type → ``[...]`` in float32 or, for float64 logits,
+        float64. Rows are counted over all leading dimensions. Differentiable once."""
+        value: Tensor = _Rowwise.apply(logits.reshape(-1, logits.shape[-1]), self)
+        return value.view(logits.shape[:-1])
 
-def rowwise(term: RowLoss, logits: Tensor, *, width: int | None = None, rows: Tensor | None = None) -> Tensor:
-    """Apply a term to ``[N, S]`` logits of any float type: ``[N]`` in float32 or, for float64 logits, float64.
+    def times(self, weight: Tensor) -> RowLoss:
+        """This loss times a number per row; weight: of as many entries as there are rows, in any shape."""
+        return Weighted(self, weight.reshape(-1))
 
-    With ``width`` W only the first W states take part; with ``rows`` (int64 indices) only those rows are computed, the
-    others are 0. What takes no part gets no gradient. Differentiable once.
-    """
-    value: Tensor = _Rowwise.apply(logits, term, width or logits.shape[-1], rows)
-    return value
+
+class Wrapper(RowLoss):
+    """A loss made of another one, over the same rows and states."""
+
+    def __init__(self, inner: RowLoss) -> None:
+        self.inner, self.width, self.rows = inner, inner.width, inner.rows
+
+
+class Weighted(Wrapper):
+    """weight · inner, and 0 where the weight is 0, whatever the inner value is: not even 0 · ∞. weight: ``[N]``."""
+
+    def __init__(self, inner: RowLoss, weight: Tensor) -> None:
+        super().__init__(inner)
+        self.weight = weight
+
+    def value(self, chunk: Tensor, rows: Rows) -> Tensor:
+        value = self.inner.value(chunk, rows)
+        weight = self.weight[rows].to(value.dtype)
+        return torch.where(weight != 0, weight * value, 0.0)
+
+    def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
+        return self.inner.gradient(chunk, rows, scale * self.weight[rows].to(scale.dtype))
+
+
+class Shifted(Wrapper):
+    """inner at logits less a constant per entry. shift: the constants of some rows, ``[n, S]`` in any float type."""
+
+    def __init__(self, inner: RowLoss, shift: Callable[[Rows], Tensor]) -> None:
+        super().__init__(inner)
+        self.shift = shift
+
+    def value(self, chunk: Tensor, rows: Rows) -> Tensor:
+        return self.inner.value(self._moved(chunk, rows), rows)
+
+    def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
+        return self.inner.gradient(self._moved(chunk, rows), rows, scale)
+
+    def _moved(self, chunk: Tensor, rows: Rows) -> Tensor:
+        return chunk - self.shift(rows)[:, : chunk.shape[-1]].to(chunk.dtype)
+
+
+class Differentiated(RowLoss):
+    """A function of a chunk in plain tensor algebra, whose gradient autograd computes chunk by chunk."""
+
+    def __init__(self, function: Callable[[Tensor, Rows], Tensor], width: int | None = None) -> None:
+        self.function, self.width = function, width
+
+    def value(self, chunk: Tensor, rows: Rows) -> Tensor:
+        return self.function(chunk, rows)
+
+    def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = chunk.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.function(leaf, rows), leaf, scale)
+        return gradient
 
 
 def precision_of(logits: Tensor) -> torch.dtype:
@@ -64,33 +128,35 @@ def _chunks(logits: Tensor, rows: Tensor | None) -> list[Rows]:
 
 class _Rowwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, term: RowLoss, width: int, rows: Tensor | None) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, loss: RowLoss) -> Tensor:
         kind = precision_of(logits)
         value = torch.zeros(logits.shape[0], dtype=kind, device=logits.device)
-        for chunk in _chunks(logits, rows):
-            value[chunk] = term.value(logits[chunk][:, :width].to(kind), chunk)
+        for chunk in _chunks(logits, loss.rows):
+            value[chunk] = loss.value(logits[chunk][:, : loss.width].to(kind), chunk).to(kind)
         ctx.save_for_backward(logits)
-        ctx.term, ctx.width, ctx.rows = term, width, rows
+        ctx.loss = loss
         return value
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None, None]:
-        (logits,) = ctx.saved_tensors
-        term, width, rows = ctx.term, ctx.width, ctx.rows
-        everything = rows is None and width == logits.shape[1]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        (logits,), loss = ctx.saved_tensors, ctx.loss
+        width = logits.shape[1] if loss.width is None else loss.width
+        everything = loss.rows is None and width == logits.shape[1]
         gradient = torch.empty_like(logits) if everything else torch.zeros_like(logits)
-        for chunk in _chunks(logits, rows):
-            part = term.gradient(logits[chunk][:, :width].to(scale.dtype), chunk, scale[chunk])
+        for chunk in _chunks(logits, loss.rows):
+            part = loss.gradient(logits[chunk][:, :width].to(scale.dtype), chunk, scale[chunk])
             gradient[chunk, :width] = part.to(logits.dtype)
-        return gradient, None, None, None
+        return gradient, None
 
 
 @dataclass
 class CrossEntropy(RowLoss):
-    """−log softmax(logits)[target]. targets: ``[N]`` int64."""
+    """−log softmax(logits)[target] in nats, over the first ``width`` states. targets: ``[N]`` int64."""
 
     targets: Tensor
+    width: int | None = None
+    rows: Tensor | None = None
 
     def value(self, chunk: Tensor, rows: Rows) -> Tensor:
         return chunk.logsumexp(-1) - pick(chunk, self.targets[rows])
@@ -101,15 +167,18 @@ class CrossEntropy(RowLoss):
         return gradient.mul_(scale[:, None])
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, num_tokens: int, where: Tensor | None = None) -> Tensor:
-    """Cross-entropy in nats at each position, over the first ``num_tokens`` states alone.
+def cross_entropy_loss(targets: Tensor, num_tokens: int, where: Tensor | None = None) -> CrossEntropy:
+    """Cross-entropy of each position over the first ``num_tokens`` states alone.
 
-    logits: ``[..., S]``. targets: ``[...]`` int64 below ``num_tokens``. Returns ``[...]``. With ``where`` (bool
-    ``[...]``) only those positions are computed; the others are exactly 0.
+    targets: ``[...]`` int64 below ``num_tokens``. where: bool ``[...]``, the positions to compute; others are 0.
     """
     rows = None if where is None else where.reshape(-1).nonzero().squeeze(1)
-    term = CrossEntropy(targets.reshape(-1))
-    return rowwise(term, logits.reshape(-1, logits.shape[-1]), width=num_tokens, rows=rows).view(targets.shape)
+    return CrossEntropy(targets.reshape(-1), num_tokens, rows)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, num_tokens: int, where: Tensor | None = None) -> Tensor:
+    """``cross_entropy_loss`` of logits ``[..., S]``: ``[...]``, in nats."""
+    return cross_entropy_loss(targets, num_tokens, where).of(logits)
 
 
 def pick(table: Tensor, index: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ ATTENTION_PATTERNS = Registry(
     "sumi_core.models.attention:AttentionPattern",
     {
         "bidirectional": "sumi_core.models.attention:Bidirectional",
+        "block_causal": "sumi_core.models.attention:BlockCausal",
         "causal": "sumi_core.models.attention:Causal",
     },
 )

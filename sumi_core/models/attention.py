@@ -1,18 +1,23 @@
-"""Attention patterns: which positions a position may look at.
+"""Attention patterns: which slots a slot may look at.
 
-A pattern is a small object given to the denoiser when it is built. It says what `scaled_dot_product_attention` is
-called with, what an average query costs, and which class of stock transformers has the same pattern, so that a new
-pattern (block-causal, say) is one new class and one line in `ATTENTION_PATTERNS`.
+A slot is a place in a forward pass: it holds a token that stands at a *position* of a text, in one of the *documents*
+of a packed sequence, and it belongs to the text itself or to a noisy *copy* of it that stands beside the text. A
+pattern is a predicate on pairs of slots. The dense mask, the mask of queries that are fewer than the keys (a cache),
+the block mask of a fused kernel and the number of keys that a query sees are all derived from it. A new pattern is one
+new class and one line in ``ATTENTION_PATTERNS``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
+from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 
 
@@ -28,6 +33,51 @@ class StockClass:
     writes: bool = False
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Where tokens stand, each field ``[n]`` or ``[B, n]``.
+
+    position: int64, in the text. document: int64, which document of a packed sequence; None: all are one. noisy: bool,
+    whether the slot belongs to the noisy copy of a text; None: there is one copy. valid: bool, whether the slot holds a
+    token at all; None: all do.
+    """
+
+    position: Tensor
+    document: Tensor | None = None
+    noisy: Tensor | None = None
+    valid: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """One text, one document, one copy, nothing empty."""
+        return self.document is None and self.noisy is None and self.valid is None
+
+    @property
+    def of_noise(self) -> Tensor:
+        """``noisy``, written out."""
+        return torch.zeros_like(self.position, dtype=torch.bool) if self.noisy is None else self.noisy
+
+    def beside(self, other: Slots) -> Slots:
+        """These slots and then the others, as the keys of one pass."""
+
+        def joined(name: str, default: Callable[[Tensor], Tensor]) -> Tensor | None:
+            own, more = getattr(self, name), getattr(other, name)
+            if own is None and more is None:
+                return None
+            pair = (default(self.position) if own is None else own, default(other.position) if more is None else more)
+            rows = torch.broadcast_shapes(pair[0].shape[:-1], pair[1].shape[:-1])
+            return torch.cat([part.expand(*rows, part.shape[-1]) for part in pair], -1)
+
+        position = joined("position", lambda position: position)
+        assert position is not None
+        return Slots(
+            position,
+            joined("document", torch.zeros_like),
+            joined("noisy", lambda position: torch.zeros_like(position, dtype=torch.bool)),
+            joined("valid", lambda position: torch.ones_like(position, dtype=torch.bool)),
+        )
+
+
 class AttentionPattern(Part, ABC):
     """Who sees whom. Stateless: the same object serves every layer and every length."""
 
@@ -36,13 +86,59 @@ class AttentionPattern(Part, ABC):
     stock_class: ClassVar[StockClass | None] = None
 
     @abstractmethod
-    def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:
-        """Keyword arguments of ``scaled_dot_product_attention`` for sequences of ``length``: ``is_causal``, or an
-        ``attn_mask`` broadcastable to ``[B, heads, length, length]`` (bool, True where a query sees a key)."""
+    def sees(self, query: Slots, key: Slots) -> Tensor:
+        """Whether a query sees a key of its own document, bool. The fields of ``query`` are ``[..., Q, 1]``, those of
+        ``key`` ``[..., 1, K]``; returns what broadcasts to ``[..., Q, K]``."""
 
-    @abstractmethod
+    def mask(self, queries: Slots, keys: Slots) -> Tensor:
+        """The dense mask: ``[Q, K]`` or, where fields differ by row, ``[B, Q, K]`` bool, True where a query sees a key.
+        Documents do not see each other, and empty slots are not seen."""
+        query = Slots(*(None if f is None else f.unsqueeze(-1) for f in _fields(queries)))  # type: ignore[arg-type]
+        key = Slots(*(None if f is None else f.unsqueeze(-2) for f in _fields(keys)))  # type: ignore[arg-type]
+        seen = self.sees(query, key)
+        if query.document is not None and key.document is not None:
+            seen = seen & (query.document == key.document)
+        if key.valid is not None:
+            seen = seen & key.valid
+        return seen.expand(torch.broadcast_shapes(seen.shape, query.position.shape, key.position.shape))
+
+    def mask_mod(self, queries: Slots, keys: Slots) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """The same mask as ``torch.nn.attention.flex_attention`` takes it, a function of (batch, head, query, key)
+        indices, of which the kernel makes blocks without ever holding the dense mask."""
+
+        def at(slots: Slots, batch: Tensor, place: Tensor) -> Slots:
+            return Slots(*(f if f is None else f[place] if f.ndim == 1 else f[batch, place] for f in _fields(slots)))  # type: ignore[arg-type]
+
+        def mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            own, other = at(queries, batch, query), at(keys, batch, key)
+            seen = self.sees(own, other)
+            if own.document is not None and other.document is not None:
+                seen = seen & (own.document == other.document)
+            return seen if other.valid is None else seen & other.valid
+
+        return mod
+
+    def sdpa_arguments(self, queries: Slots, keys: Slots) -> dict[str, Any]:
+        """Keyword arguments of ``scaled_dot_product_attention``: ``is_causal``, or an ``attn_mask`` broadcastable to
+        ``[B, heads, Q, K]``. A pattern that needs no mask where queries and keys are the same plain slots overrides
+        ``whole``."""
+        if queries is keys and queries.plain and (whole := self.whole()) is not None:
+            return whole
+        mask = self.mask(queries, keys)
+        return {"attn_mask": mask.unsqueeze(1) if mask.ndim == 3 else mask}
+
+    def whole(self) -> dict[str, Any] | None:
+        """The arguments for one whole text, standing in order, where those need no mask; None: a mask is made."""
+        return None
+
     def attended(self, length: int) -> float:
-        """Keys that an average query sees in a sequence of ``length``: the unit of attention FLOPs."""
+        """Keys that an average query sees in a text of ``length``: the unit of attention FLOPs."""
+        slots = Slots(torch.arange(length))
+        return float(self.mask(slots, slots).sum()) / length
+
+
+def _fields(slots: Slots) -> tuple[Tensor | None, ...]:
+    return slots.position, slots.document, slots.noisy, slots.valid
 
 
 class Bidirectional(AttentionPattern):
@@ -50,7 +146,10 @@ class Bidirectional(AttentionPattern):
 
     stock_class = StockClass("EuroBertForMaskedLM", "EuroBertConfig", "AutoModelForMaskedLM", needs_mask=True)
 
-    def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:
+    def sees(self, query: Slots, key: Slots) -> Tensor:
+        return torch.ones_like(key.position, dtype=torch.bool)
+
+    def whole(self) -> dict[str, Any]:
         return {}
 
     def attended(self, length: int) -> float:
@@ -63,8 +162,32 @@ class Causal(AttentionPattern):
     causal = True
     stock_class = StockClass("LlamaForCausalLM", "LlamaConfig", "AutoModelForCausalLM", writes=True)
 
-    def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:
+    def sees(self, query: Slots, key: Slots) -> Tensor:
+        return key.position <= query.position
+
+    def whole(self) -> dict[str, Any]:
         return {"is_causal": True}
 
     def attended(self, length: int) -> float:
-        return length / 2
+        return length / 2  # as training is counted everywhere: half of the square
+
+
+class BlockCausal(AttentionPattern):
+    """Blocks of ``length`` positions: a position sees all of its own block and of the blocks before it (BD3LM,
+    2503.09573).
+
+    Where a noisy copy stands beside the clean text, a noisy slot sees the noisy slots of its own block and the clean
+    slots of strictly earlier blocks; a clean slot sees clean slots of its own block and earlier ones, and no noisy one.
+    """
+
+    @dataclass
+    class Options(Part.Options):
+        length: int = number(16, low=1, high=2**20)
+
+    def sees(self, query: Slots, key: Slots) -> Tensor:
+        own, other = query.position // self.options.length, key.position // self.options.length
+        if query.noisy is None and key.noisy is None:
+            return other <= own
+        from_noise, of_noise = query.of_noise, key.of_noise
+        of_noisy_query = torch.where(of_noise, other == own, other < own)
+        return torch.where(from_noise, of_noisy_query, ~of_noise & (other <= own))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS
+from sumi_core.models.attention import Slots
+from sumi_core.models.config import ModelConfig
+from sumi_core.models.interface import DenoiserInput, DenoiserOutput
 from sumi_core.models.layers import (
     Block,
     Embedding,
-    Linear,
+    Head,
+    KeyValue,
     Modulation,
     RMSNorm,
     Rotary,
@@ -23,10 +28,6 @@ from sumi_core.models.layers import (
     modulate,
 )
 from sumi_core.models.size import flops_per_token
-
-if TYPE_CHECKING:
-    from sumi_core.models.attention import AttentionPattern
-    from sumi_core.models.config import ModelConfig
 
 
 class Transformer(nn.Module):
@@ -63,8 +64,8 @@ class Denoiser(nn.Module):
     ``torch.device("meta")`` nothing is allocated and the shapes can be counted.
 
     >>> from sumi_core.models.config import ModelConfig
-    >>> logits = Denoiser(ModelConfig(), 258)(torch.zeros(2, 16, dtype=torch.int64))
-    >>> logits.shape
+    >>> output = Denoiser(ModelConfig(), 258)(DenoiserInput(torch.zeros(2, 16, dtype=torch.int64)))
+    >>> output.logits().shape
     torch.Size([2, 16, 258])
     """
 
@@ -73,74 +74,67 @@ class Denoiser(nn.Module):
         self.config, self.num_states = config, num_states
         self.pattern = ATTENTION_PATTERNS.from_config(config.attention)
         self.model = Transformer(config, num_states)
-        self.lm_head = Linear(config.hidden_size, num_states)
+        self.lm_head = Head(config.hidden_size, num_states)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         if seed is not None:
             self.initialize(seed)
 
-    # --- tokens to logits -------------------------------------------------------------------------------------------
+    # --- tokens to hidden states ------------------------------------------------------------------------------------
 
-    def forward(
-        self,
-        tokens: Tensor,
-        t: Tensor | None = None,
-        *,
-        pattern: AttentionPattern | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """Logits ``[B, L, S]`` for tokens ``[B, L]`` int64 at noise level t (``[B]``, ``[B, 1]`` or ``[B, L]``).
+    @property
+    def caches(self) -> bool:
+        """Whether what stands may be read once and kept: a causal model's tokens never look at what follows."""
+        return self.pattern.causal
 
-        A denoiser without time conditioning ignores t; one with it raises ValueError where t is None. pattern: who
-        sees whom in this call, for objectives and samplers that use one model in several modes. positions: where each
-        token stands, ``[L]`` or ``[B, L]`` int64, 0 … L − 1 unless given; a clean and a noisy copy of a text side by
-        side share theirs.
+    def forward(self, given: DenoiserInput) -> DenoiserOutput:
+        """Hidden states of every slot, and the head that reads them.
+
+        A denoiser without time conditioning ignores the level; one with it raises ValueError where there is none.
         """
-        logits: Tensor = self.lm_head(self.features(tokens, t, pattern=pattern, positions=positions))
-        return logits
-
-    def features(
-        self,
-        tokens: Tensor,
-        t: Tensor | None = None,
-        *,
-        pattern: AttentionPattern | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """What the head reads, ``[B, L, D]``: for losses that never hold all the logits."""
-        return self.encode(self.embed(tokens), t, pattern=pattern, positions=positions)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Input embeddings ``[B, L, D]``: the one place where tokens become vectors."""
-        embedded: Tensor = self.model.embed_tokens(tokens)
-        return embedded
-
-    def encode(
-        self,
-        x: Tensor,
-        t: Tensor | None = None,
-        *,
-        pattern: AttentionPattern | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """Features ``[B, L, D]`` of input embeddings x ``[B, L, D]``, whatever made them.
-
-        x may be a sum of ``embed`` and whatever else is to enter at the input; the noise level, where it does, is
-        added here.
-        """
-        model, time = self.model, None
+        model, tokens, cache, time = self.model, given.tokens, given.cache, None
+        x: Tensor = model.embed_tokens(tokens)
+        if given.context is not None:
+            x = x + given.context
         if model.time_embedding is not None:
-            if t is None:
-                raise ValueError(f"this denoiser is conditioned on time ({model.conditioning}): give the noise level t")
-            time = model.time_embedding(t)
+            if given.level is None:
+                raise ValueError(f"this denoiser is conditioned on time ({model.conditioning}): give the noise level")
+            time = model.time_embedding(given.level)
             if model.modulation is None:
                 x, time = x + time, None
-        rotary = model.rotary(x.shape[1], x.device, positions)
-        sdpa = (pattern or self.pattern).sdpa_arguments(x.shape[1], x.device)
-        for block in model.layers:
-            x = block(x, rotary, sdpa, time)
+        positions = given.positions
+        if positions is None and cache is not None:
+            positions = cache.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        rotary = model.rotary(tokens.shape[1], tokens.device, positions)
+        sdpa = self._sdpa(given, positions)
+        new: list[KeyValue] = []
+        for number, block in enumerate(model.layers):
+            x, own = block(x, rotary, sdpa, time, cache.layer(number) if cache is not None else None)
+            if cache is not None:
+                new.append(own)
+        if cache is not None:
+            assert positions is not None
+            keep = torch.as_tensor(given.keep, device=tokens.device).expand(len(tokens))
+            cache.append(new, positions.expand(tokens.shape), keep)
         x = model.norm(x)
-        return x if model.modulation is None else modulate(x, *model.modulation(time))
+        hidden = x if model.modulation is None else modulate(x, *model.modulation(time))
+        return DenoiserOutput(hidden, self.lm_head)
+
+    def logits(self, tokens: Tensor, level: Tensor | None = None, **more: Any) -> Tensor:
+        """Logits ``[B, L, S]`` of tokens ``[B, L]``; more: further fields of ``DenoiserInput``."""
+        output: DenoiserOutput = self(DenoiserInput(tokens, level, **more))
+        return output.logits()
+
+    def _sdpa(self, given: DenoiserInput, positions: Tensor | None) -> dict[str, Any]:
+        """What attention is called with: the pattern's own arguments for a whole plain text, else a mask."""
+        pattern, tokens = given.pattern or self.pattern, given.tokens
+        in_order = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions
+        queries = Slots(in_order, given.documents, given.noisy, given.valid)
+        if given.cache is not None and given.cache.longest:
+            return pattern.sdpa_arguments(queries, given.cache.kept().beside(queries))
+        if positions is not None and given.cache is None:  # not known to be in order
+            return pattern.sdpa_arguments(queries, replace(queries))
+        return pattern.sdpa_arguments(queries, queries)
 
     # --- weights ----------------------------------------------------------------------------------------------------
 

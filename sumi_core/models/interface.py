@@ -1,11 +1,95 @@
-"""What objectives and samplers see of a denoiser: a function, so that an exact one can take its place in tests."""
+"""What a denoiser is given and what it returns: the one entry point that objectives and samplers use.
+
+A denoiser is any callable from ``DenoiserInput`` to ``DenoiserOutput``, so that an exact one can take the network's
+place in tests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 from torch import Tensor
 
-#: (tokens ``[B, L]`` int64, noise levels t ``[B]`` or ``[B, L]``, or None where there are none) → logits ``[B, L, S]``.
-#: A ``Denoiser`` also takes the keywords ``pattern`` and ``positions``, for objectives that use it in several ways.
-DenoiserFunction = Callable[[Tensor, Tensor | None], Tensor]
+from sumi_core.kernels.row_loss import RowLoss
+from sumi_core.models.attention import AttentionPattern
+from sumi_core.models.cache import KeyValues
+
+
+@dataclass(frozen=True)
+class DenoiserInput:
+    """Slots of a forward pass. tokens: ``[B, L]`` int64.
+
+    level: the noise level that a network with time conditioning is given, ``[B]``, ``[B, 1]`` or ``[B, L]``; None where
+    there is none. positions: where each slot stands in its text, ``[L]`` or ``[B, L]`` int64; None: 0 … L − 1, or what
+    follows the cache. documents: ``[B, L]`` int64, slots of different documents do not see each other; None: all are
+    one. noisy: ``[L]`` or ``[B, L]`` bool, the slots of a noisy copy that stands beside the clean text; None: one copy.
+    valid: ``[B, L]`` bool, slots that hold a token, which others may see; None: all. pattern: who sees whom in this
+    pass; None: the model's own. cache: tokens that were read before and are seen too. keep: how many of the new slots
+    the cache keeps, of every row or ``[B]``. context: ``[B, L, D]``, added to the input embeddings.
+    """
+
+    tokens: Tensor
+    level: Tensor | None = None
+    positions: Tensor | None = None
+    documents: Tensor | None = None
+    noisy: Tensor | None = None
+    valid: Tensor | None = None
+    pattern: AttentionPattern | None = None
+    cache: KeyValues | None = None
+    keep: int | Tensor = 0
+    context: Tensor | None = None
+
+
+class Head(Protocol):
+    """Turns hidden states ``[..., D]`` into logits ``[..., S]``, or into losses of them without holding the logits."""
+
+    def __call__(self, hidden: Tensor, losses: Sequence[RowLoss] = ()) -> Tensor | tuple[Tensor, ...]: ...
+
+
+@dataclass(frozen=True)
+class DenoiserOutput:
+    """Hidden states ``[B, L, D]`` and the head that reads them: whoever needs a loss never holds all the logits."""
+
+    hidden: Tensor
+    head: Head
+
+    def logits(self) -> Tensor:
+        """``[B, L, S]``."""
+        return cast(Tensor, self.head(self.hidden))
+
+    def apply(self, loss: RowLoss) -> Tensor:
+        """The loss of every slot, ``[B, L]`` float32, or float64 for float64 logits."""
+        return self.apply_all([loss])[0]
+
+    def apply_all(self, losses: Sequence[RowLoss]) -> tuple[Tensor, ...]:
+        """Several losses of the same logits, each ``[B, L]``."""
+        return cast("tuple[Tensor, ...]", self.head(self.hidden, losses))
+
+    def last(self) -> DenoiserOutput:
+        """The last slot of each row alone."""
+        return replace(self, hidden=self.hidden[:, -1:])
+
+
+DenoiserFunction = Callable[[DenoiserInput], DenoiserOutput]
+
+
+def caches(denoiser: DenoiserFunction) -> bool:
+    """Whether a denoiser keeps keys and values for a later call."""
+    return bool(getattr(denoiser, "caches", False))
+
+
+@dataclass(frozen=True)
+class FromLogits:
+    """A denoiser from a function of (tokens ``[B, L]``, level or None) to logits ``[B, L, S]``: an exact one, or any
+    model from elsewhere. It reads tokens and level alone."""
+
+    function: Callable[[Tensor, Tensor | None], Tensor]
+
+    def __call__(self, given: DenoiserInput) -> DenoiserOutput:
+        return DenoiserOutput(self.function(given.tokens, given.level), _as_they_are)
+
+
+def _as_they_are(hidden: Tensor, losses: Sequence[RowLoss] = ()) -> Tensor | tuple[Tensor, ...]:
+    return tuple(loss.of(hidden) for loss in losses) if losses else hidden

@@ -7,14 +7,15 @@ No layer draws random numbers when it is made; `Denoiser` fills all weights.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from sumi_core.models.config import ModelConfig
+from sumi_core.kernels.row_loss import RowLoss
+from sumi_core.models.config import ModelConfig
 
 TIME_WIDTH = 128  # width of the embedded noise level, as in SEDD (2310.16834) and MDLM (2406.07524)
 
@@ -103,6 +104,19 @@ def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     return torch.addcmul(wide * cosines, wide.roll(x.shape[-1] // 2, -1), sines.to(wide.dtype)).to(x.dtype)
 
 
+KeyValue = tuple[Tensor, Tensor]  # keys and values of a layer, [B, H_kv, slots, w]
+
+
+class Head(Linear):
+    """The last map, from hidden states to logits; losses are computed inside it, so that hooks, sharding and
+    compilation see one call of one module."""
+
+    def forward(self, hidden: Tensor, losses: Sequence[RowLoss] = ()) -> Any:
+        """hidden: ``[..., D]``. Logits ``[..., S]``, or a tuple of the losses of each row ``[...]``."""
+        logits = super().forward(hidden)
+        return tuple(loss.of(logits) for loss in losses) if losses else logits
+
+
 class SelfAttention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2305.13245) with rotary positions and optional RMS-normalised queries
     and keys (one gain per head channel, as in Qwen3)."""
@@ -119,14 +133,21 @@ class SelfAttention(nn.Module):
         self.q_norm = RMSNorm(self.head_width, config.norm_epsilon) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_width, config.norm_epsilon) if config.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], sdpa: dict[str, Any]) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], sdpa: dict[str, Any], past: KeyValue | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """x: ``[B, L, D]``. past: of earlier slots, which are seen first. Returns the output and the keys and values of
+        these slots."""
         heads = (*x.shape[:2], -1, self.head_width)
         q = rotate(self.q_norm(self.q_proj(x).view(heads)), rotary).transpose(1, 2)
         k = rotate(self.k_norm(self.k_proj(x).view(heads)), rotary).transpose(1, 2)
         v = self.v_proj(x).view(heads).transpose(1, 2)
+        new = (k, v)
+        if past is not None:
+            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
         # enable_gqa reads each key-value head in place: 0.9 of the time of repeating them on a CPU.
         out = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.grouped, **sdpa)
-        return self.o_proj(out.transpose(1, 2).reshape(x.shape))
+        return self.o_proj(out.transpose(1, 2).reshape(x.shape)), new
 
 
 class SwiGLU(nn.Module):
@@ -207,14 +228,21 @@ class Block(nn.Module):
         self.modulation = Modulation(config.hidden_size, 6) if config.time_conditioning == "adaln" else None
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], sdpa: dict[str, Any], time: Tensor | None = None
-    ) -> Tensor:
-        """x: ``[B, L, D]``; time: the embedded noise level of `TimeEmbedding`, given where the block has adaLN."""
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        sdpa: dict[str, Any],
+        time: Tensor | None = None,
+        past: KeyValue | None = None,
+    ) -> tuple[Tensor, KeyValue]:
+        """x: ``[B, L, D]``; time: the embedded noise level of `TimeEmbedding`, given where the block has adaLN; past:
+        keys and values of earlier slots. Returns the stream and the keys and values of these slots."""
         if self.modulation is None or time is None:
-            x = x + self.self_attn(self.input_layernorm(x), rotary, sdpa)
-            return x + self.mlp(self.post_attention_layernorm(x))
+            attended, new = self.self_attn(self.input_layernorm(x), rotary, sdpa, past)
+            x = x + attended
+            return x + self.mlp(self.post_attention_layernorm(x)), new
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(time)
-        attended = self.self_attn(modulate(self.input_layernorm(x), shift_a, scale_a), rotary, sdpa)
+        attended, new = self.self_attn(modulate(self.input_layernorm(x), shift_a, scale_a), rotary, sdpa, past)
         x = torch.addcmul(x, attended, 1 + gate_a)
         fed = self.mlp(modulate(self.post_attention_layernorm(x), shift_m, scale_m))
-        return torch.addcmul(x, fed, 1 + gate_m)
+        return torch.addcmul(x, fed, 1 + gate_m), new

@@ -1,13 +1,4 @@
-"""What the objectives of corruption processes share: the noise they train on, and the bound they are reported with.
-
-    −log p(x) ≤ ∫_ε^{1−ε} E_{z~q_t(·|x)}[integrand(x_θ(·|z), x, z, t)] dt     diffusion, estimated at one t per sequence
-                + E_{z~q_ε(·|x)}[−log p_θ(x|z)]                              reconstruction, the clean end
-                + KL(q_{1−ε}(·|x) ‖ p_{1−ε})                                  prior, the noisy end
-
-per position, summed over positions (design: math.md 1 and 2). The process supplies every term. Where positions have
-clocks of their own, t is the level of each and the integral runs along the clocks: ∫ E[integrand · dlevel/dt] dt
-(design: math.md 5).
-"""
+"""What the objectives of corruption processes share: the noise they train on, and the bound they are reported with."""
 
 from __future__ import annotations
 
@@ -24,26 +15,14 @@ from sumi_core.base.registry import Part
 from sumi_core.corruption import CLOCKS, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
+from sumi_core.kernels.row_loss import RowLoss
 from sumi_core.models.interface import DenoiserFunction
-from sumi_core.objectives.log_partition import squared_log_partition
-from sumi_core.objectives.objective import Likelihood, Loss, Objective, per_sequence
+from sumi_core.objectives.likelihood import Bound, Reading
+from sumi_core.objectives.log_partition import SquaredLogPartition
+from sumi_core.objectives.noising import NoisyBatch, corrupt
+from sumi_core.objectives.objective import Loss, Objective
 
 _LEAST_HIT = 1e-14  # times are told apart by α, and float64 near 1 steps by 1e-16
-
-
-@dataclass(frozen=True)
-class NoisyBatch:
-    """A batch in noise. x, z: ``[B, L]`` int64. level: t of every position, in [ε, 1 − ε]; weight: the speed of its
-    clock over the density that the time was drawn with, so that (1 − 2ε) E[weight · f(level)] = ∫_ε^{1−ε} f dt; both
-    float64, ``[B, 1]`` or ``[B, L]``. conditioning_level: what the denoiser is given, ``[B]`` or ``[B, L]``. clocked:
-    whether a sequence's levels are those of the process's own clock, ``[B, 1]`` bool."""
-
-    x: Tensor
-    z: Tensor
-    level: Tensor
-    weight: Tensor
-    conditioning_level: Tensor
-    clocked: Tensor
 
 
 class Diffusion(Objective):
@@ -112,8 +91,9 @@ class Diffusion(Objective):
     # --- training ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def token_loss(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
-        """What each token adds to the loss at its level, ``[B, L]``, from the denoiser's own logits ``[B, L, S]``."""
+    def token_loss(self, noisy: NoisyBatch) -> RowLoss:
+        """What each token adds to the loss at its level: a loss of the denoiser's own logits, rows in the order of
+        ``[B, L]``."""
 
     def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         """Scalars to log, made of the weighted loss of every token ``[B, L]``, which has no gradient."""
@@ -121,14 +101,16 @@ class Diffusion(Objective):
 
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         noisy = self.training_noise(batch)
-        logits = denoiser(noisy.z, noisy.conditioning_level)
-        token_loss = self.token_loss(logits, noisy)
-        token_loss = noisy.weight.to(token_loss.dtype) * token_loss
+        losses = [self.token_loss(noisy)]
+        if self.options.z_loss:
+            losses.append(SquaredLogPartition(self.num_tokens))
+        found = denoiser(noisy.given).apply_all(losses)
+        token_loss = noisy.weight.to(found[0].dtype) * found[0]
         value = token_loss.mean()
         metrics = self.metrics(token_loss.detach(), noisy)
         metrics["changed_tokens"] = (noisy.z != noisy.x).to(torch.float32).mean()
         if self.options.z_loss:
-            squared = squared_log_partition(logits, self.num_tokens).mean()
+            squared = found[1].mean()
             value = value + self.options.z_loss * squared
             metrics["squared_log_partition"] = squared.detach()
         return Loss(value, metrics)
@@ -151,7 +133,7 @@ class Diffusion(Objective):
                 own_level,
             )
             level, weight = torch.where(clocked, level, own_level), torch.where(clocked, weight, own_weight)
-        return self._corrupted(batch, level, weight, conditioning_level, clocked, options.time_epsilon)
+        return corrupt(self.process, batch, level, weight, conditioning_level, clocked, options.time_epsilon)
 
     def _drawn(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Uniform numbers as times in [0, 1] with the density in question, and one over that density there."""
@@ -166,49 +148,6 @@ class Diffusion(Objective):
         stretch = density.dalpha(drawn) / process.dalpha(t) * (high - low) / (1 - 2 * epsilon)
         return ((t - epsilon) / (1 - 2 * epsilon)).clamp(0, 1), stretch
 
-    # --- the bound --------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def likelihood(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
-        x, process = batch.tokens, self.process
-        noisy = self.corrupt(batch, epsilon)
-        integrand = self.integrand(denoiser(noisy.z, noisy.conditioning_level), noisy)
-        density = per_sequence(noisy.weight.to(integrand.dtype) * integrand)
-
-        clean_end = torch.full((len(x), 1), epsilon, dtype=torch.float64, device=x.device)
-        z = process.corrupt(x, clean_end, batch.noise("reconstruction"))
-        logits = process.predict(denoiser, z, clean_end, clean_end.squeeze(-1))
-        reconstruction = process.reconstruction(logits, x, z, clean_end)
-        prior = process.prior(x, 1 - clean_end)
-        # α falls by this much per token and unit of drawn time, whatever the schedule and the clocks.
-        fall = -(noisy.weight * process.dalpha(noisy.level)).expand(x.shape).sum(-1)
-        return Likelihood(
-            diffusion=(1 - 2 * epsilon) * density,
-            reconstruction=per_sequence(reconstruction),
-            prior=per_sequence(prior),
-            time=batch.times(0.0, 1.0),
-            level=noisy.level.mean(-1),
-            alpha=process.alpha(noisy.level).mean(-1),
-            nats_per_alpha=density / fall,
-        )
-
-    def corrupt(self, batch: Batch, epsilon: float) -> NoisyBatch:
-        """The noise of the bound: a stratified time for each sequence, by its clocks a level for each position."""
-        clocks = self.process.clock.draw(batch.noise("clock"), batch.tokens.shape[-1])
-        time = batch.times(0.0, 1.0)
-        reading = clocks.at(time)
-        clocked = torch.ones_like(time, dtype=torch.bool).unsqueeze(-1)
-        return self._corrupted(batch, reading.level, reading.speed, reading.conditioning_level, clocked, epsilon)
-
-    def _corrupted(
-        self, batch: Batch, level: Tensor, weight: Tensor, conditioning_level: Tensor, clocked: Tensor, epsilon: float
-    ) -> NoisyBatch:
-        level, conditioning_level = (epsilon + (1 - 2 * epsilon) * part for part in (level, conditioning_level))
-        z = self.process.corrupt(batch.tokens, level, batch.noise("corrupt"))
-        return NoisyBatch(batch.tokens, z, level, weight, conditioning_level, clocked)
-
-    def integrand(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
-        """The bound's integrand per unit of level at every position, ``[B, L]``, from the denoiser's own logits."""
-        process = self.process
-        left_out = process.leave_one_out(logits, noisy.z, noisy.level)
-        return process.bound_integrand(left_out, noisy.x, noisy.z, noisy.level)
+    @property
+    def readings(self) -> dict[str, Reading]:
+        return {"diffusion": Bound(self.process)}

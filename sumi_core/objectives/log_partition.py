@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from sumi_core.kernels.row_loss import RowLoss, Rows, rowwise
+from sumi_core.kernels.row_loss import RowLoss, Rows
 
 
+@dataclass
 class SquaredLogPartition(RowLoss):
-    """(log Σ_y exp logit_y)², with gradient 2 log Σ · softmax."""
+    """(log Σ_y exp logit_y)² over the first ``width`` states, with gradient 2 log Σ · softmax."""
+
+    width: int | None = None
 
     def value(self, chunk: Tensor, rows: Rows) -> Tensor:
         return chunk.logsumexp(-1) ** 2
 
     def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
         return chunk.softmax(-1).mul_((2 * scale * chunk.logsumexp(-1))[:, None])
-
-
-def squared_log_partition(logits: Tensor, num_tokens: int) -> Tensor:
-    """Of the first ``num_tokens`` states at each position: ``[..., S]`` → ``[...]``."""
-    return rowwise(SquaredLogPartition(), logits.reshape(-1, logits.shape[-1]), width=num_tokens).view(
-        logits.shape[:-1]
-    )

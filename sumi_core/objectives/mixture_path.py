@@ -20,8 +20,9 @@ from torch import Tensor
 
 from sumi_core.corruption import PROCESSES
 from sumi_core.corruption.interpolating import Interpolating
-from sumi_core.kernels.row_loss import RowLoss, Rows, pick, precision_of, put_add, rowwise
-from sumi_core.objectives.diffusion import Diffusion, NoisyBatch
+from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
+from sumi_core.objectives.diffusion import Diffusion
+from sumi_core.objectives.noising import NoisyBatch
 from sumi_core.objectives.posterior import PosteriorObjective
 
 
@@ -48,14 +49,12 @@ class MixturePath(PosteriorObjective):
             return "process", f"objective '{name}' needs noise from one distribution at all levels, unlike '{process}'"
         return super().incompatibility(own, others)
 
-    def token_loss(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
+    def token_loss(self, noisy: NoisyBatch) -> RowLoss:
         process, x, z = self.process, noisy.x, noisy.z
         pace = -process.dalpha(noisy.level) / process.noise_fraction(noisy.level) * (1 - 2 * self.options.time_epsilon)
         open_rows = (process.mass(z) > 0).reshape(-1).nonzero().squeeze(1)
-        term = PathDivergence(x.reshape(-1), z.reshape(-1))
-        flat = logits.reshape(-1, logits.shape[-1])
-        divergence = rowwise(term, flat, width=self.num_tokens, rows=open_rows).view(x.shape)
-        return pace.to(precision_of(logits)) * divergence
+        divergence = PathDivergence(x.reshape(-1), z.reshape(-1), self.num_tokens, open_rows)
+        return divergence.times(pace.expand(x.shape))
 
     def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         return {"mixture_path": token_loss.mean()}
@@ -75,6 +74,8 @@ class PathDivergence(RowLoss):
 
     x: Tensor
     z: Tensor
+    width: int | None = None
+    rows: Tensor | None = None
 
     def value(self, chunk: Tensor, rows: Rows) -> Tensor:
         x, z, masked = self.x[rows], self._place(chunk, rows), self._masked(chunk, rows)

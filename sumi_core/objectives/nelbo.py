@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sumi_core.base.options import choice
-from sumi_core.objectives.diffusion import Diffusion, NoisyBatch
+from sumi_core.kernels.row_loss import RowLoss
+from sumi_core.objectives.diffusion import Diffusion
+from sumi_core.objectives.noising import NoisyBatch
 
 
 class Nelbo(Diffusion):
@@ -31,9 +33,9 @@ class Nelbo(Diffusion):
 
     options: Options
 
-    def token_loss(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
-        integrand = self.integrand(logits, noisy)
-        return integrand * self._scale(noisy, self.options.weighting).to(integrand)
+    def token_loss(self, noisy: NoisyBatch) -> RowLoss:
+        integrand = self.process.bound_loss(noisy.x, noisy.z, noisy.level)
+        return integrand.times(self._scale(noisy, self.options.weighting).expand(noisy.x.shape))
 
     def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         share = 1 - self.options.token_levels

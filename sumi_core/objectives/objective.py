@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from sumi_core.base.registry import Part
@@ -18,6 +17,7 @@ from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.interface import DenoiserFunction
+from sumi_core.objectives.likelihood import Likelihood, Reading
 
 
 @dataclass(frozen=True)
@@ -28,43 +28,16 @@ class Loss:
     metrics: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """An estimate of −log p(x) of each sequence in nats, all fields ``[B]`` float64.
-
-    −log p(x) = or ≤ E[diffusion + reconstruction + prior]. An exact likelihood has all of it in ``diffusion``.
-
-    The last four say how the loss depends on the noise: at ``time`` in [0, 1], when the noise level is ``level`` (t, in
-    [ε, 1 − ε]) and a share ``alpha`` of the tokens survives, a token costs ``nats_per_alpha`` nats per unit of α.
-    Plotted against 1 − α its area is the bound's diffusion term per token, whatever the schedule. Where positions have
-    levels of their own, level and alpha are their means, and nats_per_alpha is that of the positions whose clock runs
-    (NaN when none does). An exact likelihood has time and level 0, alpha 1, nats_per_alpha 0.
-    """
-
-    diffusion: Tensor
-    reconstruction: Tensor
-    prior: Tensor
-    time: Tensor
-    level: Tensor
-    alpha: Tensor
-    nats_per_alpha: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """Nats per sequence: the three terms together."""
-        return self.diffusion + self.reconstruction + self.prior
-
-
 class Objective(Part, ABC):
     """A training loss, and how to read a likelihood off the model it trains."""
 
     needs_process: ClassVar[bool] = True
     #: Whether a position of the model may see only what stands before it; None: either will do.
     causal: ClassVar[bool | None] = False
-    exact: ClassVar[bool] = False  # is likelihood() the likelihood itself, or an upper bound on −log p
+    exact: ClassVar[bool] = False  # whether the model's main likelihood is exact, or an upper bound on −log p
     default_sampler: ClassVar[dict[str, Any]] = {"name": "ancestral"}
 
-    def __init__(self, options: Any, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+    def __init__(self, options: Any = None, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
         super().__init__(options)
         if self.needs_process:
             if process is None:
@@ -79,15 +52,11 @@ class Objective(Part, ABC):
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         """The training loss of one (micro-)batch: a mean over its tokens."""
 
+    @property
     @abstractmethod
+    def readings(self) -> dict[str, Reading]:
+        """The likelihoods that a model of this objective has, by name; the first is what it is reported with."""
+
     def likelihood(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
-        """An unbiased estimate of the exact −log p or of its tight upper bound, one noise level per row.
-
-        ``epsilon``: the bound integrates t over [ε, 1 − ε] and adds both ends. Average several steps of a batch (each
-        draws new levels and noise) for a better estimate. No gradient.
-        """
-
-
-def per_sequence(nats: Tensor) -> Tensor:
-    """Sum over positions in float64: ``[B, L]`` → ``[B]``."""
-    return nats.to(torch.float64).sum(-1)
+        """The main reading's estimate of −log p(x) for each sequence; see ``Reading``."""
+        return next(iter(self.readings.values()))(denoiser, batch, epsilon)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sumi_core.kernels.row_loss import cross_entropy
-from sumi_core.objectives.diffusion import NoisyBatch
+from sumi_core.kernels.row_loss import RowLoss, cross_entropy_loss
+from sumi_core.objectives.noising import NoisyBatch
 from sumi_core.objectives.posterior import PosteriorObjective
 
 
@@ -16,8 +16,8 @@ class PosteriorCrossEntropy(PosteriorObjective):
     every level. Tokens that noise spared count too, so a part of the loss is learning to copy.
     """
 
-    def token_loss(self, logits: Tensor, noisy: NoisyBatch) -> Tensor:
-        return cross_entropy(logits, noisy.x, self.num_tokens)
+    def token_loss(self, noisy: NoisyBatch) -> RowLoss:
+        return cross_entropy_loss(noisy.x, self.num_tokens)
 
     def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         return {"cross_entropy": token_loss.mean()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 from sumi_core.base.options import choice
 from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.corruption.clocks import Clocks
 from sumi_core.corruption.process import ForwardProcess
-from sumi_core.data.noise import Noise
-from sumi_core.models.interface import DenoiserFunction
+from sumi_core.kernels.row_loss import pick
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput
+from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.sampler import Sampler
 
 _LOG_SNR_END = 9.0  # α from 1.2e-4 to 1 − 1.2e-4, Sumi's range
@@ -34,7 +37,7 @@ class Ancestral(Sampler):
     options: Options
 
     def levels(self, steps: int) -> Tensor:
-        """The times the network is asked at and, last, 0: ``[steps + 1]`` float64, falling from 1."""
+        """The times of the network calls and, last, 0: ``[steps + 1]`` float64, falling from 1."""
         if self.options.spacing == "log_snr":
             log_snr = torch.linspace(-_LOG_SNR_END, _LOG_SNR_END, steps, dtype=torch.float64)
             levels = self.process.time_of_alpha(torch.sigmoid(log_snr))
@@ -42,28 +45,36 @@ class Ancestral(Sampler):
             return torch.cat([levels, levels.new_zeros(1)])
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
 
-    def _draw(
-        self, denoiser: DenoiserFunction, rows: range, fixed: Tensor, frozen: Tensor, steps: int, seed: int
-    ) -> tuple[Tensor, int]:
-        process, length = self.process, len(fixed)
+    def start(self, canvas: Canvas) -> Canvas:
+        clocks = self.process.clock.draw(canvas.noise("sample_clock", 0), canvas.length)
+        noise = self.process.sample_prior(canvas.noise("sample", 0), canvas.length)
+        return canvas.written(noise, state=clocks)
 
-        def noise(step: int) -> Noise:
-            return Noise(seed, "sample", step, rows, fixed.device)
+    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
+        process, z, clocks = self.process, canvas.tokens, canvas.state
+        assert isinstance(clocks, Clocks)
+        times = self.levels(canvas.steps).to(z.device)
+        now, then = (clocks.at(times[canvas.age + i].expand(len(z))) for i in (0, 1))
+        stands = now.level == then.level
+        aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
+        level = now.conditioning_level
+        if level.ndim > 1:
+            level = torch.where(canvas.frozen, 0.0, level)  # what is given is clean
+        logits = process.predict(denoiser, DenoiserInput(z, level, valid=canvas.valid), now.level)
+        place = torch.arange(canvas.length, device=z.device)
+        probs = canvas.allowed(process.reverse(logits, z, now.level, aim), place)
+        drawn = draw_categorical(
+            probs, canvas.noise("sample", canvas.age + 1).uniform(canvas.length, dtype=torch.float64)
+        )
+        drawn = torch.where(stands, z, drawn)
+        chance = pick(probs, drawn) / probs.sum(-1)
+        return dataclasses.replace(
+            canvas.written(drawn),
+            age=canvas.age + 1,
+            nfe=canvas.nfe + 1,
+            slots=canvas.slots + canvas.lengths,
+            confidence=torch.where(canvas.frozen | stands, canvas.confidence, chance),
+        )
 
-        clocks = process.clock.draw(Noise(seed, "sample_clock", 0, rows, fixed.device), length)
-        z = torch.where(frozen, fixed, process.sample_prior(noise(0), length))
-        times = self.levels(steps).to(fixed.device)
-        for step in range(steps):
-            now, then = (clocks.at(time.expand(len(rows))) for time in (times[step], times[step + 1]))
-            stands = now.level == then.level
-            aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
-            conditioning_level = (
-                now.conditioning_level
-                if now.conditioning_level.ndim == 1
-                else torch.where(frozen, 0.0, now.conditioning_level)
-            )  # what is given is clean
-            logits = process.predict(denoiser, z, now.level, conditioning_level)
-            probs = process.reverse(logits, z, now.level, aim)
-            drawn = draw_categorical(probs, noise(step + 1).uniform(length, dtype=torch.float64))
-            z = torch.where(frozen, fixed, torch.where(stands, z, drawn))
-        return z, steps
+    def finished(self, canvas: Canvas) -> Tensor:
+        return torch.full_like(canvas.done, canvas.age >= canvas.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,15 +12,19 @@ from torch import Tensor
 from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
-from sumi_core.data.noise import Noise
-from sumi_core.models.interface import DenoiserFunction
+from sumi_core.kernels.row_loss import pick
+from sumi_core.models.cache import KeyValues
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, caches
+from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.sampler import Sampler
 
 
 class LeftToRight(Sampler):
     """Draw x_i ~ p(x_i | x_{<i}) in order, after an end-of-text token. ``steps`` is ignored: a token takes a call.
 
-    temperature: logits are divided by it; 0 takes the most probable token.
+    temperature: logits are divided by it; 0 takes the most probable token. The keys and values of what stands are kept
+    where the network can keep them, so that a call computes the new token alone; a network that cannot reads the whole
+    text again. The canvas's age is the position that is written next, in all rows.
     """
 
     needs_process: ClassVar[bool] = False
@@ -32,24 +37,55 @@ class LeftToRight(Sampler):
 
     options: Options
 
-    def _draw(
-        self, denoiser: DenoiserFunction, rows: range, fixed: Tensor, frozen: Tensor, steps: int, seed: int
-    ) -> tuple[Tensor, int]:
-        start = torch.full((len(rows), 1), self.eos_id, dtype=torch.int64, device=fixed.device)
-        tokens, calls = start, 0
-        for position in range(len(fixed)):
-            if frozen[position]:
-                next_token = fixed[position].expand(len(rows))
-            else:
-                logits = denoiser(tokens, None)[:, -1, : self.num_tokens]
-                uniform = Noise(seed, "sample", position, rows, fixed.device).uniform(1, dtype=torch.float64)
-                next_token = self._choose(logits, uniform.squeeze(-1))
-                calls += 1
-            tokens = torch.cat([tokens, next_token.unsqueeze(-1)], dim=1)
-        return tokens[:, 1:], calls
+    def start(self, canvas: Canvas) -> Canvas:
+        return dataclasses.replace(canvas, age=self._next(canvas, 0))
 
-    def _choose(self, logits: Tensor, uniform: Tensor) -> Tensor:
+    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
+        position = canvas.age
+        logits, state, computed = self._read(denoiser, canvas)
+        probs = self._probabilities(logits[:, None, : self.num_tokens])
+        probs = canvas.allowed(probs, torch.tensor([position], device=canvas.device))
+        uniform = canvas.noise("sample", position).uniform(1, dtype=torch.float64)
+        chosen = draw_categorical(probs, uniform)
+        writes = ~canvas.frozen[:, position] & (position < canvas.lengths)
+        tokens, confidence = canvas.tokens.clone(), canvas.confidence.clone()
+        tokens[:, position] = chosen[:, 0]
+        confidence[writes, position] = (pick(probs, chosen)[:, 0] / probs.sum(-1)[:, 0])[writes]
+        written = canvas.written(tokens)
+        return dataclasses.replace(
+            written,
+            age=self._next(written, position + 1),
+            nfe=canvas.nfe + writes,
+            slots=canvas.slots + writes * computed,
+            confidence=confidence,
+            state=state,
+        )
+
+    def finished(self, canvas: Canvas) -> Tensor:
+        return canvas.age >= canvas.lengths
+
+    def settled(self, canvas: Canvas) -> Tensor:
+        return canvas.lengths.clamp(max=canvas.age)
+
+    def _next(self, canvas: Canvas, position: int) -> int:
+        """The first position from here on that some row has to write."""
+        place = torch.arange(canvas.length, device=canvas.device)
+        open_ = (~canvas.frozen & (place < canvas.lengths[:, None])).any(0) & (place >= position)
+        return int(torch.where(open_, place, canvas.length).min())
+
+    def _read(self, denoiser: DenoiserFunction, canvas: Canvas) -> tuple[Tensor, KeyValues | None, int]:
+        """Logits of the next token ``[B, S]``, the cache, and how many tokens were computed for each row."""
+        text = torch.cat([torch.full_like(canvas.tokens[:, :1], self.eos_id), canvas.tokens[:, : canvas.age]], 1)
+        cache = canvas.state
+        if cache is None and caches(denoiser):
+            cache = KeyValues(len(text), canvas.length + 1, canvas.device)
+        if cache is not None:
+            text = text[:, int(cache.lengths[0]) :]  # all rows stand at one position
+        given = DenoiserInput(text, cache=cache, keep=text.shape[1])
+        return denoiser(given).last().logits()[:, -1], cache, text.shape[1]
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
         if self.options.temperature == 0:
-            return logits.argmax(-1)
-        probs = (logits.double() / self.options.temperature).softmax(-1)
-        return draw_categorical(probs, uniform)
+            best = logits.argmax(-1, keepdim=True)
+            return torch.zeros_like(logits, dtype=torch.float64).scatter_(-1, best, 1.0)
+        return (logits.double() / self.options.temperature).softmax(-1)

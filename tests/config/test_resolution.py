@@ -22,7 +22,6 @@ from sumi_core.experiments.schema import Experiment
 from sumi_core.models import PRESETS
 from sumi_core.stages import STAGES
 from sumi_core.stages.identity import experiment_fingerprints, stage_inputs
-from sumi_core.stages.identity import identity as stages
 
 AUTOREGRESSIVE = {"process": None, "objective": "autoregressive", "model": {"attention": "causal"}}
 
@@ -32,7 +31,7 @@ def _parts_with_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source and a process with options, beside the real ones."""
     for registry in (SOURCES, PROCESSES):
         monkeypatch.setitem(registry._entries, "fake", "tests.config.parts:FakeSource")
-    monkeypatch.setattr(stages, "_part_identity", lambda kind, component_json: {"digest": "0"})
+    monkeypatch.setattr("sumi_core.stages.identity._part_identity", lambda kind, component_json: {"digest": "0"})
 
 
 def complaint(data: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from sumi_core.corruption.clocks import Clocks
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import Noise
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.interface import FromLogits
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
 from tests.corruption.enumerable import World
@@ -143,11 +144,11 @@ def test_the_monte_carlo_bound_with_spans_is_unbiased_for_an_untold_denoiser() -
 
     rows = 20_000
     batch = Batch(torch.zeros(rows, 6, dtype=torch.int64), torch.arange(rows), torch.arange(rows), rows, 0, 0)
-    found = objective.likelihood(flat, batch, 1e-3)
+    found = objective.likelihood(FromLogits(flat), batch, 1e-3)
     error = float(found.total.std() / rows**0.5)
     assert float(found.total.mean()) == pytest.approx(6 * torch.tensor(4.0).log().item(), abs=4 * error)
     assert error < 0.2
-    loss = objective.loss(flat, batch)
+    loss = objective.loss(FromLogits(flat), batch)
     assert float(loss.value) == pytest.approx(float(found.diffusion.mean()) / 6, rel=1e-9)
 
 
@@ -163,7 +164,7 @@ def test_sampling_with_span_clocks_draws_from_the_model() -> None:
         seen.append((tokens.clone(), t))
         return world.denoiser(tokens, t.clamp(1e-6, 1 - 1e-6))
 
-    drawn = sampler.sample(denoiser, num=20_000, length=2, steps=40, seed=1).tokens
+    drawn = sampler.sample(FromLogits(denoiser), num=20_000, length=2, steps=40, seed=1).tokens
     for (before, conditioning_level), (after, then) in itertools.pairwise(seen):
         stood = conditioning_level == then
         assert before[stood].equal(after[stood])
@@ -189,11 +190,11 @@ def test_a_denoiser_that_is_told_its_clocks_meets_the_entropy_and_one_that_is_mi
         assert t is not None
         return world.denoiser(z, torch.full_like(t, 0.5))
 
-    found = objective.likelihood(given, batch, 1e-3).total
+    found = objective.likelihood(FromLogits(given), batch, 1e-3).total
     error = float(found.std() / rows**0.5)
     assert float(found.mean()) == pytest.approx(world.entropy, abs=4 * error + 0.01)
     if process == "uniform":  # a mask tells its level by itself
-        worse = objective.likelihood(misled, batch, 1e-3).total
+        worse = objective.likelihood(FromLogits(misled), batch, 1e-3).total
         assert float((worse - found).mean()) > 4 * float((worse - found).std() / rows**0.5)
 
 
@@ -222,6 +223,6 @@ def test_a_prompt_is_told_to_be_clean(process: str) -> None:
     joint = world.p.view(4, 4)
     for first in (0, 2):
         prompt = torch.tensor([first])
-        drawn = sampler.sample(denoiser, num=6000, length=2, steps=30, seed=1, prompt=prompt).tokens[:, 1]
+        drawn = sampler.sample(FromLogits(denoiser), num=6000, length=2, steps=30, seed=1, prompt=prompt).tokens[:, 1]
         share = torch.bincount(drawn, minlength=4).double() / len(drawn)
         assert float((share - joint[first] / joint[first].sum()).abs().sum() / 2) < 0.04

@@ -32,10 +32,10 @@ def test_shipped_general_and_defined_forms_agree(name, schedule, per_position):
     logits, x, z, t = draw(process, per_position=per_position)
     shipped = process.bound_integrand(logits, x, z, t)
     assert shipped.shape == (B, L)
-    torch.testing.assert_close(shipped, ForwardProcess.bound_integrand(process, logits, x, z, t), **CLOSE)
+    torch.testing.assert_close(shipped, ForwardProcess.leave_one_out_loss(process, x, z, t).of(logits), **CLOSE)
     torch.testing.assert_close(shipped, reference_integrand(name, process.schedule, logits, x, z, t), **CLOSE)
     if isinstance(process, Interpolating):
-        torch.testing.assert_close(shipped, Interpolating.bound_integrand(process, logits, x, z, t), **CLOSE)
+        torch.testing.assert_close(shipped, Interpolating.leave_one_out_loss(process, x, z, t).of(logits), **CLOSE)
 
 
 @pytest.mark.parametrize("per_position", [False, True])

@@ -10,6 +10,7 @@ from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.interface import DenoiserInput, FromLogits
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
 from tests.corruption.enumerable import CASES, NAMES, World, end_gaps, expected_bound
@@ -22,7 +23,7 @@ def posterior_world(process: str, schedule: str = "linear", seed: int = 0) -> Wo
 
 
 def converted(world: World, z: Tensor, t: Tensor) -> Tensor:
-    return world.process.predict(world.full_posterior_denoiser, z, t.unsqueeze(-1), t)
+    return world.process.predict(FromLogits(world.full_posterior_denoiser), DenoiserInput(z, t), t.unsqueeze(-1))
 
 
 @pytest.mark.parametrize(("process", "schedule"), CASES)
@@ -65,15 +66,15 @@ def test_objective_and_sampler_read_the_same_model_through_either(process: str) 
     totals, losses, texts = [], [], []
     for world, denoiser in ((plain, plain.denoiser), (conditioning_level, conditioning_level.full_posterior_denoiser)):
         objective = OBJECTIVES.build("nelbo", {"weighting": "snr"}, process=world.process, **context)
-        totals.append(objective.likelihood(denoiser, batch, 1e-3).total)
-        losses.append(objective.loss(denoiser, batch).value)
+        totals.append(objective.likelihood(FromLogits(denoiser), batch, 1e-3).total)
+        losses.append(objective.loss(FromLogits(denoiser), batch).value)
         sampler = SAMPLERS.build("ancestral", {}, process=world.process, **context)
 
         def inside(z: Tensor, t: Tensor | None, denoiser: object = denoiser) -> Tensor:
             assert t is not None
             return denoiser(z, t.clamp(1e-9, 1 - 1e-9))  # type: ignore[operator,no-any-return]
 
-        texts.append(sampler.sample(inside, num=64, length=2, steps=6, seed=0).tokens)
+        texts.append(sampler.sample(FromLogits(inside), num=64, length=2, steps=6, seed=0).tokens)
     torch.testing.assert_close(totals[0], totals[1])
     torch.testing.assert_close(losses[0], losses[1])
     assert texts[0].equal(texts[1])
@@ -86,6 +87,6 @@ def test_it_reaches_the_parts_from_a_config() -> None:
     parts = build_parts(resolve({"parameterisation": "posterior"}, "t.yaml"), Vocabulary(6, 5))
     assert parts.process is not None
     z, t = torch.tensor([[2]]), torch.tensor([[0.5]], dtype=torch.float64)
-    logits = parts.process.predict(lambda z, t: torch.zeros(1, 1, 6), z, t, t[:, 0])
+    logits = parts.process.predict(FromLogits(lambda z, t: torch.zeros(1, 1, 6)), DenoiserInput(z, t[:, 0]), t)
     assert logits[0, 0].tolist() == pytest.approx([0, 0, -torch.tensor(7.0).log().item(), 0, 0, 0])
     assert torch.equal(logits.argmin(-1), z)

@@ -164,7 +164,7 @@ def test_cosine_is_the_published_one():
 @pytest.mark.parametrize(("exponent", "same"), [(0.5, "sqrt"), (1.0, "linear")])
 def test_polynomial_has_the_others_among_it(exponent, same):
     made = SCHEDULES.build("polynomial", {"exponent": exponent})
-    for part in ("alpha", "hit", "dalpha", "log_snr_rate"):
+    for part in ("alpha", "noise_fraction", "dalpha", "log_snr_rate"):
         torch.testing.assert_close(getattr(made, part)(GRID), getattr(build(same), part)(GRID), rtol=1e-9, atol=1e-12)
 
 
@@ -197,7 +197,7 @@ def test_a_density_is_what_its_knots_say():
 
 def test_equal_weights_are_even_in_the_root_of_the_noise():
     flat, squared = SCHEDULES.build("fitted", {"noise": [0.5], "weight": [7.0]}), SCHEDULES.build("polynomial", {})
-    for part in ("alpha", "hit", "dalpha"):
+    for part in ("alpha", "noise_fraction", "dalpha"):
         torch.testing.assert_close(getattr(flat, part)(GRID), getattr(squared, part)(GRID), rtol=1e-9, atol=1e-12)
 
 
@@ -232,7 +232,7 @@ def test_a_share_of_noise_too_small_for_its_complement_keeps_its_digits(process,
     assert found.isfinite().all()
     wanted = plain.bound_integrand(logits, x, z, there) / plain.dalpha(there)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0.0)
-    reference = ForwardProcess.bound_integrand(plain, logits, x, z, there) / plain.dalpha(there)
+    reference = ForwardProcess.leave_one_out_loss(plain, x, z, there).of(logits) / plain.dalpha(there)
     torch.testing.assert_close(found, reference, rtol=1e-9, atol=0.0)
 
 
@@ -244,6 +244,6 @@ def test_clustered_rates_keep_their_digits_near_pure_noise(late, alpha, monkeypa
     process = PROCESSES.build("clustered", {"late": late}, **context)
     exact = torch.tensor([[alpha]], dtype=torch.float64)
     monkeypatch.setattr(process.schedule, "alpha", lambda t: exact.expand_as(t))  # of a schedule that cancels nothing
-    monkeypatch.setattr(process.schedule, "hit", lambda t: (1 - exact).expand_as(t))
+    monkeypatch.setattr(process.schedule, "noise_fraction", lambda t: (1 - exact).expand_as(t))
     _, within = process.rates(torch.full((1, 1), 1 - alpha, dtype=torch.float64))
     assert float(within) == pytest.approx(late / 2, rel=alpha + 1e-15 / alpha)

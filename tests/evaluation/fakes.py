@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.likelihood import SequenceLikelihoods
+from sumi_core.models.interface import DenoiserInput, DenoiserOutput, FromLogits
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.objectives.objective import Objective
 
@@ -44,9 +45,9 @@ class UniformDenoiser(nn.Module):
         self.states = states
         self.seen: list[Tensor] = []
 
-    def forward(self, tokens: Tensor, t: Tensor | None = None) -> Tensor:
-        self.seen.append(tokens.clone())
-        return torch.zeros(*tokens.shape, self.states)
+    def forward(self, given: DenoiserInput) -> DenoiserOutput:
+        self.seen.append(given.tokens.clone())
+        return FromLogits(lambda tokens, level: torch.zeros(*tokens.shape, self.states))(given)
 
 
 def objective(

@@ -11,6 +11,7 @@ from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.gradient_noise import measure_gradient_noise
+from sumi_core.models.interface import FromLogits
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.objectives.objective import Loss, Objective
 from tests.evaluation.fakes import objective
@@ -42,8 +43,8 @@ class Tiny(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.randn(vocab, vocab, generator=torch.Generator().manual_seed(0)))
 
-    def forward(self, tokens, t=None):
-        return self.table[tokens]
+    def forward(self, given):
+        return FromLogits(lambda tokens, level: self.table[tokens])(given)
 
 
 def bounded() -> Objective:

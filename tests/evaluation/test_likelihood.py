@@ -17,6 +17,7 @@ from sumi_core.evaluation.likelihood import (
 )
 from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.models.interface import FromLogits
 from tests.evaluation.fakes import Sequences, UniformDenoiser, likelihoods, objective
 
 VOCAB, LENGTH = 11, 12
@@ -165,8 +166,8 @@ def test_too_few_sequences_are_refused():
 
 def test_a_diverged_model_is_refused():
     class Broken(UniformDenoiser):
-        def forward(self, tokens, t=None):
-            return super().forward(tokens, t) * torch.nan
+        def forward(self, given):
+            return FromLogits(lambda tokens, level: torch.full((*tokens.shape, VOCAB), torch.nan))(given)
 
     with pytest.raises(ValueError, match="24 of 24 validation sequences is not finite"):
         measure(denoiser=Broken(VOCAB))

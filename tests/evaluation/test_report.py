@@ -51,7 +51,7 @@ def found_of(
     steps = [64] if exact else [8, 32]
     described = {f"steps_{s}": {"distinct_1": 0.5 + s / 100, "distinct_1_stderr": 0.02} for s in steps}
     described["validation"] = {"distinct_1": 0.7, "copy_rate_8": math.nan}
-    drawn = [Drawn(s, s, np.zeros((2, 64), dtype=np.int64)) for s in steps]
+    drawn = [Drawn(s, np.full(2, s), np.zeros((2, 64), dtype=np.int64)) for s in steps]
     return {
         "likelihood": likelihood_findings(measured, [f"{texts}{i}" for i in range(COUNT)]),
         "yardsticks": yardstick_findings({"unigram_bytes": 4.4, "unigram_tokens": 4.2, "xz": 2.2}),

@@ -41,7 +41,7 @@ def test_a_process_sampler_draws_at_each_number_of_steps_rising():
     drawn = draw_samples(
         sampler("ancestral", "uniform"), UniformDenoiser(VOCAB), CONFIG, 7, lambda *note: notes.append(note)
     )
-    assert [(d.steps, d.evaluations) for d in drawn] == [(2, 2), (4, 4)]
+    assert [(d.steps, set(d.nfe.tolist())) for d in drawn] == [(2, {2}), (4, {4})]
     assert all(d.tokens.shape == (3, 7) for d in drawn)
     assert notes[-1] == (1, 2, "sampling runs", "sampling, 4 steps")
     again = draw_samples(sampler("ancestral", "uniform"), UniformDenoiser(VOCAB), CONFIG, 7)
@@ -50,7 +50,7 @@ def test_a_process_sampler_draws_at_each_number_of_steps_rising():
 
 def test_a_sampler_that_writes_token_by_token_draws_once():
     drawn = draw_samples(sampler("left_to_right"), UniformDenoiser(VOCAB), CONFIG, 7)
-    assert [(d.steps, d.evaluations) for d in drawn] == [(7, 7)]
+    assert [(d.steps, set(d.nfe.tolist())) for d in drawn] == [(7, {7})]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 
 from sumi_core.lineage.project import Project
 from sumi_core.reports.artifact import build_sweep_report, compare_sweep, sweep_question
-from sumi_core.stages import STAGES
 from sumi_core.stages.identity import stage_fingerprint
 from sumi_core.stages.store import Artifact
 from tests.lineage.fakes import cell_of, compute, fake_project
@@ -128,7 +127,7 @@ def leave_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def build_evaluation(context: Any) -> dict[str, Any]:
         summary = real(context)
-        sample = {"steps": [8], "evaluations": [8], "sample": [0], "tokens": [[1]], "text": ["in the beginning"]}
+        sample = {"steps": [8], "nfe": [8], "sample": [0], "tokens": [[1]], "text": ["in the beginning"]}
         pd.DataFrame(sample).to_parquet(context.folder / "samples.parquet", index=False)
         figure = {"group": ["samples"], "name": ["distinct_1"], "steps": [8], "value": [0.5], "stderr": [0.1]}
         pd.DataFrame(figure).to_parquet(context.folder / "metrics.parquet", index=False)
@@ -136,4 +135,3 @@ def leave_samples(monkeypatch: pytest.MonkeyPatch) -> None:
         return {**summary, "samples": described, "sample_steps": 8}
 
     monkeypatch.setattr(fakes, "build_evaluation", build_evaluation)
-    assert STAGES["evaluation"].function.endswith(":build_evaluation")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
 import pytest
 import torch
@@ -11,9 +10,11 @@ import torch
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.resolve import resolve
 from sumi_core.export.stock import why_not_stock
+from sumi_core.kernels.row_loss import cross_entropy_loss
 from sumi_core.models import ATTENTION_PATTERNS, PRESETS
-from sumi_core.models.attention import AttentionPattern
+from sumi_core.models.attention import AttentionPattern, Slots
 from sumi_core.models.denoiser import Denoiser, build_denoiser
+from sumi_core.models.interface import DenoiserInput
 from sumi_core.models.layers import Rotary, rotate
 from tests.models.stock import STATES, lively, small
 
@@ -28,7 +29,7 @@ def changed_at(denoiser: Denoiser, position: int) -> torch.Tensor:
     other = tokens.clone()
     other[:, position] = (other[:, position] + 1) % STATES
     with torch.no_grad():
-        return (denoiser(tokens) != denoiser(other)).any(-1).all(0)
+        return (denoiser.logits(tokens) != denoiser.logits(other)).any(-1).all(0)
 
 
 # --- attention ------------------------------------------------------------------------------------------------------
@@ -46,40 +47,35 @@ def test_bidirectional_logits_depend_on_every_position(position: int) -> None:
     assert changed_at(lively(Denoiser(small(), STATES)), position).all()
 
 
-def test_a_pattern_may_give_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block-causal attention will be a pattern that returns a mask: the causal mask written out is the causal flag."""
-    causal = lively(Denoiser(small(attention="causal"), STATES))
-    masked = lively(Denoiser(small(), STATES))
-    masked.load_state_dict(causal.state_dict())
-    lower = torch.ones(12, 12, dtype=torch.bool).tril()
-    monkeypatch.setattr(masked.pattern, "sdpa_arguments", lambda length, device: {"attn_mask": lower})
-    with torch.no_grad():
-        torch.testing.assert_close(masked(some_tokens()), causal(some_tokens()), rtol=0, atol=1e-5)
+def test_a_mask_written_out_is_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    for attention in ("causal", "bidirectional"):
+        denoiser = lively(Denoiser(small(attention=attention), STATES))
+        with torch.no_grad():
+            fast = denoiser.logits(some_tokens())
+            with monkeypatch.context() as patch:
+                patch.setattr(type(denoiser.pattern), "whole", lambda self: None)
+                torch.testing.assert_close(denoiser.logits(some_tokens()), fast, rtol=0, atol=1e-5)
 
 
 class _Halves(AttentionPattern):
     """Two texts side by side that do not see each other."""
 
-    def sdpa_arguments(self, length: int, device: torch.device) -> dict[str, Any]:
-        half = torch.arange(length, device=device) >= length // 2
-        return {"attn_mask": half[:, None] == half[None, :]}
-
-    def attended(self, length: int) -> float:
-        return length / 2
+    def sees(self, query: Slots, key: Slots) -> torch.Tensor:
+        return query.of_noise == key.of_noise
 
 
 def test_two_copies_of_a_text_may_share_their_positions() -> None:
     """What block diffusion trains on: a clean and a noisy copy in one sequence, told apart by who sees whom."""
     denoiser = lively(Denoiser(small(), STATES)).double()
     one, other = some_tokens(seed=1), some_tokens(seed=2)
-    positions = torch.arange(12).repeat(2)
+    positions, noisy = torch.arange(12).repeat(2), torch.arange(24) >= 12
     with torch.no_grad():
-        together = denoiser(torch.cat([one, other], 1), pattern=_Halves(), positions=positions)
-        apart = torch.cat([denoiser(one), denoiser(other)], 1)
+        together = denoiser.logits(torch.cat([one, other], 1), pattern=_Halves(), positions=positions, noisy=noisy)
+        apart = torch.cat([denoiser.logits(one), denoiser.logits(other)], 1)
         torch.testing.assert_close(together, apart)
         rows = torch.stack([torch.arange(12), torch.arange(12) + 7])  # rotary positions matter by their distance only
-        torch.testing.assert_close(denoiser(one, positions=rows), denoiser(one), rtol=1e-5, atol=1e-5)
-        assert not torch.allclose(denoiser(one, positions=2 * rows), denoiser(one))
+        torch.testing.assert_close(denoiser.logits(one, positions=rows), denoiser.logits(one), rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(denoiser.logits(one, positions=2 * rows), denoiser.logits(one))
 
 
 def test_every_registered_pattern_builds() -> None:
@@ -113,16 +109,16 @@ def test_rotary_keeps_lengths_and_position_zero() -> None:
 def test_a_length_seen_before_changes_nothing() -> None:
     denoiser = lively(Denoiser(small(), STATES))
     with torch.no_grad():
-        first = denoiser(some_tokens(6))
-        denoiser(some_tokens(30))
-        assert torch.equal(denoiser(some_tokens(6)), first)
+        first = denoiser.logits(some_tokens(6))
+        denoiser.logits(some_tokens(30))
+        assert torch.equal(denoiser.logits(some_tokens(6)), first)
 
 
 def test_training_follows_a_validation_in_inference_mode() -> None:
     denoiser = Denoiser(small(), STATES)
     with torch.inference_mode():
-        denoiser(some_tokens())
-    denoiser(some_tokens()).sum().backward()
+        denoiser.logits(some_tokens())
+    denoiser.logits(some_tokens()).sum().backward()
     assert denoiser.lm_head.weight.grad is not None
 
 
@@ -136,9 +132,9 @@ each_conditioning = pytest.mark.parametrize("conditioning", ["adaln", "token"])
 def test_a_conditioned_denoiser_starts_as_the_unconditioned_one(conditioning: str) -> None:
     plain, conditioned = Denoiser(small(), STATES), Denoiser(small(time_conditioning=conditioning), STATES)
     with torch.no_grad():
-        wanted = plain(some_tokens())
+        wanted = plain.logits(some_tokens())
         for t in (torch.tensor([0.1, 0.9]), torch.rand(2, 12)):
-            assert torch.equal(conditioned(some_tokens(), t), wanted)
+            assert torch.equal(conditioned.logits(some_tokens(), t), wanted)
 
 
 @each_conditioning
@@ -146,22 +142,22 @@ def test_noise_levels_of_a_sequence_or_of_positions(conditioning: str) -> None:
     denoiser, tokens = lively(Denoiser(small(time_conditioning=conditioning), STATES)).double(), some_tokens()
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
     with torch.no_grad():
-        logits = denoiser(tokens, t)
+        logits = denoiser.logits(tokens, t)
         for same in (t[:, None], t[:, None].expand(2, 12)):
-            torch.testing.assert_close(denoiser(tokens, same), logits, rtol=0, atol=1e-5)
-        assert not torch.allclose(logits, denoiser(tokens, t + 0.1), atol=1e-3)
+            torch.testing.assert_close(denoiser.logits(tokens, same), logits, rtol=0, atol=1e-5)
+        assert not torch.allclose(logits, denoiser.logits(tokens, t + 0.1), atol=1e-3)
         one = t[:, None].repeat(1, 12)
         one[:, 3] = 0.4
-        assert not torch.allclose(logits, denoiser(tokens, one), atol=1e-3)
+        assert not torch.allclose(logits, denoiser.logits(tokens, one), atol=1e-3)
 
 
 @each_conditioning
 def test_time_is_ignored_or_demanded(conditioning: str) -> None:
     plain, conditioned = Denoiser(small(), STATES), Denoiser(small(time_conditioning=conditioning), STATES)
     with torch.no_grad():
-        assert torch.equal(plain(some_tokens(), torch.rand(2)), plain(some_tokens()))
+        assert torch.equal(plain.logits(some_tokens(), torch.rand(2)), plain.logits(some_tokens()))
         with pytest.raises(ValueError, match=f"{conditioning}.*noise level"):
-            conditioned(some_tokens())
+            conditioned.logits(some_tokens())
 
 
 def test_a_time_token_is_one_more_input_embedding() -> None:
@@ -176,7 +172,7 @@ def test_a_time_token_is_one_more_input_embedding() -> None:
         added = embedding(t)
         assert added.shape == (2, 12, conditioned.config.hidden_size)
         assert float(added.std()) > 0
-        assert torch.equal(conditioned.features(tokens, t), plain.encode(plain.embed(tokens) + added))
+        assert torch.equal(conditioned.logits(tokens, t), plain.logits(tokens, context=added))
 
 
 def test_stock_code_is_told_that_it_cannot_open_a_model_with_a_time_token() -> None:
@@ -187,7 +183,7 @@ def test_stock_code_is_told_that_it_cannot_open_a_model_with_a_time_token() -> N
 
 def test_the_time_token_learns_from_zero() -> None:
     denoiser = Denoiser(small(time_conditioning="token"), STATES)
-    denoiser(some_tokens(), torch.rand(2, 12)).square().sum().backward()
+    denoiser.logits(some_tokens(), torch.rand(2, 12)).square().sum().backward()
     gradients = {n: float(p.grad.abs().sum()) for n, p in denoiser.named_parameters() if p.grad is not None}
     assert gradients["model.time_embedding.token_proj.weight"] > 0
 
@@ -195,14 +191,24 @@ def test_the_time_token_learns_from_zero() -> None:
 # --- the seams ------------------------------------------------------------------------------------------------------
 
 
-def test_forward_is_head_of_encode_of_embed() -> None:
+def test_losses_are_those_of_the_logits_and_hooks_see_one_call_of_each_module() -> None:
     denoiser, tokens = lively(Denoiser(small(), STATES)), some_tokens()
-    with torch.no_grad():
-        features = denoiser.encode(denoiser.embed(tokens))
-        assert torch.equal(features, denoiser.features(tokens))
-        assert torch.equal(denoiser.lm_head(features), denoiser(tokens))
-        soft = torch.nn.functional.one_hot(tokens, STATES).float() @ denoiser.model.embed_tokens.weight
-        torch.testing.assert_close(denoiser.encode(soft), features, rtol=0, atol=1e-5)
+    calls: list[str] = []
+    for name in ("model.layers.0", "model.norm", "lm_head"):
+        denoiser.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    targets = tokens.clamp(max=STATES - 2)
+    losses = [cross_entropy_loss(targets.flip(1), STATES), cross_entropy_loss(targets, STATES - 1)]
+    output = denoiser(DenoiserInput(tokens))
+    found = output.apply_all(losses)
+    assert calls == ["model.layers.0", "model.norm", "lm_head"]
+    assert output.hidden.shape == (2, 12, denoiser.config.hidden_size)
+    for value, loss in zip(found, losses, strict=True):
+        assert value.shape == (2, 12)
+        assert torch.equal(value, loss.of(output.logits()))
+    (whole,) = torch.autograd.grad(found[0].sum(), denoiser.lm_head.weight, retain_graph=True)
+    (apart,) = torch.autograd.grad(losses[0].of(output.logits()).sum(), denoiser.lm_head.weight)
+    assert torch.equal(whole, apart)
+    assert torch.equal(output.last().logits(), output.logits()[:, -1:])
 
 
 @each_conditioning
@@ -210,7 +216,7 @@ def test_gradient_reaches_every_parameter(conditioning: str) -> None:
     config = small(qk_norm=True, time_conditioning=conditioning, tie_embeddings=False)
     denoiser = lively(Denoiser(config, STATES))
     tokens = torch.arange(STATES).expand(2, STATES)  # every row of the table is used
-    denoiser(tokens, torch.rand(2)).square().sum().backward()
+    denoiser.logits(tokens, torch.rand(2)).square().sum().backward()
     for name, parameter in denoiser.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -219,10 +225,10 @@ def test_gradient_reaches_every_parameter(conditioning: str) -> None:
 def test_bfloat16_works_whole_and_under_autocast() -> None:
     denoiser, tokens = lively(Denoiser(small(qk_norm=True), STATES)), some_tokens()
     with torch.no_grad():
-        wanted = denoiser(tokens)
+        wanted = denoiser.logits(tokens)
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = denoiser(tokens)
-        whole = lively(Denoiser(small(qk_norm=True), STATES)).bfloat16()(tokens)
+            mixed = denoiser.logits(tokens)
+        whole = lively(Denoiser(small(qk_norm=True), STATES)).bfloat16().logits(tokens)
     assert mixed.dtype == whole.dtype == torch.bfloat16
     for half in (mixed, whole):
         assert (half.float() - wanted).abs().max() < 0.1 * wanted.abs().max()
@@ -231,8 +237,8 @@ def test_bfloat16_works_whole_and_under_autocast() -> None:
 def test_a_used_denoiser_can_be_pickled() -> None:
     denoiser = lively(Denoiser(small(), STATES))
     with torch.no_grad():
-        wanted = denoiser(some_tokens())
-        assert torch.equal(pickle.loads(pickle.dumps(denoiser))(some_tokens()), wanted)
+        wanted = denoiser.logits(some_tokens())
+        assert torch.equal(pickle.loads(pickle.dumps(denoiser)).logits(some_tokens()), wanted)
 
 
 # --- initial weights ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from torch import nn
 
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.interface import FromLogits
 from sumi_core.objectives import OBJECTIVES
 from tests.corruption.enumerable import all_sequences
 
@@ -38,7 +39,7 @@ def batch_of(tokens):
 
 def test_likelihood_is_exact():
     """The probabilities of all V^L sequences add up to one, which no bound and no shifted target would do."""
-    nats = build().likelihood(TinyCausal(), batch_of(all_sequences(V, L)), 1e-3)
+    nats = build().likelihood(FromLogits(TinyCausal()), batch_of(all_sequences(V, L)), 1e-3)
     assert float((-nats.total).exp().sum()) == pytest.approx(1.0, abs=1e-12)
     assert torch.equal(nats.total, nats.diffusion)
     for nothing in (nats.reconstruction, nats.prior, nats.level, nats.nats_per_alpha):
@@ -52,13 +53,15 @@ def test_chain_rule_by_hand():
     for token in x[0].tolist():
         expected -= model(torch.tensor([prefix]), None)[0, -1].log_softmax(-1)[token].item()
         prefix.append(token)
-    assert float(build().likelihood(model, batch_of(x), 1e-3).total) == pytest.approx(expected, abs=1e-12)
+    assert float(build().likelihood(FromLogits(model), batch_of(x), 1e-3).total) == pytest.approx(expected, abs=1e-12)
 
 
 def test_loss_is_the_mean_of_the_exact_nats():
     model, batch = TinyCausal(), batch_of(all_sequences(V, L))
-    loss = build().loss(model, batch)
-    assert loss.value.item() == pytest.approx(float(build().likelihood(model, batch, 1e-3).total.mean()) / L)
+    loss = build().loss(FromLogits(model), batch)
+    assert loss.value.item() == pytest.approx(
+        float(build().likelihood(FromLogits(model), batch, 1e-3).total.mean()) / L
+    )
     assert float(loss.metrics["cross_entropy"]) == loss.value.item()
     assert not loss.metrics["cross_entropy"].requires_grad
     loss.value.backward()
@@ -68,14 +71,16 @@ def test_loss_is_the_mean_of_the_exact_nats():
 def test_loss_gradient_against_finite_differences():
     model, batch = TinyCausal(), batch_of(all_sequences(V, L))
     shift = torch.randn(V, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda s: build().loss(lambda z, t: model(z, t) + s, batch).value, (shift,))
+    assert torch.autograd.gradcheck(
+        lambda s: build().loss(FromLogits(lambda z, t: model(z, t) + s), batch).value, (shift,)
+    )
 
 
 def test_knowing_nothing_costs_log_v():
     def guess(tokens, t):
         return torch.zeros(*tokens.shape, V)
 
-    nats = build().likelihood(guess, batch_of(all_sequences(V, L)), 1e-3)
+    nats = build().likelihood(FromLogits(guess), batch_of(all_sequences(V, L)), 1e-3)
     assert nats.total.tolist() == pytest.approx([L * math.log(V)] * V**L)
 
 

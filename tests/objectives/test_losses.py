@@ -13,6 +13,7 @@ from sumi_core.base.options import ConfigError
 from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.experiments.resolve import resolve
+from sumi_core.models.interface import FromLogits
 from sumi_core.objectives import OBJECTIVES
 from tests.corruption.enumerable import World, build_process
 from tests.objectives.worlds import LOSSES, batch_of, build, exact, expected_loss, integrated_loss
@@ -49,7 +50,7 @@ def test_gradient_against_finite_differences(process: str, loss: str) -> None:
     shift = torch.randn(2, world.states, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def value(shift: Tensor) -> Tensor:
-        return objective.loss(lambda z, t: 0.1 * z.unsqueeze(-1) + shift, batch_of(world.x)).value
+        return objective.loss(FromLogits(lambda z, t: 0.1 * z.unsqueeze(-1) + shift), batch_of(world.x)).value
 
     assert torch.autograd.gradcheck(value, (shift.requires_grad_(),), eps=1e-6, atol=1e-7, rtol=1e-6)
 
@@ -81,7 +82,7 @@ def test_mixture_path_is_the_divergence_between_its_rates() -> None:
     batch = batch_of(world.x)
     noisy = objective.training_noise(batch)
     logits = 0.6 * world.denoiser(noisy.z, noisy.conditioning_level)
-    found = objective.token_loss(logits, noisy)
+    found = objective.token_loss(noisy).of(logits)
     p = logits.softmax(-1)
     schedule = world.process.schedule
     pace = (-schedule.dalpha(noisy.level) / (1 - schedule.alpha(noisy.level)) * (1 - 2e-3)).expand(noisy.x.shape)
@@ -105,7 +106,7 @@ def test_mixture_path_near_certainty_does_not_cancel(process: str) -> None:
     batch = batch_of(world.x)
     noisy = objective.training_noise(batch)
     logits = torch.nn.functional.one_hot(noisy.z, world.states).double() * 14
-    wide, narrow = (objective.token_loss(y, noisy) for y in (logits, logits.float()))
+    wide, narrow = (objective.token_loss(noisy).of(y) for y in (logits, logits.float()))
     assert narrow.dtype == torch.float32
     torch.testing.assert_close(narrow.double(), wide, rtol=1e-5, atol=0)
 
@@ -117,12 +118,12 @@ def test_the_reported_bound_is_the_tight_one_whatever_was_trained(process: str, 
     world = World(process)
     batch = batch_of(world.x)
     denoiser = world.full_posterior_denoiser
-    conditioning_level = build("elbo_of_posterior", world).likelihood(denoiser, batch, 1e-3)
-    found = build(loss, world, token_levels=1.0).likelihood(denoiser, batch, 1e-3)
+    reported = build("elbo_of_posterior", world).likelihood(FromLogits(denoiser), batch, 1e-3)
+    found = build(loss, world, token_levels=1.0).likelihood(FromLogits(denoiser), batch, 1e-3)
     for term in ("diffusion", "reconstruction", "prior", "nats_per_alpha"):
-        assert torch.equal(getattr(found, term), getattr(conditioning_level, term))
+        assert torch.equal(getattr(found, term), getattr(reported, term))
     plain = World(process)
-    twin = build("elbo", plain).likelihood(plain.denoiser, batch, 1e-3)
+    twin = build("elbo", plain).likelihood(FromLogits(plain.denoiser), batch, 1e-3)
     torch.testing.assert_close(found.total, twin.total)
 
 
@@ -140,7 +141,7 @@ def test_knowing_nothing_costs_log_v(process: str, loss: str) -> None:
         evidence = world.process.log_evidence(z, t.view(len(z), -1))
         return torch.where(evidence.isfinite(), evidence, -50.0)
 
-    found = objective.likelihood(ignorant, batch_of(tokens), 1e-3).total / 3
+    found = objective.likelihood(FromLogits(ignorant), batch_of(tokens), 1e-3).total / 3
     error = float(found.std() / len(found) ** 0.5)
     assert abs(float(found.mean()) - math.log(6)) < 4 * error
     assert error < 0.05
@@ -153,7 +154,7 @@ def test_every_token_counts_once_in_the_mean(tokens: tuple[int, int], sampling: 
     world = World("uniform", tokens=4)
     objective = build("posterior_cross_entropy", world, time_sampling=sampling)
     batch = batch_of(torch.zeros(tokens, dtype=torch.int64))
-    loss = objective.loss(lambda z, t: torch.zeros(*z.shape, 4, dtype=torch.float64), batch)
+    loss = objective.loss(FromLogits(lambda z, t: torch.zeros(*z.shape, 4, dtype=torch.float64)), batch)
     assert float(loss.value) == pytest.approx(math.log(4), abs=1e-14)
     assert float(loss.metrics["cross_entropy"]) == float(loss.value)
 

@@ -8,6 +8,7 @@ import torch
 from sumi_core.base.options import ConfigError, typed
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.interface import FromLogits
 from sumi_core.objectives import OBJECTIVES
 from tests.corruption.enumerable import CASES, World, build_process, expected_bound
 
@@ -50,7 +51,7 @@ def test_nats_is_unbiased(process, schedule):
     only[text] = 1
     truth = expected_bound(world, blurred(world), EPSILON, p=only)
     batch = batch_of(world.x[text].expand(20_000, -1))
-    likelihood = build(world.process).likelihood(blurred(world), batch, EPSILON)
+    likelihood = build(world.process).likelihood(FromLogits(blurred(world)), batch, EPSILON)
     for term, value in truth.items():
         estimates = getattr(likelihood, term)
         assert estimates.dtype == torch.float64
@@ -70,7 +71,10 @@ def test_training_loss_is_unbiased_for_the_diffusion_term(process, schedule):
     only[text] = 1
     truth = expected_bound(world, blurred(world), EPSILON, p=only)["diffusion"] / world.length
     losses = torch.stack(
-        [objective.loss(blurred(world), batch_of(world.x[text].expand(16, -1), step)).value for step in range(600)]
+        [
+            objective.loss(FromLogits(blurred(world)), batch_of(world.x[text].expand(16, -1), step)).value
+            for step in range(600)
+        ]
     )
     error = within(losses, truth)
     assert error < 0.05 * truth
@@ -83,7 +87,9 @@ def test_knowing_nothing_costs_log_v(process, schedule, weighting):
     log V = 6.2). Guessing uniformly, every text costs log V nats a token, exactly, all three terms together."""
     process = build_process(process, schedule, 50)
     tokens = torch.randint(50, (2000, 4), generator=torch.Generator().manual_seed(0))
-    likelihood = build(process, weighting=weighting).likelihood(uniform_guess(process), batch_of(tokens), EPSILON)
+    likelihood = build(process, weighting=weighting).likelihood(
+        FromLogits(uniform_guess(process)), batch_of(tokens), EPSILON
+    )
     error = within(likelihood.total / 4, math.log(50))
     assert error < 0.05 * math.log(50)
 
@@ -93,7 +99,7 @@ def test_nats_do_not_depend_on_the_training_loss(process):
     world = World(process)
     batch = batch_of(world.x)
     totals = [
-        build(world.process, **options).likelihood(world.denoiser, batch, EPSILON).total
+        build(world.process, **options).likelihood(FromLogits(world.denoiser), batch, EPSILON).total
         for options in ({}, {"weighting": "snr"}, {"time_epsilon": 0.1})
     ]
     assert torch.equal(totals[0], totals[1])
@@ -107,7 +113,7 @@ def test_snr_weighting_is_the_published_loss(schedule):
     V = world.tokens
     objective = build(world.process, weighting="snr")
     batch = batch_of(world.x)
-    loss = objective.loss(blurred(world), batch)
+    loss = objective.loss(FromLogits(blurred(world)), batch)
 
     t = batch.times(EPSILON, 1 - EPSILON)
     z = world.process.corrupt(batch.tokens, t[:, None], batch.noise("corrupt"))
@@ -121,7 +127,7 @@ def test_snr_weighting_is_the_published_loss(schedule):
     torch.testing.assert_close(loss.value, expected.mean())
     assert (weight <= 1).all()
     # The bound stands beside it as a metric, with the true weight.
-    torch.testing.assert_close(loss.metrics["elbo"], build(world.process).loss(blurred(world), batch).value)
+    torch.testing.assert_close(loss.metrics["elbo"], build(world.process).loss(FromLogits(blurred(world)), batch).value)
     assert float(loss.metrics["elbo"]) > float(loss.value)
 
 
@@ -135,7 +141,9 @@ def test_snr_weighting_of_absorbing_noise_is_alpha_times_cross_entropy():
         z.shape
     )
     expected = (world.process.schedule.alpha(t)[:, None] * nats * (z == world.process.mask_id)).mean()
-    torch.testing.assert_close(build(world.process, weighting="snr").loss(blurred(world), batch).value, expected)
+    torch.testing.assert_close(
+        build(world.process, weighting="snr").loss(FromLogits(blurred(world)), batch).value, expected
+    )
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 0.2])
@@ -147,7 +155,7 @@ def test_reconstruction_to_the_last_digit(process, schedule, epsilon):
     z = world.process.corrupt(batch.tokens, t[:, None], batch.noise("reconstruction"))
     posterior = world.process.log_posterior(blurred(world)(z, t), z, t[:, None])
     wanted = -posterior.gather(-1, batch.tokens[..., None]).sum((1, 2))
-    found = build(world.process).likelihood(blurred(world), batch, epsilon).reconstruction
+    found = build(world.process).likelihood(FromLogits(blurred(world)), batch, epsilon).reconstruction
     torch.testing.assert_close(found, wanted)
 
 
@@ -157,10 +165,10 @@ def test_a_split_into_micro_batches_or_devices_gives_the_same_loss(process, sche
     """Levels and noise belong to the example: the loss is the mean of its rows, however they are dealt out."""
     world = World(process, schedule)
     objective = build(world.process, weighting=weighting)
-    whole = objective.loss(blurred(world), batch_of(world.x))
-    assert not torch.equal(whole.value, objective.loss(blurred(world), batch_of(world.x, step=1)).value)
+    whole = objective.loss(FromLogits(blurred(world)), batch_of(world.x))
+    assert not torch.equal(whole.value, objective.loss(FromLogits(blurred(world)), batch_of(world.x, step=1)).value)
     for split in ([[i] for i in range(16)], [[0, 5, 9, 15], [1, 2, 3, 4], [14, 13, 12, 11], [10, 8, 7, 6]]):
-        parts = [objective.loss(blurred(world), batch_of(world.x, rows=rows)) for rows in split]
+        parts = [objective.loss(FromLogits(blurred(world)), batch_of(world.x, rows=rows)) for rows in split]
         torch.testing.assert_close(torch.stack([part.value for part in parts]).mean(), whole.value)
         for name, value in whole.metrics.items():
             torch.testing.assert_close(torch.stack([part.metrics[name] for part in parts]).mean(), value)
@@ -170,9 +178,9 @@ def test_a_split_into_micro_batches_or_devices_gives_the_same_loss(process, sche
 def test_a_row_is_measured_alike_in_any_batch(process, schedule):
     world = World(process, schedule)
     objective = build(world.process)
-    whole = objective.likelihood(blurred(world), batch_of(world.x), EPSILON)
+    whole = objective.likelihood(FromLogits(blurred(world)), batch_of(world.x), EPSILON)
     for rows in ([11], [7, 2, 15]):
-        part = objective.likelihood(blurred(world), batch_of(world.x, rows=rows), EPSILON)
+        part = objective.likelihood(FromLogits(blurred(world)), batch_of(world.x, rows=rows), EPSILON)
         for name in ("diffusion", "reconstruction", "prior", "level", "alpha", "nats_per_alpha"):
             torch.testing.assert_close(getattr(part, name), getattr(whole, name)[rows], rtol=1e-13, atol=1e-13)
 
@@ -182,7 +190,7 @@ def test_loss_by_noise_level(process, schedule):
     """nats_per_alpha against 1 − α: the area under it is the diffusion term per token, whatever the schedule."""
     world = World(process, schedule, seed=5)
     batch = batch_of(world.x.repeat(500, 1))
-    likelihood = build(world.process).likelihood(blurred(world), batch, EPSILON)
+    likelihood = build(world.process).likelihood(FromLogits(blurred(world)), batch, EPSILON)
     torch.testing.assert_close(likelihood.level, batch.times(EPSILON, 1 - EPSILON))
     torch.testing.assert_close(likelihood.alpha, world.process.schedule.alpha(likelihood.level))
     order = likelihood.alpha.argsort()
@@ -199,14 +207,14 @@ def test_gradient_reaches_the_value_and_nothing_else():
     world = World("uniform")
     table = torch.zeros(2, 4, dtype=torch.float64, requires_grad=True)
     objective = build(world.process)
-    loss = objective.loss(lambda z, t: world.denoiser(z, t) + table, batch_of(world.x))
+    loss = objective.loss(FromLogits(lambda z, t: world.denoiser(z, t) + table), batch_of(world.x))
     assert loss.value.requires_grad
     assert not any(metric.requires_grad for metric in loss.metrics.values())
     loss.value.backward()
     assert table.grad is not None
     assert float(table.grad.abs().sum()) > 0
     assert not objective.likelihood(
-        lambda z, t: world.denoiser(z, t) + table, batch_of(world.x), EPSILON
+        FromLogits(lambda z, t: world.denoiser(z, t) + table), batch_of(world.x), EPSILON
     ).total.requires_grad
 
 
@@ -219,7 +227,7 @@ def test_loss_gradient_against_finite_differences(process, schedule, weighting):
     shift = torch.randn(2, world.states, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def value(shift):
-        return objective.loss(lambda z, t: world.denoiser(z, t) + shift, batch_of(world.x)).value
+        return objective.loss(FromLogits(lambda z, t: world.denoiser(z, t) + shift), batch_of(world.x)).value
 
     assert torch.autograd.gradcheck(value, (shift.requires_grad_(),), eps=1e-6, atol=1e-7, rtol=1e-6)
 
@@ -227,7 +235,7 @@ def test_loss_gradient_against_finite_differences(process, schedule, weighting):
 def test_changed_tokens_is_what_the_noise_changed():
     process = build_process("absorbing", "linear", 7)
     tokens = torch.zeros(64, 50, dtype=torch.int64)
-    loss = build(process).loss(uniform_guess(process), batch_of(tokens))
+    loss = build(process).loss(FromLogits(uniform_guess(process)), batch_of(tokens))
     assert float(loss.metrics["changed_tokens"]) == pytest.approx(0.5, abs=0.03)
 
 
@@ -268,7 +276,9 @@ def test_bfloat16_network():
     process = build_process("uniform", "linear", 300)
     tokens = torch.randint(300, (8, 6), generator=torch.Generator().manual_seed(0))
     logits = torch.randn(8, 6, 300, generator=torch.Generator().manual_seed(1)).bfloat16()
-    low, high = (build(process).loss(lambda z, t, y=y: y, batch_of(tokens)).value for y in (logits, logits.float()))
+    low, high = (
+        build(process).loss(FromLogits(lambda z, t, y=y: y), batch_of(tokens)).value for y in (logits, logits.float())
+    )
     assert low.dtype == torch.float32
     assert float(low) == float(high)
 
@@ -281,7 +291,7 @@ def test_the_two_terms_draw_their_own_noise():
         seen.append(z == process.mask_id)
         return torch.zeros(*z.shape, process.num_states)
 
-    build(process).likelihood(watching, batch_of(torch.zeros(16, 50, dtype=torch.int64)), 0.3)
+    build(process).likelihood(FromLogits(watching), batch_of(torch.zeros(16, 50, dtype=torch.int64)), 0.3)
     at_t, at_epsilon = seen
     assert (at_epsilon & ~at_t).any()
 
@@ -295,9 +305,9 @@ def test_diffusion_term_is_the_integrand_times_the_length_of_the_interval(proces
     t = batch.times(epsilon, 1 - epsilon)
     z = world.process.corrupt(batch.tokens, t[:, None], batch.noise("corrupt"))
     integrand = world.process.bound_integrand(blurred(world)(z, t), batch.tokens, z, t[:, None])
-    likelihood = build(world.process).likelihood(blurred(world), batch, epsilon)
+    likelihood = build(world.process).likelihood(FromLogits(blurred(world)), batch, epsilon)
     torch.testing.assert_close(likelihood.diffusion, (1 - 2 * epsilon) * integrand.sum(-1))
     per_alpha = integrand.mean(-1) / -world.process.schedule.dalpha(t)
     torch.testing.assert_close(likelihood.nats_per_alpha, per_alpha)
-    loss = build(world.process, time_epsilon=epsilon).loss(blurred(world), batch)
+    loss = build(world.process, time_epsilon=epsilon).loss(FromLogits(blurred(world)), batch)
     torch.testing.assert_close(loss.value, (1 - 2 * epsilon) * integrand.mean())

@@ -16,6 +16,7 @@ from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.experiments.build import build_parts
 from sumi_core.experiments.resolve import resolve
 from sumi_core.models.denoiser import build_denoiser
+from sumi_core.models.interface import FromLogits
 from sumi_core.objectives import OBJECTIVES
 from tests.corruption.enumerable import World
 from tests.corruption.test_fitted import curve_of, moments
@@ -96,7 +97,9 @@ def test_stratified_batches_vary_less_than_independent_draws() -> None:
     for sampling in ("stratified", "iid"):
         objective = build("snr", world, time_sampling=sampling)
         means = [
-            objective.loss(lambda z, t: torch.zeros(*z.shape, 5, dtype=torch.float64), batch_of(tokens, step)).value
+            objective.loss(
+                FromLogits(lambda z, t: torch.zeros(*z.shape, 5, dtype=torch.float64)), batch_of(tokens, step)
+            ).value
             for step in range(150)
         ]
         variance[sampling] = float(torch.stack(means).var())
@@ -108,10 +111,10 @@ def test_stratified_batches_vary_less_than_independent_draws() -> None:
 def test_a_split_into_micro_batches_or_devices_gives_the_same_loss(loss: str, options: str) -> None:
     world = World("uniform")
     objective = build(loss, world, **OPTIONS[options])
-    whole = objective.loss(by_table, batch_of(world.x))
-    assert not torch.equal(whole.value, objective.loss(by_table, batch_of(world.x, step=1)).value)
+    whole = objective.loss(FromLogits(by_table), batch_of(world.x))
+    assert not torch.equal(whole.value, objective.loss(FromLogits(by_table), batch_of(world.x, step=1)).value)
     for split in ([[i] for i in range(16)], [[0, 5, 9, 15], [1, 2, 3, 4], [14, 13, 12, 11], [10, 8, 7, 6]]):
-        parts = [objective.loss(by_table, batch_of(world.x, rows=rows)) for rows in split]
+        parts = [objective.loss(FromLogits(by_table), batch_of(world.x, rows=rows)) for rows in split]
         torch.testing.assert_close(torch.stack([part.value for part in parts]).mean(), whole.value)
         for name, value in whole.metrics.items():
             torch.testing.assert_close(torch.stack([part.metrics[name] for part in parts]).mean(), value)
@@ -121,11 +124,11 @@ def test_a_split_into_micro_batches_or_devices_gives_the_same_loss(loss: str, op
 def test_evaluation_keeps_its_own_draws(options: str) -> None:
     world = World("uniform")
     batch = batch_of(world.x)
-    own, conditioning_level = (
-        build("elbo", world, **o).likelihood(blurred(world), batch, EPSILON) for o in ({}, OPTIONS[options])
+    own, other = (
+        build("elbo", world, **o).likelihood(FromLogits(blurred(world)), batch, EPSILON) for o in ({}, OPTIONS[options])
     )
-    assert torch.equal(own.total, conditioning_level.total)
-    assert torch.equal(own.level, conditioning_level.level)
+    assert torch.equal(own.total, other.total)
+    assert torch.equal(own.level, other.level)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -144,9 +147,10 @@ def test_noise_loss_and_network_hear_of_one_level(loss: str, options: str, monke
     seen.clear()
     monkeypatch.setattr(world.process, "alpha", lambda t: (seen.append(t), alpha(t))[1])
     monkeypatch.setattr(world.process, "dalpha", lambda t: (seen.append(t), dalpha(t))[1])
-    objective.token_loss(blurred(world)(noisy.z, noisy.x[:, 0].double() / 10), noisy)
-    start = torch.zeros_like(level)
-    assert all(torch.equal(t, level) or torch.equal(t, start) for t in seen)
+    objective.token_loss(noisy).of(blurred(world)(noisy.z, noisy.x[:, 0].double() / 10))
+    # Losses of rows ask for the levels of some of them; 0 is where every bound starts.
+    known = {0.0, *level.flatten().tolist()}
+    assert all(set(t.flatten().tolist()) <= known for t in seen)
     assert seen or loss == "posterior_cross_entropy"
 
 
@@ -225,7 +229,7 @@ def test_independent_levels_are_no_bound(kind: str) -> None:
         error = float(found.std() / len(found) ** 0.5)
         assert abs(float(found.mean()) - wanted) < 4 * error, share
         assert error < 0.04
-        loss = objective.loss(world.denoiser, batch)
+        loss = objective.loss(FromLogits(world.denoiser), batch)
         if share < 1:  # the figure beside the loss counts the sequences of the process's own clock alone
             assert float(loss.metrics["elbo"]) * 3 == pytest.approx(world.entropy, abs=0.12)
         else:
@@ -243,11 +247,11 @@ def test_z_loss_is_the_squared_log_partition_of_the_network(process: str, loss: 
     batch = batch_of(world.x)
     logits = torch.randn(16, 2, world.states, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     partition = logits[..., : world.tokens].exp().sum(-1).log()
-    plain, held = (build(loss, world, z_loss=z).loss(lambda z, t: logits, batch) for z in (0.0, 1e-2))
+    plain, held = (build(loss, world, z_loss=z).loss(FromLogits(lambda z, t: logits), batch) for z in (0.0, 1e-2))
     torch.testing.assert_close(held.value - plain.value, 1e-2 * (partition**2).mean())
     torch.testing.assert_close(held.metrics["squared_log_partition"], (partition**2).mean())
     assert "squared_log_partition" not in plain.metrics
-    moved = build(loss, world, z_loss=1e-2).loss(lambda z, t: logits + 3, batch)
+    moved = build(loss, world, z_loss=1e-2).loss(FromLogits(lambda z, t: logits + 3), batch)
     torch.testing.assert_close(moved.value - plain.value, 1e-2 * ((partition + 3) ** 2).mean())
 
 

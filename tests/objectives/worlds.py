@@ -11,7 +11,8 @@ from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.objectives import OBJECTIVES
-from sumi_core.objectives.diffusion import Diffusion, NoisyBatch
+from sumi_core.objectives.diffusion import Diffusion
+from sumi_core.objectives.noising import NoisyBatch
 from tests.corruption.enumerable import World, log_odds_quadrature
 
 #: Every loss of a diffusion model, with the parameterisation that it needs.
@@ -52,7 +53,7 @@ def texts(world: World, rows: int) -> Tensor:
 def per_sequence(objective: Diffusion, denoiser: Any, batch: Batch) -> Tensor:
     """Each sequence's contribution to the loss, summed over its tokens: ``[B]``."""
     noisy = objective.training_noise(batch)
-    return (noisy.weight * objective.token_loss(denoiser(noisy.z, noisy.conditioning_level), noisy)).sum(-1)
+    return (noisy.weight * objective.token_loss(noisy).of(denoiser(noisy.z, noisy.conditioning_level))).sum(-1)
 
 
 def expected_loss(objective: Diffusion, world: World, logits: Any, t: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def expected_loss(objective: Diffusion, world: World, logits: Any, t: Tensor) ->
     possible = chance > 0
     one, yes = torch.ones(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
     noisy = NoisyBatch(x[possible], z[possible], t.reshape(1, 1), one, t.reshape(1), yes)
-    value: Tensor = (chance[possible, None] * objective.token_loss(table[possible], noisy)).sum()
+    value: Tensor = (chance[possible, None] * objective.token_loss(noisy).of(table[possible])).sum()
     return value
 
 

@@ -25,6 +25,7 @@ from sumi_core.evaluation.samples import Samples
 from sumi_core.export.loading import load_exported
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import find_target
+from sumi_core.models.interface import DenoiserInput
 from sumi_core.stages.other_text import KIND
 from sumi_core.stages.store import Artifact
 from tests.pipelines.homes import furnish
@@ -175,7 +176,7 @@ def test_an_exact_model_pays_what_its_logits_say(project: Project, texts: Path) 
     shifted = torch.cat([torch.full((4, 1), model.tokenizer.eos_id), sequences[:, :-1]], dim=1)
     with torch.no_grad():
         nats = torch.nn.functional.cross_entropy(
-            model.denoiser(shifted).double().flatten(0, 1), sequences.flatten(), reduction="sum"
+            model.denoiser(DenoiserInput(shifted)).logits().double().flatten(0, 1), sequences.flatten(), reduction="sum"
         )
     size = int((sequences != model.tokenizer.eos_id).sum())
     summary = measured_texts(project)[fingerprint].summary

@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
-import sumi_core.sampling.sampler as sampler_module
+import sumi_core.sampling.drawing as drawing_module
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.interface import FromLogits
 from sumi_core.sampling import SAMPLERS
 from tests.corruption.enumerable import CASES, World, build_process, chi_square
 
@@ -49,8 +50,8 @@ def test_distribution_converges_to_the_data(process, schedule, spacing):
 def test_sampler_draws_from_that_chain(process, schedule):
     """χ² of 6,000 drawn texts against the exactly computed end of the chain, at few steps, where it is not yet p."""
     world = World(process, schedule)
-    samples = build(world.process).sample(world.denoiser, num=6000, length=2, steps=5, seed=11)
-    assert samples.evaluations == 5
+    samples = build(world.process).sample(FromLogits(world.denoiser), num=6000, length=2, steps=5, seed=11)
+    assert set(samples.nfe.tolist()) == {5}
     drawn = (samples.tokens * torch.tensor([world.states, 1])).sum(-1)
     expected = chain_distribution(world, 5)
     assert chi_square(drawn, expected.where(expected > 1e-15, 0.0)) > 1e-3  # rounding leaves 1e-17 on masks
@@ -78,7 +79,9 @@ def test_finished_texts_hold_only_tokens(process, schedule, steps):
     """Mis-broadcasts would show too: number, length, states and steps all differ."""
     process = build_process(process, schedule, 6)
     for spacing in ("time", "log_snr"):
-        samples = build(process, spacing=spacing).sample(hash_denoiser(process), num=30, length=11, steps=steps, seed=0)
+        samples = build(process, spacing=spacing).sample(
+            FromLogits(hash_denoiser(process)), num=30, length=11, steps=steps, seed=0
+        )
         assert samples.tokens.shape == (30, 11)
         assert samples.tokens.dtype == torch.int64
         assert int(samples.tokens.min()) >= 0
@@ -91,11 +94,11 @@ def test_a_text_is_the_same_in_any_company(process, monkeypatch):
     """Text r depends on (seed, r): not on how many are drawn, nor on the blocks they are drawn in."""
     process = build_process(process, "linear", 6)
     draw = {"length": 11, "steps": 7, "seed": 5}
-    many = build(process).sample(hash_denoiser(process), num=20, **draw).tokens
-    assert torch.equal(build(process).sample(hash_denoiser(process), num=3, **draw).tokens, many[:3])
-    monkeypatch.setattr(sampler_module, "_BLOCK_ENTRIES", 11 * 7 * 6)
-    assert torch.equal(build(process).sample(hash_denoiser(process), num=20, **draw).tokens, many)
-    other = build(process).sample(hash_denoiser(process), num=20, length=11, steps=7, seed=6).tokens
+    many = build(process).sample(FromLogits(hash_denoiser(process)), num=20, **draw).tokens
+    assert torch.equal(build(process).sample(FromLogits(hash_denoiser(process)), num=3, **draw).tokens, many[:3])
+    monkeypatch.setattr(drawing_module, "_BLOCK_ENTRIES", 11 * 7 * 6)
+    assert torch.equal(build(process).sample(FromLogits(hash_denoiser(process)), num=20, **draw).tokens, many)
+    other = build(process).sample(FromLogits(hash_denoiser(process)), num=20, length=11, steps=7, seed=6).tokens
     assert not torch.equal(other, many)
 
 
@@ -111,9 +114,9 @@ def test_prompt_is_kept_and_seen(process):
         assert torch.equal(z[:, :4], prompt.expand(len(z), 4))
         return inner(z, t)
 
-    samples = build(process).sample(watching, num=5, length=9, steps=6, seed=0, prompt=prompt)
+    samples = build(process).sample(FromLogits(watching), num=5, length=9, steps=6, seed=0, prompt=prompt)
     assert torch.equal(samples.tokens[:, :4], prompt.expand(5, 4))
-    assert samples.evaluations == len(calls) == 6
+    assert set(samples.nfe.tolist()) == {len(calls)} == {6}
     assert all(t.shape == (5,) for t in calls)
     assert int(samples.tokens.max()) < 6
 
@@ -125,7 +128,9 @@ def test_conditioning_on_a_prompt():
     def denoiser(z, t):  # no token stands at t = 1, so the exact posterior has nothing to say of a prompt there
         return world.denoiser(z, t.clamp(max=0.999))
 
-    samples = build(world.process).sample(denoiser, num=4000, length=2, steps=3, seed=1, prompt=torch.tensor([2]))
+    samples = build(world.process).sample(
+        FromLogits(denoiser), num=4000, length=2, steps=3, seed=1, prompt=torch.tensor([2])
+    )
     assert chi_square(samples.tokens[:, 1], world.p.view(4, 4)[2]) > 1e-3
 
 
@@ -160,14 +165,16 @@ def test_clear_errors(arguments, complaint):
     process = build_process("absorbing")
     draw = {"num": 2, "length": 8, "steps": 2, "seed": 0} | arguments
     with pytest.raises(ValueError, match=complaint):
-        build(process).sample(hash_denoiser(process), **draw)
+        build(process).sample(FromLogits(hash_denoiser(process)), **draw)
 
 
 def test_nan_logits_are_reported():
     """They must not become a token id that no vocabulary has."""
     process = build_process("uniform")
     with pytest.raises(ValueError, match="NaN logits"):
-        build(process).sample(lambda z, t: torch.full((*z.shape, 4), torch.nan), num=2, length=3, steps=2, seed=0)
+        build(process).sample(
+            FromLogits(lambda z, t: torch.full((*z.shape, 4), torch.nan)), num=2, length=3, steps=2, seed=0
+        )
 
 
 def test_a_process_is_needed():

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-import sumi_core.sampling.sampler as sampler_module
+import sumi_core.sampling.drawing as drawing_module
 from sumi_core.base.options import ConfigError, typed
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.interface import FromLogits
 from sumi_core.sampling import SAMPLERS
 from tests.corruption.enumerable import World, chi_square
 
@@ -32,34 +33,38 @@ def exact_model(world, calls=None):
 
 def test_draws_the_joint_distribution():
     world, calls = World("uniform"), []
-    samples = build().sample(exact_model(world, calls), num=20_000, length=2, steps=99, seed=0)
+    samples = build().sample(FromLogits(exact_model(world, calls)), num=20_000, length=2, steps=99, seed=0)
     assert chi_square((samples.tokens * torch.tensor([V, 1])).sum(-1), world.p) > 1e-3
-    assert samples.evaluations == len(calls) == 2
+    assert set(samples.nfe.tolist()) == {len(calls)} == {2}
 
 
 def test_temperature():
     world = World("uniform")
-    greedy = build(temperature=0.0).sample(exact_model(world), num=3, length=2, steps=1, seed=0).tokens
+    greedy = build(temperature=0.0).sample(FromLogits(exact_model(world)), num=3, length=2, steps=1, seed=0).tokens
     first = int(world.p.view(V, V).sum(1).argmax())
     assert greedy.tolist() == [[first, int(world.p.view(V, V)[first].argmax())]] * 3
-    sharp = build(temperature=0.5).sample(exact_model(world), num=10_000, length=1, steps=1, seed=0).tokens
+    sharp = build(temperature=0.5).sample(FromLogits(exact_model(world)), num=10_000, length=1, steps=1, seed=0).tokens
     assert chi_square(sharp, world.p.view(V, V).sum(1) ** 2) > 1e-3
 
 
 def test_prompt_is_kept_and_conditions():
     world = World("uniform")
-    samples = build().sample(exact_model(world), num=10_000, length=2, steps=1, seed=0, prompt=torch.tensor([3]))
+    samples = build().sample(
+        FromLogits(exact_model(world)), num=10_000, length=2, steps=1, seed=0, prompt=torch.tensor([3])
+    )
     assert (samples.tokens[:, 0] == 3).all()
-    assert samples.evaluations == 1
+    assert set(samples.nfe.tolist()) == {1}
     assert chi_square(samples.tokens[:, 1], world.p.view(V, V)[3]) > 1e-3
 
 
 def test_a_text_is_the_same_in_any_company(monkeypatch):
     world = World("uniform")
-    many = build().sample(exact_model(world), num=50, length=2, steps=1, seed=4).tokens
-    assert torch.equal(build().sample(exact_model(world), num=7, length=2, steps=1, seed=4).tokens, many[:7])
-    monkeypatch.setattr(sampler_module, "_BLOCK_ENTRIES", 2 * V * 9)
-    assert torch.equal(build().sample(exact_model(world), num=50, length=2, steps=1, seed=4).tokens, many)
+    many = build().sample(FromLogits(exact_model(world)), num=50, length=2, steps=1, seed=4).tokens
+    assert torch.equal(
+        build().sample(FromLogits(exact_model(world)), num=7, length=2, steps=1, seed=4).tokens, many[:7]
+    )
+    monkeypatch.setattr(drawing_module, "_BLOCK_ENTRIES", 2 * V * 9)
+    assert torch.equal(build().sample(FromLogits(exact_model(world)), num=50, length=2, steps=1, seed=4).tokens, many)
     assert len(many.unique(dim=0)) > 4
 
 

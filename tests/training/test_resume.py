@@ -123,6 +123,7 @@ def test_checkpoints_of_another_experiment_are_refused(make_request: MakeRequest
     trainer.wait()
     changed = json.loads(request.read_text())
     changed["experiment"]["training"]["learning_rate"] = 1e-4
+    changed["recipe"] = "0123456789abcdef"
     request.write_text(json.dumps(changed))
     trainer = TrainerProcess(request)
     assert trainer.wait() == 1

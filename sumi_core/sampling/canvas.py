@@ -1,0 +1,160 @@
+"""The canvas: rows of tokens that are being written, what is frozen in them, and what each row has cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sumi_core.data.noise import Noise
+from sumi_core.models.interface import DenoiserFunction
+
+
+class Constraint(Protocol):
+    """A rule on what may be drawn."""
+
+    def __call__(self, probs: Tensor, canvas: Canvas, positions: Tensor) -> Tensor:
+        """Probabilities of the next draw, ``[B, q, S]`` float64 (not normalised), at ``positions`` ``[q]`` of the
+        canvas; returns the allowed ones in the same shape. A row without any is an error of the draw."""
+        ...
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """B rows of up to L tokens. A sampler's step returns the next canvas; none is changed in place.
+
+    tokens: ``[B, L]`` int64. frozen: ``[B, L]`` bool, what stands as it is given. lengths: ``[B]`` int64; what lies
+    behind a row's length is no part of it. rows: the number of each row, which addresses its noise: row r is the same
+    text in any company. seed, steps: as they were asked for. age: draws made so far. nfe: ``[B]`` int64, passes of the
+    network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that those passes
+    computed. done: ``[B]`` bool, rows that are finished. confidence: ``[B, L]`` float64, the probability that each
+    token was drawn with; NaN where none was. state: what the sampler keeps between its steps.
+    """
+
+    tokens: Tensor
+    frozen: Tensor
+    lengths: Tensor
+    rows: Sequence[int]
+    seed: int
+    steps: int
+    age: int
+    nfe: Tensor
+    slots: Tensor
+    done: Tensor
+    confidence: Tensor
+    constraints: tuple[Constraint, ...] = ()
+    state: Any = None
+
+    @classmethod
+    def blank(
+        cls,
+        prompts: Sequence[Tensor],
+        lengths: Sequence[int],
+        *,
+        seed: int,
+        steps: int,
+        rows: Sequence[int] | None = None,
+        device: torch.device | str = "cpu",
+        constraints: Sequence[Constraint] = (),
+    ) -> Canvas:
+        """A canvas of one row per prompt, ``[P]`` tokens each (P may be 0 and differ), frozen at the row's left."""
+        longest = max(lengths)
+        tokens = torch.zeros(len(prompts), longest, dtype=torch.int64)
+        frozen = torch.zeros(len(prompts), longest, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = prompt
+            frozen[row, : len(prompt)] = True
+        return cls.of(
+            tokens,
+            frozen,
+            torch.tensor(list(lengths)),
+            seed=seed,
+            steps=steps,
+            rows=rows,
+            device=device,
+            constraints=constraints,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Tensor,
+        frozen: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        seed: int,
+        steps: int,
+        rows: Sequence[int] | None = None,
+        device: torch.device | str = "cpu",
+        constraints: Sequence[Constraint] = (),
+    ) -> Canvas:
+        """A canvas that keeps ``tokens`` ``[B, L]`` wherever ``frozen`` ``[B, L]`` is true: infilling."""
+        count, length = tokens.shape
+        zeros = torch.zeros(count, dtype=torch.int64, device=device)
+        return cls(
+            tokens=tokens.to(device),
+            frozen=frozen.to(device),
+            lengths=(torch.full((count,), length) if lengths is None else lengths).to(device),
+            rows=range(count) if rows is None else rows,
+            seed=seed,
+            steps=steps,
+            age=0,
+            nfe=zeros,
+            slots=zeros,
+            done=zeros.bool(),
+            confidence=torch.full(tokens.shape, torch.nan, dtype=torch.float64, device=device),
+            constraints=tuple(constraints),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are."""
+        return self.tokens.device
+
+    @property
+    def length(self) -> int:
+        """L, the longest row's."""
+        return self.tokens.shape[1]
+
+    @property
+    def valid(self) -> Tensor | None:
+        """``[B, L]`` bool, which slots belong to their row; None where all do."""
+        if bool((self.lengths == self.length).all()):
+            return None
+        return torch.arange(self.length, device=self.device) < self.lengths[:, None]
+
+    def noise(self, stream: str, step: int) -> Noise:
+        """Random numbers addressed by (seed, stream, step, row). A row's numbers depend on its own length alone."""
+        return Noise(self.seed, stream, step, self.rows, self.device, lengths=self.lengths.tolist())
+
+    def allowed(self, probs: Tensor, positions: Tensor) -> Tensor:
+        """Probabilities ``[B, q, S]`` under the constraints."""
+        for constraint in self.constraints:
+            probs = constraint(probs, self, positions)
+        return probs
+
+    def written(self, tokens: Tensor, **changes: Any) -> Canvas:
+        """This canvas with other tokens where nothing is frozen, in rows that are not done."""
+        keep = self.frozen | self.done[:, None]
+        return dataclasses.replace(self, tokens=torch.where(keep, self.tokens, tokens), **changes)
+
+
+class Writer(Protocol):
+    """What the loop needs of a sampler (``Sampler`` describes the methods)."""
+
+    eos_id: int
+    num_states: int
+
+    def check(self, canvas: Canvas) -> None: ...
+
+    def start(self, canvas: Canvas) -> Canvas: ...
+
+    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas: ...
+
+    def finished(self, canvas: Canvas) -> Tensor: ...
+
+    def settled(self, canvas: Canvas) -> Tensor: ...

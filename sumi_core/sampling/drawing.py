@@ -1,0 +1,90 @@
+"""Texts in one call: the canvas is made, written block by block of rows, and read off."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sumi_core.models.interface import DenoiserFunction
+from sumi_core.sampling.canvas import Canvas, Constraint, Writer
+from sumi_core.sampling.generate import generate
+
+# Rows are drawn in blocks whose float64 probabilities [rows, L, S] have at most this many entries.
+_BLOCK_ENTRIES = 2**24
+
+
+@dataclass(frozen=True)
+class Samples:
+    """tokens: ``[num, L]`` int64, every one a token below V up to its row's length, end-of-text behind it. lengths,
+    nfe, slots: ``[num]``: tokens of each text, network calls that it took, tokens that those calls computed for it."""
+
+    tokens: Tensor
+    lengths: Tensor
+    nfe: Tensor
+    slots: Tensor
+
+
+def draw_texts(
+    sampler: Writer,
+    denoiser: DenoiserFunction,
+    *,
+    num: int,
+    length: int | Sequence[int],
+    steps: int,
+    seed: int,
+    prompt: Tensor | Sequence[Tensor] | None = None,
+    constraints: Sequence[Constraint] = (),
+    end_of_text: bool = False,
+) -> Samples:
+    """Draw ``num`` texts on the denoiser's device, in its current train/eval mode.
+
+    length: tokens of every text, or of each. steps: network calls, where the sampler can choose. prompt: ``[P]`` tokens
+    kept at the left of every text, or a prompt for each text. A network that is given the level of every position is
+    given 0 there. Any other takes them for tokens at the level of all others, which is exact for masks alone: under
+    uniform noise it trusts a prompt too little.
+
+    Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, and for fewer than 1 step.
+    """
+    if steps < 1 or num < 1:
+        raise ValueError(f"sampling needs at least 1 step and 1 text, got {steps} steps and {num} texts")
+    lengths = [length] * num if isinstance(length, int) else list(length)
+    prompts = (
+        [prompt] * num if isinstance(prompt, Tensor) else list(prompt or [torch.empty(0, dtype=torch.int64)] * num)
+    )
+    if not len(lengths) == len(prompts) == num:
+        raise ValueError(f"{num} texts need as many lengths and prompts, got {len(lengths)} and {len(prompts)}")
+    for own, room in zip(prompts, lengths, strict=True):
+        if own.ndim != 1 or len(own) >= room:
+            raise ValueError(f"a prompt of shape {list(own.shape)} leaves nothing to write in {room} tokens")
+    device, longest = device_of(denoiser), max(lengths)
+    block = max(1, _BLOCK_ENTRIES // (longest * sampler.num_states))
+    written = []
+    for start in range(0, num, block):
+        rows = range(start, min(start + block, num))
+        canvas = Canvas.blank(
+            [prompts[row] for row in rows],
+            [lengths[row] for row in rows],
+            seed=seed,
+            steps=steps,
+            rows=rows,
+            device=device,
+            constraints=constraints,
+        )
+        written.append(deque(generate(sampler, denoiser, canvas, end_of_text=end_of_text), maxlen=1).pop())
+    tokens = torch.full((num, longest), sampler.eos_id, dtype=torch.int64, device=device)
+    for canvas in written:
+        place = torch.arange(canvas.length, device=device)
+        text = torch.where(place < canvas.lengths[:, None], canvas.tokens, sampler.eos_id)
+        tokens[canvas.rows[0] : canvas.rows[-1] + 1, : canvas.length] = text
+    joined = {name: torch.cat([getattr(canvas, name) for canvas in written]) for name in ("lengths", "nfe", "slots")}
+    return Samples(tokens, **joined)
+
+
+def device_of(denoiser: DenoiserFunction) -> torch.device:
+    """Where a denoiser computes: its parameters' device, else the CPU."""
+    parameter = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device

@@ -1,0 +1,51 @@
+"""``bound_loss``: the bound as a loss of the denoiser's own logits, for every process and parameterisation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sumi_core.corruption import PARAMETERISATIONS
+from sumi_core.corruption.process import ForwardProcess
+from sumi_core.kernels.row_loss import RowLoss
+from sumi_core.models.interface import DenoiserInput, FromLogits
+from tests.corruption.enumerable import CASES, build_process
+from tests.corruption.test_closed_forms import CLOSE
+
+
+@pytest.mark.parametrize("parameterisation", PARAMETERISATIONS.names())
+@pytest.mark.parametrize(("name", "schedule"), CASES)
+def test_it_is_the_integrand_of_what_the_logits_mean(name: str, schedule: str, parameterisation: str) -> None:
+    """Value and gradient against the conversion written out over the whole table, differentiated by autograd."""
+    process = build_process(name, schedule, 5)
+    process.parameterisation = PARAMETERISATIONS.build(parameterisation, {})
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(5, (3, 7), generator=generator)
+    t = 0.05 + 0.9 * torch.rand(3, 7, dtype=torch.float64, generator=generator)
+    z = torch.where(torch.rand(3, 7, generator=generator) < 0.5, x, process.num_states - 1)
+    logits = torch.randn(3, 7, process.num_states, dtype=torch.float64, generator=generator, requires_grad=True)
+    scale = torch.rand(3, 7, dtype=torch.float64, generator=generator)
+
+    loss = process.bound_loss(x, z, t)
+    assert isinstance(loss, RowLoss)
+    output = FromLogits(lambda tokens, level: logits)(DenoiserInput(z))
+    found = output.apply(loss)
+    left_out = process.parameterisation.leave_one_out(logits, lambda: process.log_evidence(z, t))
+    expected = ForwardProcess.leave_one_out_loss(process, x, z, t).of(left_out)
+    # Where nothing jumps into z the closed forms say 0, and so does the general one.
+    torch.testing.assert_close(found, expected, **CLOSE)
+    (slope,) = torch.autograd.grad((scale * found).sum(), logits)
+    (wanted,) = torch.autograd.grad((scale * expected).sum(), logits)
+    torch.testing.assert_close(slope, wanted, rtol=1e-8, atol=1e-10)
+
+
+def test_a_weight_of_zero_silences_a_row_whatever_it_says() -> None:
+    class Infinite(RowLoss):
+        def value(self, chunk: torch.Tensor, rows: object) -> torch.Tensor:
+            return torch.full_like(chunk[:, 0], torch.inf)
+
+        def gradient(self, chunk: torch.Tensor, rows: object, scale: torch.Tensor) -> torch.Tensor:
+            return chunk * scale[:, None]
+
+    weight = torch.tensor([[0.0, 2.0], [1.0, 0.0]])
+    assert Infinite().times(weight).of(torch.zeros(2, 2, 3)).tolist() == [[0.0, torch.inf], [torch.inf, 0.0]]
