@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from sumi_core.corruption import SCHEDULES
 from sumi_core.data import SOURCES
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.evaluation import METRICS
+from sumi_core.evaluation import MEASUREMENTS, METRICS
+from sumi_core.evaluation.measurement import Context, read_plain_findings, write_findings
 from sumi_core.evaluation.metrics import Reference, SampleSet
 from sumi_core.experiments.build import Parts, build_parts
 from sumi_core.experiments.resolve import resolve
@@ -37,7 +39,7 @@ LINES = {place: dict(re.findall(r'"(\w+)": "([\w.]+:\w+)",\n', code)) for place,
 def test_every_example_has_its_line() -> None:
     targets = {target.partition(":")[0] for line in LINES.values() for target in line.values()}
     assert targets == {place.removesuffix(".py").replace("/", ".") for place in FILES}
-    assert len(FILES) == len(LINES) == 7
+    assert len(FILES) == len(LINES) == 8
     for place in LINES:
         file, registry = place.split(": ")
         assert f"{registry} = Registry(" in (ROOT / file).read_text(encoding="utf-8")
@@ -113,6 +115,26 @@ def test_the_metric_counts_letters() -> None:
     figures = METRICS.build("word_length", {}).compute(samples, Reference(lambda: ()))
     assert figures["word_length"] == 3.0
     assert figures["word_length_stderr"] == 0.0
+
+
+def test_the_measurement_counts_the_ends_of_texts(tmp_path: Path) -> None:
+    config = resolve(
+        {"evaluation": {"measurements": ["likelihood", "document_ends"], "sequences": 2}}, "tests"
+    ).evaluation
+    rows = [[5, 1, 5, 2], [1, 2, 3, 4], [5, 5, 5, 5]]
+
+    class Text(list):  # type: ignore[type-arg]
+        """Sequences, of which two of three are chosen: the first and the last."""
+
+    model = SimpleNamespace(tokenizer=SimpleNamespace(eos_id=5))
+    measurement = MEASUREMENTS.from_config(config.measurements[1])
+    found = measurement.run(model, Context(config, Text(map(np.array, rows)), tmp_path))  # type: ignore[arg-type]
+    assert found.summary["document_ends"]["per_sequence"] == 3.0
+    (estimate,) = found.estimates
+    assert (estimate.group, estimate.name, estimate.value) == ("document_ends", "per_sequence", 3.0)
+    assert estimate.stderr == pytest.approx(1 / 2**0.5)
+    write_findings(found, tmp_path)
+    assert read_plain_findings(tmp_path).definitions == found.definitions
 
 
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])

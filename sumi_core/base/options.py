@@ -143,6 +143,8 @@ def typed(schema: type[Any], data: Mapping[str, Any], where: str, prefix: str = 
         if declared.name not in data:
             if declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING:
                 raise ConfigError(where, key, f"is missing; write {_type_name(hint)}")
+            if (section := _section(hint)) is not None and section is hint:  # its parts get their options written out
+                values[declared.name] = typed(section, {}, where, f"{key}.")
             continue
         value = data[declared.name]
         if "registry" in declared.metadata:

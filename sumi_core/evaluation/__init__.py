@@ -2,6 +2,18 @@
 
 from sumi_core.base.registry import Registry
 
+MEASUREMENTS = Registry(
+    "measurement",
+    "sumi_core.evaluation.measurement:Measurement",
+    {
+        "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
+        "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
+        "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
+        "samples": "sumi_core.evaluation.samples:Samples",
+        "yardsticks": "sumi_core.evaluation.yardsticks:Yardsticks",
+    },
+)
+
 METRICS = Registry(
     "sample metric",
     "sumi_core.evaluation.metrics:SampleMetric",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sumi_core.base.options import MAX_SEED, number, part, parts
-from sumi_core.evaluation import METRICS
+from sumi_core.evaluation import MEASUREMENTS, METRICS
 from sumi_core.sampling import SAMPLERS
 
 
@@ -14,6 +14,9 @@ from sumi_core.sampling import SAMPLERS
 class EvaluationConfig:
     """How a finished model is measured. Cells that share it are measured on the same sequences, times and noise."""
 
+    measurements: Any = parts(
+        MEASUREMENTS, "likelihood", "gradient_noise", "yardsticks", "samples", "corruption_picture"
+    )  # in the order of the report; each reads some of the keys below
     sequences: int = number(512, low=2, high=10**7)  # validation sequences, spread over the split
     times_per_sequence: int = number(8, low=1, high=10**4)  # stratified noise levels drawn for each sequence
     time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # the bound integrates t over [eps, 1 - eps]

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sumi_core.base.options import number
+from sumi_core.base.registry import Part
 from sumi_core.data.noise import EVALUATION, Noise
+from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +26,28 @@ _COLOURS = {"kept": "black", "changed": "#D55E00", "masked": "#8A8A8A"}
 _LINE, _MARGIN = 96, 10  # characters of a line, and before it
 _POINTS = 9
 _CHARACTER = 0.602 * _POINTS / 72  # width in inches of a character of matplotlib's own monospace font
+
+
+class CorruptionPicture(Measurement):
+    """What the noise of a diffusion model does to the beginning of a validation text."""
+
+    reads = ("sequences",)
+
+    @dataclass
+    class Options(Part.Options):
+        """tokens: of the text that is shown."""
+
+        tokens: int = number(64, low=1, high=4096)
+
+    def run(self, model: Model, context: Context) -> Findings:
+        """Draw plots/corruption.png; nothing for a model without noise."""
+        if model.process is None:
+            return Findings()
+        text = torch.from_numpy(context.tokens[0][: self.options.tokens])
+        shown = corrupted_texts(model.process, model.tokenizer, text)
+        return Findings(
+            plots=(plot_corruption(shown, context.plot("corruption.png"), "What noise does to validation text"),)
+        )
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sumi_core.base.options import number
 from sumi_core.base.progress import Progress, unwatched
+from sumi_core.base.registry import Part
 from sumi_core.base.statistics import Estimate, mean_estimate
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import EVALUATION
+from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
+from sumi_core.evaluation.samples import evenly
 from sumi_core.objectives.objective import Objective
 
 
+class GradientNoise(Measurement):
+    """The noise of the training gradient at the final weights, where the objective draws any."""
+
+    reads = ("sequences", "gradient_sequences", "seed")
+
+    @dataclass
+    class Options(Part.Options):
+        """pairs: of gradients, from whose spread the errors come."""
+
+        pairs: int = number(8, low=2, high=10**4)
+
+    def run(self, model: Model, context: Context) -> Findings:
+        """Take gradients on ``gradient_sequences`` of the chosen sequences (0: none)."""
+        config = context.config
+        if not config.gradient_sequences or model.objective.exact:  # an exact likelihood draws no noise
+            return Findings()
+        rows = torch.from_numpy(np.stack(evenly(context.tokens, config.gradient_sequences))).to(model.device)
+        spread = measure_gradient_noise(
+            model.objective,
+            model.denoiser,
+            rows,
+            pairs=self.options.pairs,
+            seed=config.seed,
+            progress=context.progress,
+        )
+        figures = spread.figures()
+        return Findings({"gradient_noise": figures}, named_estimates("gradient_noise", figures))
+
+
 @dataclass(frozen=True)
-class GradientNoise:
+class GradientSpread:
     """Of the training gradient of one batch, in (nats per token per unit of weight)², over noise levels and noise.
 
     variance: the trace of its covariance. squared_norm: the squared length of its mean. sequences: in the batch, on
@@ -57,7 +91,7 @@ def measure_gradient_noise(
     pairs: int = 8,
     seed: int = 0,
     progress: Progress = unwatched,
-) -> GradientNoise:
+) -> GradientSpread:
     """Take 2·``pairs`` gradients of ``objective.loss`` on the batch ``tokens`` ``[B, L]``, on its device.
 
     The denoiser is left as it is: no gradient is stored in it. Pair k is noised as at steps 2k + 1 and 2k + 2 of the
@@ -80,4 +114,4 @@ def measure_gradient_noise(
         variances.append(sum(float((a.double() - b).square().sum()) for a, b in zip(first, second, strict=True)) / 2)
         products.append(sum(float((a.double() * b).sum()) for a, b in zip(first, second, strict=True)))
         progress(2 * (pair + 1), 2 * pairs, "gradients", "noise of the training gradient")
-    return GradientNoise(mean_estimate(variances), mean_estimate(products), count, 2 * pairs)
+    return GradientSpread(mean_estimate(variances), mean_estimate(products), count, 2 * pairs)

@@ -17,11 +17,15 @@ Two errors are reported. ``bits_per_byte_stderr``: had other validation document
 the independent units, since sequences cut from one document resemble each other; it contains the Monte-Carlo noise,
 since every sequence carries its own. ``bits_per_byte_mc_stderr``: had other noise levels and noise
 been drawn for these same sequences; 0 for an exact likelihood.
+
+likelihood.parquet      nats of every (sequence, draw): what paired comparisons are made from
+loss_by_level.parquet   the bound by noise level (diffusion only)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,10 +37,14 @@ from numpy.typing import NDArray
 
 from sumi_core.base.progress import Progress, unwatched
 from sumi_core.base.statistics import Estimate, ratio_over_units
+from sumi_core.base.text import markdown_table, with_error
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import EVALUATION, address_generator
 from sumi_core.data.sequences import Sequences, spread_indices
 from sumi_core.evaluation.config import EvaluationConfig
+from sumi_core.evaluation.definitions import BITS_PER_BYTE, DOCUMENT_ERROR, TERM_NOTES
+from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
+from sumi_core.evaluation.samples import sequence_bytes
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.objectives.objective import Objective
 
@@ -46,6 +54,33 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 TERMS = ("diffusion", "reconstruction", "prior")
 _NOISE = ("time", "level", "alpha", "nats_per_alpha")
+
+
+class TextLikelihood(Measurement):
+    """Bits per byte of the chosen sequences with both errors, and the bound by noise level."""
+
+    reads = ("sequences", "times_per_sequence", "time_epsilon", "seed")
+
+    def run(self, model: Model, context: Context) -> Findings:
+        """Measure every chosen sequence. Raises ValueError as ``evaluate_likelihood`` and ``summarize``."""
+        measured = evaluate_likelihood(
+            model.objective,
+            model.denoiser,
+            context.text,
+            context.config,
+            batch_size=context.batch_size,
+            device=model.device,
+            progress=context.progress,
+        )
+        texts = [sequence_bytes(ids, model.tokenizer) for ids in context.tokens]
+        found = likelihood_findings(measured, [hashlib.blake2b(text, digest_size=8).hexdigest() for text in texts])
+        curve = found.tables.get("loss_by_level.parquet")
+        if curve is None:
+            return found
+        from sumi_core.evaluation.plots import plot_loss_by_level
+
+        plot = plot_loss_by_level({"": curve}, context.plot("loss_by_level.png"), "Bound by noise level")
+        return dataclasses.replace(found, plots=(plot,))
 
 
 @dataclass(frozen=True)
@@ -303,3 +338,37 @@ def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame
         noise = float((1.0 - measured.alpha[inside]).mean())
         rows.append((edges[index], edges[index + 1], part, *of_t, noise, *of_alpha, square.value, int(draws.sum())))
     return pd.DataFrame(rows, columns=columns)
+
+
+def likelihood_findings(measured: SequenceLikelihoods, text_digests: Sequence[str]) -> Findings:
+    """Findings of measured sequences; ``text_digests`` name the ``[N]`` texts."""
+    summary, curve = summarize(measured), loss_by_level(measured)
+    figures = summary.figures()
+    kind = "the exact likelihood" if summary.exact else "an upper bound (≤): the model itself can only be better"
+    return Findings(
+        summary={**figures, "time_epsilon": measured.epsilon},
+        estimates=named_estimates("likelihood", figures),
+        tables={
+            "likelihood.parquet": measured.frame(text_digests),
+            **({} if curve.empty else {"loss_by_level.parquet": curve}),
+        },
+        texts=(f"Bits per byte are {kind}.", markdown_table(_term_rows(summary))),
+        definitions=(BITS_PER_BYTE, DOCUMENT_ERROR, *TERM_NOTES),
+    )
+
+
+def _term_rows(summary: LikelihoodSummary) -> list[dict[str, str]]:
+    sign = "=" if summary.exact else "≤"
+    shown = {
+        "bits per byte": with_error(summary.bits_per_byte, summary.bits_per_byte_stderr, sign),
+        "nats per token": with_error(summary.nats_per_token, summary.nats_per_token_stderr, sign),
+    }
+    if not summary.exact:
+        shown |= {
+            "Monte-Carlo error alone": with_error(summary.bits_per_byte_mc_stderr, digits=4),
+            "diffusion term": with_error(summary.diffusion_bits_per_byte),
+            "reconstruction term": with_error(summary.reconstruction_bits_per_byte, digits=4),
+            "prior term": with_error(summary.prior_bits_per_byte, digits=4),
+        }
+    shown["measured on"] = f"{summary.sequences} sequences, {summary.tokens} tokens, {summary.bytes} bytes"
+    return [{"figure": name, "value": value} for name, value in shown.items()]

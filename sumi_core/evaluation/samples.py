@@ -1,8 +1,13 @@
-"""Drawing texts from a model, and cutting token sequences into texts, bytes and sample sets."""
+"""Texts drawn from a model and what is said of them; and how token sequences are cut into texts and bytes.
+
+samples.parquet   the sampled tokens and texts
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sumi_core.base.progress import Progress, unwatched
+from sumi_core.base.text import excerpt, fenced, markdown_table, with_error
 from sumi_core.data.sequences import spread_indices
-from sumi_core.evaluation.metrics import SampleSet
-from sumi_core.evaluation.yardsticks import END_OF_TEXT
+from sumi_core.evaluation import METRICS
+from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, NamedEstimate, named_estimates
+from sumi_core.evaluation.metrics import Reference, SampleMetric, SampleSet
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.evaluation.config import EvaluationConfig
     from sumi_core.models.interface import DenoiserFunction
     from sumi_core.sampling.sampler import Sampler
 
+END_OF_TEXT = b"\xff"  # a byte that UTF-8 never uses
 END_MARK = "⟨end of text⟩"  # how people see an end-of-text token
+VALIDATION = "validation: the same figures of equally many validation sequences of the same length."
+_SHOWN_TEXTS, _SHOWN_CHARACTERS = 3, 240  # at each number of steps in the report; of the first one in the summary
 
 
 @dataclass(frozen=True)
@@ -79,3 +91,106 @@ def shown_text(ids: NDArray[np.integer[Any]], tokenizer: Tokenizer) -> str:
 def evenly(items: Sequence[Any], count: int) -> list[Any]:
     """``count`` items spread evenly over all of them (all, if there are fewer)."""
     return [items[i] for i in spread_indices(min(count, len(items)), len(items))]
+
+
+class Samples(Measurement):
+    """Texts at each number of ``sampling_steps``, and what every sample metric says of them and of validation text."""
+
+    reads = ("sequences", "samples", "sampling_steps", "sampler", "metrics", "seed")
+    inputs = ("corpus", "token_shards", "exported_model")
+
+    def run(self, model: Model, context: Context) -> Findings:
+        """Draw, and describe."""
+        config, tokenizer = context.config, model.tokenizer
+        length = len(context.text[0])
+        drawn = draw_samples(model.sampler, model.denoiser, config, length, context.progress)
+        context.progress(0, 1, "metrics", "describing the samples")
+        metrics = [METRICS.from_config(metric) for metric in config.metrics]
+        sets = {f"steps_{d.steps}": sample_set(list(d.tokens), tokenizer) for d in drawn}
+        sets["validation"] = sample_set(evenly(context.tokens, config.samples), tokenizer)
+        described = describe(metrics, sets, Reference(context.train_texts))
+        texts = {d.steps: [shown_text(row, tokenizer) for row in d.tokens] for d in drawn}
+        found = sample_findings(drawn, texts, described, [metric.definition for metric in metrics])
+        return _with_plot(found, context)
+
+
+def describe(
+    metrics: Sequence[SampleMetric], sets: Mapping[str, SampleSet], reference: Reference
+) -> dict[str, dict[str, float]]:
+    """Every metric on every set: figures by set, then by name."""
+    described: dict[str, dict[str, float]] = {label: {} for label in sets}
+    for metric in metrics:
+        for label, figures in metric.compute_all(sets, reference).items():
+            described[label].update(figures)
+    return described
+
+
+def sample_findings(
+    drawn: Sequence[Drawn],
+    texts: Mapping[int, Sequence[str]],
+    described: Mapping[str, Mapping[str, float]],
+    definitions: Sequence[str],
+) -> Findings:
+    """Findings of drawn samples. texts: of each sample, by steps. described: figures by set (``steps_32``,
+    ``validation``), then by name."""
+    best = max(texts)
+    shown = ["## Samples", markdown_table(sample_rows(described))]
+    for steps, own in texts.items():
+        shown += [f"### {steps} steps", *(fenced(text) for text in own[:_SHOWN_TEXTS])]
+    return Findings(
+        summary={
+            "samples": {label: _known(figures) for label, figures in described.items()},
+            "sample_steps": best,
+            "sample_text": excerpt(texts[best][0], _SHOWN_CHARACTERS),
+        },
+        estimates=tuple(row for label, figures in described.items() for row in _rows(label, figures)),
+        tables={"samples.parquet": _sample_table(drawn, texts)},
+        texts=tuple(filter(None, shown)),
+        definitions=(*definitions, VALIDATION),
+    )
+
+
+def sample_rows(described: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
+    """Sample metrics as table rows: one a metric, one column a set."""
+    names = dict.fromkeys(n for figures in described.values() for n in figures if not n.endswith("_stderr"))
+    return [
+        {"metric": name}
+        | {
+            label.replace("_", " "): with_error(figures.get(name), figures.get(f"{name}_stderr"))
+            for label, figures in described.items()
+        }
+        for name in names
+    ]
+
+
+def _rows(label: str, figures: Mapping[str, float]) -> tuple[NamedEstimate, ...]:
+    steps = int(label.rpartition("_")[2]) if label != "validation" else 0
+    return named_estimates("samples" if steps else "validation", figures, steps)
+
+
+def _sample_table(drawn: Sequence[Drawn], texts: Mapping[int, Sequence[str]]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        (d.steps, int(d.nfe[number]), number, ids.tolist(), texts[d.steps][number])
+        for d in drawn
+        for number, ids in enumerate(d.tokens)
+    ]
+    return pd.DataFrame(rows, columns=["steps", "nfe", "sample", "tokens", "text"])
+
+
+def _with_plot(found: Findings, context: Context) -> Findings:
+    """With the metrics drawn against steps, where there are any."""
+    if not found.estimates:
+        return found
+    import pandas as pd
+
+    from sumi_core.evaluation.plots import plot_quality_against_steps
+
+    table = pd.DataFrame(list(found.estimates), columns=list(NamedEstimate._fields)).assign(cell="samples")
+    plot = plot_quality_against_steps(table, context.plot("sample_quality.png"), "Samples beside validation text")
+    return dataclasses.replace(found, plots=(plot,))
+
+
+def _known(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if not math.isnan(value)}

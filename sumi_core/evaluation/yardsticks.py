@@ -13,12 +13,16 @@ import lzma
 import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyppmd
 from numpy.typing import ArrayLike, NDArray
 
-END_OF_TEXT = b"\xff"
+from sumi_core.base.text import markdown_table, with_error
+from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
+from sumi_core.evaluation.samples import END_OF_TEXT, sequence_bytes
+
 MAX_TRAIN_BYTES = 32 << 20  # the first 32 MiB of the train split: more would take minutes and gain little
 PPMD_ORDERS = (3, 5, 8)
 _PPMD_MEMORY = (64 << 20, 1 << 30)  # smallest and largest model memory, bytes
@@ -34,6 +38,58 @@ DEFINITIONS: dict[str, str] = {
     },
     "xz": "xz (LZMA2 preset 9e, dictionary of up to 64 MiB): size of both texts less that of the training text",
 }
+NOTES = (
+    *(f"{name}: {definition}." for name, definition in DEFINITIONS.items()),
+    "yardsticks are fitted on the train split's first 32 MiB (token frequencies: its first 2^25 tokens).",
+    "yardsticks code an end of text as one more symbol, as the model does, and go by the same bytes; the "
+    "compressors go on learning from the validation text while they code it.",
+)
+
+
+class Yardsticks(Measurement):
+    """Bits per byte of token frequencies and of compressors on the very bytes that models are measured on."""
+
+    reads = ("sequences",)
+    inputs = ("corpus", "tokenizer", "token_shards")  # no model: every cell with these tokens shares them
+
+    def run(self, model: Model, context: Context) -> Findings:
+        """Fit on the train split, and code the chosen sequences."""
+        context.progress(0, 1, "yardsticks", "coding the validation text with compressors")
+        tokenizer, tokens = model.tokenizer, context.tokens
+        texts = [sequence_bytes(ids, tokenizer) for ids in tokens]
+        coded = sum(len(text) - text.count(END_OF_TEXT) for text in texts)
+        covered = sum(context.text.bytes(index) for index in context.chosen)
+        if coded != covered:
+            context.log(f"the tokenizer cuts characters: yardsticks code {coded} bytes, the sequences cover {covered}")
+        counts = {
+            "train": context.train_counts(),
+            "validation": token_counts(tokens, tokenizer.vocab_size),
+        }
+        return yardstick_findings(
+            compute_yardsticks(training_bytes(context.train_texts()), b"".join(texts), coded, counts)
+        )
+
+
+def yardstick_findings(yardsticks: Mapping[str, float]) -> Findings:
+    """Findings of bits per byte by yardstick."""
+    rows = [
+        {"yardstick": name, "bits per byte": with_error(value)}
+        for name, value in sorted(yardsticks.items(), key=lambda item: item[1])
+    ]
+    return Findings(
+        summary={"yardsticks": dict(yardsticks)},
+        estimates=named_estimates("yardstick", yardsticks),
+        texts=("## Yardsticks on the same bytes", markdown_table(rows)),
+        definitions=NOTES,
+    )
+
+
+def token_counts(sequences: Iterable[NDArray[np.integer[Any]]], vocab_size: int) -> NDArray[np.int64]:
+    """How often each token occurs in some sequences, ``[V]``."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for ids in sequences:
+        counts += np.bincount(np.asarray(ids, dtype=np.int64), minlength=vocab_size)
+    return counts
 
 
 def training_bytes(texts: Iterable[str], limit: int = MAX_TRAIN_BYTES) -> bytes:

@@ -78,3 +78,5 @@ def check(experiment: Experiment, where: str) -> None:
         )
     if not experiment.evaluation.sampling_steps or min(experiment.evaluation.sampling_steps) < 1:
         refuse("evaluation.sampling_steps", "expected at least one number of steps, each 1 or more")
+    if "likelihood" not in [measurement["name"] for measurement in experiment.evaluation.measurements]:
+        refuse("evaluation.measurements", "cells are compared by their likelihood; list likelihood too")

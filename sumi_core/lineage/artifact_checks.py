@@ -13,6 +13,7 @@ from sumi_core.lineage.checkup import Finding
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.tracking import search_runs
 from sumi_core.stages import STAGES
+from sumi_core.stages.measurements import is_measurement
 from sumi_core.stages.store import MANIFEST, Artifact, Store
 
 
@@ -52,11 +53,13 @@ def _partial(store: Store, stage: str, fingerprint: str, folder: Path) -> Findin
     name, fix = f"{stage} {fingerprint}", _remover(store, stage, fingerprint, folder)
     if store.is_busy(stage, fingerprint):
         return Finding("info", "artifacts", f"{name} is being computed now")
-    if stage not in STAGES:  # a report is named by what it compares: the next one has another name
+    if stage not in STAGES and not is_measurement(
+        stage
+    ):  # a report is named by what it compares: the next one has another name
         remedy = "`sumi doctor --fix` removes it"
         return Finding("warn", "artifacts", f"{folder} is what an interrupted {stage} left", remedy, fix)
     ended = "failed" if store.failure(stage, fingerprint) else "was interrupted"
-    if STAGES[stage].resumable:
+    if stage in STAGES and STAGES[stage].resumable:
         return Finding("info", "artifacts", f"{name} {ended}", "`sumi run` continues where it was")
     remedy = "`sumi run` starts it again; `sumi doctor --fix` removes what it left"
     return Finding("info", "artifacts", f"{name} {ended}", remedy, fix)

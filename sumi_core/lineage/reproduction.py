@@ -217,6 +217,11 @@ def _recorded_experiments(traced: Trace) -> dict[str, Experiment]:
     """The experiment of each stage that has to be computed, upstream first: its own record's, else the target's."""
     if not traced.experiment:
         raise LineageError(f"'{traced.target.given}' has no record of its experiment; name a cell or a run that has")
+    if traced.target.last not in STAGES:
+        raise LineageError(
+            f"'{traced.target.given}' is one measurement, which is computed again with its evaluation; name the cell "
+            f"{traced.target.key}"
+        )
     recorded = {stage.stage: stage for stage in traced.stages}
     needed = _with_inputs(resolve_recorded(traced.experiment, traced.target.given), traced.target.last)
     return {name: _experiment(traced, recorded.get(name)) for name in STAGES if name in needed}

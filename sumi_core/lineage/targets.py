@@ -21,6 +21,7 @@ from sumi_core.experiments.sweeps import select_cells
 from sumi_core.lineage.project import Project
 from sumi_core.stages import DATA_STAGES, STAGES
 from sumi_core.stages.identity import experiment_fingerprints
+from sumi_core.stages.measurements import is_measurement
 from sumi_core.stages.store import MANIFEST, Artifact, Store, is_manifest
 
 EXPORT_RECORD = "sumi.json"  # what an exported folder says of itself once it has left the store
@@ -99,7 +100,7 @@ def artifact_at(folder: Path) -> Artifact | None:
     if not named or not is_manifest(manifest):
         raise LineageError(f"{folder / MANIFEST} is damaged or not ours; name another folder, or run its cell again")
     artifact = Artifact(manifest["stage"], manifest["fingerprint"], folder, manifest)
-    if artifact.stage not in STAGES:
+    if not _is_known(artifact):
         raise LineageError(f"{folder} holds a comparison of cells ({manifest.get('key')}); name one of its cells")
     return artifact
 
@@ -207,10 +208,10 @@ def _from_mlflow_run(project: Project, given: str) -> Target:
 
 
 def _from_artifacts(store: Store, given: str, kind: str, wanted: Callable[[Artifact], bool]) -> Target:
-    found = [artifact for artifact in store.artifacts() if artifact.stage in STAGES and wanted(artifact)]
+    found = [artifact for artifact in store.artifacts() if _is_known(artifact) and wanted(artifact)]
     if not found:
         raise LineageError(f"no output in {store.root} belongs to the {kind} {given}; `sumi list` names what there is")
-    last = max(found, key=lambda artifact: list(STAGES).index(artifact.stage))
+    last = max(found, key=_depth)
     return Target(given, kind, str(last.manifest.get("key")), _ancestry(store, last))
 
 
@@ -241,4 +242,14 @@ def _ancestry(store: Store, artifact: Artifact) -> dict[str, str]:
                 upstream = store.find(name, own)
                 if upstream is not None:
                     waiting.append(upstream)
-    return {name: found[name] for name in STAGES if name in found}
+    return {name: found[name] for name in (*STAGES, artifact.stage) if name in found}
+
+
+def _is_known(artifact: Artifact) -> bool:
+    return artifact.stage in STAGES or is_measurement(artifact.stage)
+
+
+def _depth(artifact: Artifact) -> float:
+    """How far downstream an output is. A measurement stands before the evaluation that it is a part of."""
+    order = list(STAGES)
+    return order.index(artifact.stage) if artifact.stage in STAGES else order.index("evaluation") - 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from sumi_core.experiments.resolve import resolve_recorded
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url, referenced
 from sumi_core.stages import DATA_STAGES, STAGES
+from sumi_core.stages.evaluation import MEASURED
 from sumi_core.stages.identity import ref_fingerprint
 
 _SHOWN_FIGURES = 10  # of each stage in the text form; the JSON form has all
@@ -279,7 +281,7 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
     more = [f"… and {len(shown) - _SHOWN_FIGURES} more"] if len(shown) > _SHOWN_FIGURES else []
     if shown:
         yield "figures", ", ".join([*shown[:_SHOWN_FIGURES], *more])
-    if sections := STAGES[stage.stage].reads:
+    if sections := STAGES[stage.stage].reads if stage.stage in STAGES else ("evaluation",):  # of a measurement
         yield "config", ", ".join(sections) + " (every value: --json)"
     if "started" in manifest:
         when = datetime.fromtimestamp(manifest["started"]).astimezone().isoformat(" ", "seconds")
@@ -288,11 +290,25 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
             "made",
             f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}, by version {version} of the stage",
         )
+    if measured := _measurements(stage):
+        yield "measured", ", ".join(f"{name} {own}" for name, own in measured.items())
     if manifest.get("inputs"):
         refs = manifest.get("references", {}).items()
         inputs = [f"{name} {own}" for name, own in manifest["inputs"].items()]
         inputs += [f"{key} {ref['fingerprint']} ({ref['stage']} of {ref['cell']})" for key, ref in refs]
         yield "from", ", ".join(inputs)
+
+
+def _measurements(stage: StageTrace) -> dict[str, str]:
+    """The measurements that an evaluation is the union of, each with its fingerprint."""
+    path = stage.folder / MEASURED if stage.folder is not None else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # told as damage already
+        return {}
+    return found
 
 
 def figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | int]]:

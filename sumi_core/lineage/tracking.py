@@ -1,15 +1,17 @@
-"""MLflow: one run per cell, nested under one run per sweep, in an MLflow experiment named after the sweep.
+"""MLflow: one run per model of a cell, nested under one run per sweep, in an MLflow experiment named after the sweep.
 
-A run carries the resolved config as params, every stage's fingerprint and the Dagster run as tags, the corpus and
+A run carries what made the model as params, every stage's fingerprint and the Dagster run as tags, the corpus and
 token shards as dataset inputs, the training history, each stage's figures as ``<stage>/<name>`` metrics, the exported
 model as a logged model, and what people look at (plots, reports) as artifacts. Recording a stage twice changes
-nothing.
+nothing. Another evaluation of the model, and its likelihood of other texts, go into the same run: the latest value of a
+metric is that of the latest evaluation.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 # MLflow's own limits for one request.
-_BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH, _PAGE = 1000, 100, 6000, 5000
+_BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH, _TAG_LENGTH, _PAGE = 1000, 100, 6000, 8000, 5000
 _initialised: set[str] = set()  # stores that this process has seen whole
 
 
@@ -101,49 +103,46 @@ class Tracking:
             return str(run.info.run_id)
 
     def open_cell(self, cell: Cell, description: str = "", tags: Mapping[str, str] | None = None) -> str:
-        """The run id of a cell in its current recipe: found by its fingerprint, else created, and set running."""
+        """The run id of a cell's current model: found by the model's fingerprint, else created, and set running unless
+        it holds the current evaluation. The tags of a run that is found follow the cell as it is now."""
         fingerprints = experiment_fingerprints(cell.experiment)
         parent = self.open_sweep(cell.sweep, description)
         experiment, client = self.experiment_id(cell.sweep), self.client
+        name, current = " ".join([cell.key, *cell.overrides]), {**_tags(cell, fingerprints), **(tags or {})}
         with locked(self.locks / f"mlflow-{cell.sweep}.lock"):
             run = self.find_cell(cell)
             if run is None:
-                created = client.create_run(
-                    experiment,
-                    run_name=" ".join([cell.key, *cell.overrides]),
-                    tags={
-                        "mlflow.parentRunId": parent,
-                        "sumi.kind": "cell",
-                        "sumi.sweep": cell.sweep,
-                        "sumi.cell": cell.key,
-                        "sumi.overrides": " ".join(cell.overrides),
-                        **{f"sumi.axis.{axis}": label for axis, label in cell.labels.items()},
-                        **{f"sumi.fingerprint.{stage}": value for stage, value in fingerprints.items()},
-                        **(tags or {}),
-                    },
-                )
+                created = client.create_run(experiment, run_name=name, tags={"mlflow.parentRunId": parent, **current})
                 self._log_params(created, named_references(cell.experiment.to_dict()))
                 return str(created.info.run_id)
             self._log_params(run, named_references(cell.experiment.to_dict()))
         run_id = str(run.info.run_id)
         with self._writing(run_id):
-            for key, value in (tags or {}).items():
-                client.set_tag(run_id, key, value)
+            for key, value in {**current, "mlflow.runName": name}.items():
+                if run.data.tags.get(key) != value:
+                    client.set_tag(run_id, key, value)
             if not self.is_recorded(run, "evaluation", fingerprints["evaluation"]):
                 client.update_run(run_id, status="RUNNING")
         return run_id
 
     def find_cell(self, cell: Cell) -> Run | None:
-        """The run of a cell's current recipe, or None."""
-        own = experiment_fingerprints(cell.experiment)["evaluation"]
-        condition = f"tags.`sumi.cell` = '{cell.key}' and tags.`sumi.fingerprint.evaluation` = '{own}'"
-        found = self._search(self.experiment_id(cell.sweep), condition)
+        """The run of a cell's current model, or None."""
+        model = experiment_fingerprints(cell.experiment)["exported_model"]
+        return self.find_model(model, self.experiment_id(cell.sweep), cell.key)
+
+    def find_model(self, fingerprint: str, experiment: str | None = None, key: str | None = None) -> Run | None:
+        """The newest run of an exported model, or None: in any experiment and of any cell, unless one is named."""
+        experiments = [experiment] if experiment else [own.experiment_id for own in self.client.search_experiments()]
+        condition = f"tags.`sumi.kind` = 'cell' and tags.`sumi.fingerprint.exported_model` = '{fingerprint}'"
+        if key is not None:
+            condition += f" and tags.`sumi.cell` = '{key}'"
+        found = self._search(experiments, condition)
         return found[0] if found else None
 
     def is_complete(self, cell: Cell) -> bool:
-        """Whether the cell's current recipe has a finished run with all of its figures."""
-        run = self.find_cell(cell)
-        return run is not None and run.info.status == "FINISHED"
+        """Whether the cell's current model has a finished run with all figures of its current evaluation."""
+        run, own = self.find_cell(cell), experiment_fingerprints(cell.experiment)["evaluation"]
+        return run is not None and run.info.status == "FINISHED" and self.is_recorded(run, "evaluation", own)
 
     @staticmethod
     def is_recorded(run: Run, stage: str, fingerprint: str) -> bool:
@@ -154,6 +153,18 @@ class Tracking:
         """Put a stage's figures, files and lineage into a run; does nothing the second time."""
         with self._writing(run_id):
             self._record_stage(run_id, artifact)
+
+    def record_text(self, run_id: str, artifact: Artifact) -> None:
+        """Put the likelihood of another text into the run of its model: the text as a dataset, the figures as
+        ``text/<its name>/…``. Does nothing the second time."""
+        text, summary = f"text/{artifact.summary['name']}", artifact.summary
+        with self._writing(run_id):
+            run = self.client.get_run(run_id)
+            if self.is_recorded(run, text, artifact.fingerprint):
+                return
+            self._log_dataset(run_id, summary["name"], artifact, "evaluation", summary["text"])
+            self._log_figures(run, text, summary, run.data.tags.get("sumi.model_id"))
+            self.client.set_tag(run_id, f"sumi.recorded.{text}", artifact.fingerprint)
 
     def _writing(self, run_id: str) -> contextlib.AbstractContextManager[None]:
         """Two processes that write the same tag or figure at once would break each other's transaction."""
@@ -166,13 +177,13 @@ class Tracking:
             return
         records = STAGES[artifact.stage].records
         if records.dataset:
-            self._log_dataset(run_id, artifact)
+            self._log_dataset(run_id, artifact.stage, artifact, "training")
         if records.history:
             sync_history(artifact.folder / records.history, self.uri, run_id)
         model_id = self._log_model(run, artifact) if records.model else None
         if records.of_model:
             model_id = run.data.tags.get("sumi.model_id")
-        self._log_figures(run, artifact, model_id)
+        self._log_figures(run, artifact.stage, artifact.summary, model_id)
         for name in records.files:
             if (artifact.folder / name).is_file():
                 client.log_artifact(run_id, str(artifact.folder / name), artifact.stage)
@@ -227,39 +238,47 @@ class Tracking:
     def _search(self, experiments: str | list[str], condition: str) -> list[Run]:
         return search_runs(self.client, [experiments] if isinstance(experiments, str) else experiments, condition)
 
-    def _log_params(self, run: Run, config: dict[str, Any]) -> None:
-        """Log what the run lacks: all of it, or what a killed process did not get to. Params cannot be changed."""
+    def _log_params(self, run: Run, config: Mapping[str, Any]) -> None:
+        """Log what the run lacks: all of it, or what a killed process did not get to. Params cannot be changed, so the
+        section ``evaluation``, which may be another one for the same model, is a tag instead."""
         from mlflow.entities import Param
 
-        flat = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in flatten(config)]
+        made = {section: value for section, value in config.items() if section != "evaluation"}
+        flat = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in flatten(made)]
         fresh = [param for param in flat if param.key not in run.data.params]
         for start in range(0, len(fresh), _BATCH_PARAMS):
             self.client.log_batch(run.info.run_id, params=fresh[start : start + _BATCH_PARAMS])
 
-    def _log_figures(self, run: Run, artifact: Artifact, model_id: str | None) -> None:
+    def _log_figures(self, run: Run, prefix: str, summary: Mapping[str, Any], model_id: str | None) -> None:
+        """Log the numbers of a summary that the run lacks or has otherwise, so that the latest value is the current
+        one. MLflow takes the latest of one step by its time: a new value is given a later one than the old."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        fresh = [
-            Metric(f"{artifact.stage}/{key}", float(value), now, 0, model_id=model_id)
-            for key, value in flatten(artifact.summary)
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        ]
-        fresh = [metric for metric in fresh if metric.key not in run.data.metrics]
+        now, fresh = int(time.time() * 1000), []
+        for key, value in flatten(summary):
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            name, stamp = f"{prefix}/{key}", now
+            if name in run.data.metrics:
+                if _same(run.data.metrics[name], float(value)):
+                    continue
+                logged = self.client.get_metric_history(run.info.run_id, name)
+                stamp = max(now, *(metric.timestamp + 1 for metric in logged))
+            fresh.append(Metric(name, float(value), stamp, 0, model_id=model_id))
         for start in range(0, len(fresh), _BATCH_METRICS):
             self.client.log_batch(run.info.run_id, metrics=fresh[start : start + _BATCH_METRICS])
 
-    def _log_dataset(self, run_id: str, artifact: Artifact) -> None:
+    def _log_dataset(self, run_id: str, name: str, artifact: Artifact, context: str, digest: str = "") -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(
-            name=artifact.stage,
-            digest=artifact.fingerprint,
+            name=name,
+            digest=digest or artifact.fingerprint,
             source_type="sumi",
             source=json.dumps({"folder": str(artifact.folder), "fingerprint": artifact.fingerprint}),
             profile=json.dumps(artifact.summary),
         )
-        tags = [InputTag("mlflow.data.context", "training")]
+        tags = [InputTag("mlflow.data.context", context)]
         self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
 
     def _log_model(self, run: Run, artifact: Artifact) -> str:
@@ -286,6 +305,23 @@ class Tracking:
         client.finalize_logged_model(model.model_id, "READY")
         client.set_tag(run.info.run_id, "sumi.model_id", model.model_id)
         return str(model.model_id)
+
+
+def _tags(cell: Cell, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """What a cell's run says of it."""
+    return {
+        "sumi.kind": "cell",
+        "sumi.sweep": cell.sweep,
+        "sumi.cell": cell.key,
+        "sumi.overrides": " ".join(cell.overrides),
+        "sumi.evaluation": json.dumps(cell.experiment.to_dict()["evaluation"])[:_TAG_LENGTH],
+        **{f"sumi.axis.{axis}": label for axis, label in cell.labels.items()},
+        **{f"sumi.fingerprint.{stage}": value for stage, value in fingerprints.items()},
+    }
+
+
+def _same(old: float, new: float) -> bool:
+    return old == new or (math.isnan(old) and math.isnan(new))
 
 
 def search_runs(client: MlflowClient, experiments: Sequence[str], condition: str) -> list[Run]:

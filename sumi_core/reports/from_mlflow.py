@@ -39,7 +39,8 @@ def compare_tracked(project: Project, cells: Sequence[Cell], reference: str | No
         rows.append(row)
         evaluation = planned.artifacts.get("evaluation")
         if run is not None and row.bits_per_byte is not None:
-            yardsticks[row.name] = _below(run.data.metrics, _YARDSTICK)
+            if "yardsticks" in _measured(planned.cell):
+                yardsticks[row.name] = _below(run.data.metrics, _YARDSTICK)
             if evaluation is not None:
                 likelihoods[row.name] = CellLikelihood.load(evaluation.folder / "likelihood.parquet")
         trained = planned.artifacts.get("pretrained_denoiser")
@@ -91,8 +92,9 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
     row.bits_per_byte = metrics.get("evaluation/bits_per_byte")
     row.stderr = metrics.get("evaluation/bits_per_byte_stderr")
     row.mc_stderr = metrics.get("evaluation/bits_per_byte_mc_stderr")
-    row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
-    row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")
+    if "gradient_noise" in _measured(planned.cell):
+        row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
+        row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")
     for name in TRAINING_FIGURES:
         value = metrics.get(f"pretrained_denoiser/{name}")
         whole = value is not None and name in (
@@ -102,6 +104,11 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
         )  # MLflow keeps every figure as a float
         setattr(row, name, int(value or 0) if whole else value)
     return row
+
+
+def _measured(cell: Cell) -> set[str]:
+    """What the current evaluation of a cell measures: its run may hold figures of an earlier one too."""
+    return {measurement["name"] for measurement in cell.experiment.evaluation.measurements}
 
 
 def _below(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

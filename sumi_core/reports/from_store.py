@@ -101,7 +101,7 @@ def compare_cells(
     done = {c.key: c for c in cells if c.evaluation is not None}
     likelihoods = {key: CellLikelihood.load(folder_of(c) / "likelihood.parquet") for key, c in done.items()}
     rows = [_cell_row(c, likelihoods.get(c.key)) for c in cells]
-    rows += yardstick_rows({key: figures_of(c)["yardsticks"] for key, c in done.items()})
+    rows += yardstick_rows({key: figures_of(c).get("yardsticks", {}) for key, c in done.items()})
     made = compare_rows(
         rows,
         likelihoods,
@@ -151,8 +151,10 @@ def folder_of(cell: ReportCell) -> Path:
     return cell.evaluation.folder
 
 
-def first_sample(cell: ReportCell) -> tuple[int, str]:
-    """The first sample at the most steps (never a chosen one): steps and text."""
+def first_sample(cell: ReportCell) -> tuple[int, str] | None:
+    """The first sample at the most steps (never a chosen one): steps and text; None where none were drawn."""
+    if "samples" not in figures_of(cell):
+        return None
     samples = read_table(folder_of(cell) / "samples.parquet", columns=["steps", "sample", "text"])
     last = samples.sort_values(["steps", "sample"], ascending=[False, True]).iloc[0]
     return int(last["steps"]), str(last["text"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sumi_core.base.statistics import mean_estimate
@@ -20,7 +20,8 @@ from sumi_core.base.text import (
     with_error,
 )
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.result import footnotes, sample_rows
+from sumi_core.evaluation.definitions import footnotes
+from sumi_core.evaluation.samples import sample_rows
 from sumi_core.reports.blocks import (
     Block,
     Bullets,
@@ -207,8 +208,7 @@ def report_text(comparison: SweepComparison, width: int = WIDTH) -> str:
     """The report of a sweep for a terminal or a log: what is asked, the comparison, a sample of each method."""
     title = f"{comparison.name}: {comparison.description}".removesuffix(": ")
     parts = [filled(title, width), comparison_text(comparison, width).rstrip("\n")]
-    for key in comparison.first_cells:
-        steps, text = first_sample(comparison.cells[key])
+    for key, steps, text in _first_samples(comparison):
         sample = filled(excerpt(text, 300), width, first="  ", further="  ")
         parts.append(f"{key}, first sample at {steps} steps:\n{sample}")
     return "\n\n".join(parts) + "\n"
@@ -243,14 +243,13 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
         blocks += [Heading("Each seed"), Table(seed_rows(comparison))]
     if len(comparison.differences) > 1:
         blocks += [Heading("Every pair"), Table([_pair_row(d) for d in comparison.differences])]
-    if comparison.cells:
+    if described := _described(comparison):
         blocks += [
             Heading("Samples"),
             Paragraph("At the most steps of each cell; beside them validation text of the same size."),
-            Table(sample_rows(_described(comparison))),
+            Table(sample_rows(described)),
         ]
-    for key in comparison.first_cells:
-        steps, text = first_sample(comparison.cells[key])
+    for key, steps, text in _first_samples(comparison):
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
         blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
     metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
@@ -299,13 +298,22 @@ def reproduction_blocks(comparison: Comparison, question: Question, commits: Seq
 def _described(comparison: SweepComparison) -> dict[str, dict[str, float]]:
     """Sample metrics of each method at its most steps, then those of validation text: once, if all agree on it. Of
     several seeds, means, their errors over samples and over seeds joined: seeds share the noise of the samples."""
-    samples = {key: figures_of(cell)["samples"] for key, cell in comparison.cells.items()}
-    own = {key: samples[key][f"steps_{figures_of(cell)['sample_steps']}"] for key, cell in comparison.cells.items()}
-    shown = {name: _averaged([own[key] for key in keys]) for name, keys in comparison.members.items()}
-    validation = {key: figures["validation"] for key, figures in samples.items()}
-    if len({tuple(sorted(figures.items())) for figures in validation.values()}) == 1:
+    figures = {key: figures_of(cell) for key, cell in comparison.cells.items()}
+    samples = {key: own["samples"] for key, own in figures.items() if "samples" in own}
+    own = {key: samples[key][f"steps_{figures[key]['sample_steps']}"] for key in samples}
+    drawn = {name: [own[key] for key in keys if key in own] for name, keys in comparison.members.items()}
+    shown = {name: _averaged(seeds) for name, seeds in drawn.items() if seeds}
+    validation = {key: own["validation"] for key, own in samples.items()}
+    if len({tuple(sorted(own.items())) for own in validation.values()}) == 1:
         return {**shown, "validation": next(iter(validation.values()))}
-    return {**shown, **{f"validation ({key})": figures for key, figures in validation.items()}}
+    return {**shown, **{f"validation ({key})": own for key, own in validation.items()}}
+
+
+def _first_samples(comparison: SweepComparison) -> Iterator[tuple[str, int, str]]:
+    """Cell, steps and text of the first sample of each method that has any."""
+    for key in comparison.first_cells:
+        if found := first_sample(comparison.cells[key]):
+            yield key, *found
 
 
 def _averaged(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:

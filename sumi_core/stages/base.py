@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from sumi_core.base.errors import SumiError
 from sumi_core.base.progress import Log, Progress, unwatched
 from sumi_core.experiments.schema import Experiment
-from sumi_core.stages.store import Artifact
+from sumi_core.stages.store import Artifact, Store
 
 
 class MissingInput(SumiError, RuntimeError):
@@ -33,8 +33,9 @@ class StageContext:
 
     experiment: with the folders of the outputs of other cells that its parts refer to. references: those outputs, by
     the key of the option that refers, such as ``model.initialiser.of``. tables: the folder of each token table that the
-    experiment's parts are built from. fingerprints: of the stages of
-    this experiment up to and including this one. recipe: a digest of the config that this stage reads."""
+    experiment's parts are built from. fingerprints: of the stages of this experiment up to and including this one.
+    recipe: a digest of the config that this stage reads. store, provenance: for a stage that keeps parts of its output
+    under fingerprints of their own."""
 
     experiment: Experiment
     key: str
@@ -47,6 +48,8 @@ class StageContext:
     launcher: Launcher | None = None
     tracking_uri: str | None = None
     run_id: str | None = None  # the cell's MLflow run
+    store: Store | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     log: Log = print
     progress: Progress = unwatched
 

@@ -130,6 +130,8 @@ class Computation:
             launcher=self.launcher,
             tracking_uri=self.tracking_uri,
             run_id=self.run_id,
+            store=self.store,
+            provenance=self.provenance,
             log=self.log,
             progress=self.progress,
         )

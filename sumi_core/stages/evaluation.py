@@ -2,63 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.numerics import choose_device, deterministic
+from sumi_core.evaluation import MEASUREMENTS
 from sumi_core.stages.base import Check, Records, Stage, StageContext, Verdict
+from sumi_core.stages.measurements import ensure_measured, measurement_identity, measurement_kind
 from sumi_core.stages.store import Artifact
+
+if TYPE_CHECKING:
+    from sumi_core.evaluation.measurement import Context, Measurement, Model
+    from sumi_core.experiments.schema import Experiment
+
+MEASURED = "measurements.json"  # the fingerprint of each measurement
 
 
 def build(context: StageContext) -> dict[str, Any]:
-    """Measure the exported model; see ``sumi_core.evaluation.evaluate``."""
-    from sumi_core.data.corpus import read_texts
-    from sumi_core.data.shards import TokenShards
-    from sumi_core.data.vocabulary import read_tables
-    from sumi_core.evaluation.evaluate import Subject, evaluate
+    """Measure the exported model, as far as it is not measured yet, and unite what was found."""
+    from sumi_core.evaluation.result import write_evaluation
+
+    experiment = context.experiment
+    labels = {
+        "objective": experiment.objective["name"],
+        "process": experiment.process["name"] if experiment.process else None,
+        "schedule": experiment.schedule["name"] if experiment.schedule else None,
+        "sampler": experiment.evaluation.sampler["name"],
+    }
+    measured = _measure(context)
+    fingerprints = {name: artifact.fingerprint for name, artifact in measured.items()}
+    (context.folder / MEASURED).write_text(json.dumps(fingerprints, indent=1) + "\n", encoding="utf-8")
+    folders = {name: artifact.folder for name, artifact in measured.items()}
+    return write_evaluation(context.folder, context.key, labels, folders)
+
+
+def _measure(context: StageContext) -> dict[str, Artifact]:
+    """The output of each measurement by its name, in the order of the config."""
+    from sumi_core.stages.identity import made_from
+
+    assert context.store is not None
+    experiment = context.experiment
+    inputs = {name: artifact.fingerprint for name, artifact in context.inputs.items()}
+    sources = made_from(experiment, STAGE)
+    opened = functools.cache(lambda: open_model(experiment, context.inputs["exported_model"].folder))
+    measured: dict[str, Artifact] = {}
+    with deterministic(experiment.runtime.threads):
+        for component in experiment.evaluation.measurements:
+            name = component["name"]
+
+            def measure(folder: Path, component: Mapping[str, Any] = component) -> dict[str, Any]:
+                from sumi_core.evaluation.measurement import write_findings
+
+                measurement = MEASUREMENTS.from_config(component)
+                found = measurement.run(opened(), _material(context, type(measurement), folder))
+                write_findings(found, folder)
+                return dict(found.summary)
+
+            identity = measurement_identity(experiment, name, inputs, sources)
+            measured[name], ready = ensure_measured(
+                context.store,
+                measurement_kind(name),
+                identity,
+                measure,
+                key=context.key,
+                experiment=experiment,
+                provenance=context.provenance,
+                log=context.log,
+            )
+            if ready:
+                context.log(f"{name} is measured already")
+    return measured
+
+
+def open_model(experiment: Experiment, exported: Path) -> Model:
+    """The exported model in ``exported`` with the parts of ``experiment``: cells share an export that differ in their
+    sampler alone."""
+    from sumi_core.evaluation.measurement import Model
     from sumi_core.experiments.build import build_parts
     from sumi_core.export.loading import load_exported
 
+    device = choose_device(experiment.runtime.device)
+    loaded = load_exported(exported)
+    parts = build_parts(experiment, loaded.parts.vocabulary)
+    denoiser = loaded.denoiser.to(device).eval()
+    return Model(denoiser, parts.objective, parts.sampler, parts.process, loaded.tokenizer, device)
+
+
+def _material(context: StageContext, measurement: type[Measurement], folder: Path) -> Context:
+    """The validation split and what a measurement reads beside it, as far as it declares it."""
+    from sumi_core.data.corpus import read_texts
+    from sumi_core.data.shards import TokenShards
+    from sumi_core.data.vocabulary import read_tables
+    from sumi_core.evaluation.measurement import Context, declared_settings
+
     experiment, folders = context.experiment, context.folders
+    shards = TokenShards(folders["token_shards"])
 
     def train_texts() -> Iterator[str]:
+        assert "corpus" in measurement.inputs, f"{measurement.__name__} reads the corpus; list it in `inputs`"
         return (document.text for document in read_texts(folders["corpus"], "train"))
 
-    device = choose_device(experiment.runtime.device)
-    with deterministic(experiment.runtime.threads):
-        exported = load_exported(folders["exported_model"])
-        parts = build_parts(experiment, exported.parts.vocabulary)  # this cell's own sampler, not the exporting one's
-        counts = read_tables({"token_counts": folders["token_shards"]}, parts.num_tokens)["token_counts"].numpy()
-        subject = Subject(
-            key=context.key,
-            labels={
-                "objective": experiment.objective["name"],
-                "process": experiment.process["name"] if experiment.process else None,
-                "schedule": experiment.schedule["name"] if experiment.schedule else None,
-                "sampler": experiment.evaluation.sampler["name"],
-            },
-            denoiser=exported.denoiser.to(device).eval(),
-            objective=parts.objective,
-            sampler=parts.sampler,
-            process=parts.process,
-            tokenizer=exported.tokenizer,
-            validation=TokenShards(folders["token_shards"]).split("validation"),
-            train_texts=train_texts,
-            train_counts=counts,
-            device=device,
-        )
-        return evaluate(
-            subject,
-            experiment.evaluation,
-            context.folder,
-            batch_size=experiment.runtime.evaluation_batch,
-            log=context.log,
-            progress=context.progress,
-        )
+    return Context(
+        declared_settings(experiment.evaluation, measurement),
+        shards.split("validation"),
+        folder,
+        experiment.runtime.evaluation_batch,
+        train_texts,
+        lambda: read_tables({"token_counts": folders["token_shards"]}, shards.index["vocab_size"])[
+            "token_counts"
+        ].numpy(),
+        context.log,
+        context.progress,
+    )
 
 
 def _beats_token_frequencies(artifact: Artifact) -> Verdict:
     model = float(artifact.summary["bits_per_byte"])
+    if "yardsticks" not in artifact.summary:
+        return Verdict(True, "no yardsticks were measured")
     unigram = float(artifact.summary["yardsticks"]["unigram_tokens"])
     return Verdict(
         model < unigram,
@@ -69,7 +133,7 @@ def _beats_token_frequencies(artifact: Artifact) -> Verdict:
 
 STAGE = Stage(
     "evaluation",
-    "6",
+    "7",
     "Bits per byte with its standard error, loss by noise level, yardsticks on the same bytes, samples.",
     build,
     "cell",

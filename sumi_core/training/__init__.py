@@ -4,8 +4,8 @@ from sumi_core.base.registry import Registry
 
 STRATEGIES = Registry(
     "training strategy",
-    "sumi_core.training.strategies:Strategy",
+    "sumi_core.training.strategies.strategy:Strategy",
     {
-        "ddp": "sumi_core.training.strategies:DistributedDataParallel",
+        "ddp": "sumi_core.training.strategies.ddp:DistributedDataParallel",
     },
 )

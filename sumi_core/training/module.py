@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch import Tensor, nn
 
 from sumi_core.data.batch import Batch
 from sumi_core.models.denoiser import Denoiser
@@ -21,11 +21,18 @@ class DenoiserTraining(pl.LightningModule):
     global random state is never drawn from.
 
     After each update ``take_record`` gives its figures, as device scalars, so that reading them costs no
-    synchronisation until somebody wants the numbers.
+    synchronisation until somebody wants the numbers. clip_gradient: of the strategy, which knows where gradients are.
     """
 
-    def __init__(self, denoiser: Denoiser, objective: Objective, training: TrainingConfig) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        objective: Objective,
+        training: TrainingConfig,
+        clip_gradient: Callable[[Sequence[nn.Parameter], float], Tensor],
+    ) -> None:
         super().__init__()
+        self._clip_gradient = clip_gradient
         self.denoiser, self.objective, self.training_config = denoiser, objective, training
         self._record: dict[str, Tensor] = {}
 
@@ -42,11 +49,7 @@ class DenoiserTraining(pl.LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         """Clip the global norm to ``gradient_clip`` (0: leave it), and record the norm before."""
-        parameters, limit = list(self.denoiser.parameters()), self.training_config.gradient_clip
-        if limit:
-            norm = clip_grad_norm_(parameters, limit)
-        else:
-            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = self._clip_gradient(list(self.denoiser.parameters()), self.training_config.gradient_clip)
         self._record["grad_norm"] = norm.detach().double()
         self._record["learning_rate"] = torch.full_like(self._record["grad_norm"], optimizer.param_groups[0]["lr"])
 

@@ -15,19 +15,19 @@ from sumi_core.models.denoiser import Denoiser
 from sumi_core.objectives.objective import Objective
 from sumi_core.training import STRATEGIES
 from sumi_core.training.callbacks import Checkpointing, Ema, Figures, Validation
-from sumi_core.training.checkpoints import AtomicCheckpointIO, Checkpoint, checkpoints
+from sumi_core.training.checkpoints import Checkpoint, checkpoints
 from sumi_core.training.config import RuntimeConfig, TrainingConfig
 from sumi_core.training.data import StepDataModule
 from sumi_core.training.divergence import DivergenceGuard
 from sumi_core.training.errors import TrainingInterrupted
 from sumi_core.training.events import Report
 from sumi_core.training.history import HistoryFile, Point, last_value, write_history
-from sumi_core.training.module import DenoiserTraining
 from sumi_core.training.outputs import CHECKPOINTS, HISTORY, JOURNAL, SESSIONS, write_summary, write_weights
 from sumi_core.training.publishing import MetricSink, Publisher
 from sumi_core.training.ranks import Rank
 from sumi_core.training.recording import Recorder, Sessions
 from sumi_core.training.signals import StopSignal
+from sumi_core.training.strategies.strategy import SingleDevice, Strategy
 from sumi_core.training.throughput import Stopwatch, device_name, peak_flops
 from sumi_core.training.validation import ValidationSet
 
@@ -56,9 +56,8 @@ class Session:
         self._folder, self._work, self._rank, self._stop = work.folder, work, rank, stop
         self._report, self._device, self._denoiser = report, device, work.denoiser
         training, runtime, length = work.config, work.runtime, work.sequence_length
-        if runtime.compile:
-            self._denoiser.compile()
-        self._module = DenoiserTraining(self._denoiser, work.objective, training)
+        self._strategy: Strategy = STRATEGIES.from_config(runtime.strategy) if rank.world > 1 else SingleDevice()
+        self._module = self._strategy.wrap(self._denoiser, work.objective, training, compiled=runtime.compile)
         self._data = StepDataModule(work.train, training, work.seed, rank)
         validation = ValidationSet(
             work.validation,
@@ -131,7 +130,7 @@ class Session:
     def finish(self) -> dict[str, Any]:
         """Write weights, history and summary from the last checkpoint. Returns the summary."""
         last = checkpoints(self._folder / CHECKPOINTS)[0]
-        state = AtomicCheckpointIO().load_checkpoint(last.path)
+        state = self._strategy.full_state(last.path)
         write_weights(state["state_dict"], set(self._denoiser.weights()), self._folder)
         points = self._history.read()
         write_history(points, self._folder / HISTORY)
@@ -176,14 +175,14 @@ class Session:
             accelerator="gpu" if self._device.type == "cuda" else "cpu",
             devices=local if world > 1 else ([self._device.index] if self._device.type == "cuda" else 1),
             num_nodes=world // local,
-            strategy=STRATEGIES.from_config(self._work.runtime.strategy).build() if world > 1 else "auto",
+            strategy=self._strategy.lightning(),
             precision="bf16-mixed" if training.precision == "bf16" else "32-true",
             max_steps=training.steps,
             max_epochs=-1,
             min_epochs=0,
             accumulate_grad_batches=training.accumulation,
             callbacks=self._callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[self._strategy.checkpoint_io()],
             default_root_dir=self._folder,
             # Logs, progress, checkpoints and validation are this package's own, since they must resume exactly.
             logger=False,

@@ -5,16 +5,18 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sumi_core.base.statistics import holm_adjusted
-from sumi_core.evaluation.evaluate import write_result
-from sumi_core.evaluation.likelihood import loss_by_level, summarize
-from sumi_core.evaluation.result import Result, report_markdown
-from sumi_core.evaluation.samples import Drawn
+from sumi_core.evaluation.likelihood import likelihood_findings
+from sumi_core.evaluation.measurement import Findings, write_findings
+from sumi_core.evaluation.result import report_markdown, write_evaluation
+from sumi_core.evaluation.samples import Drawn, sample_findings
+from sumi_core.evaluation.yardsticks import yardstick_findings
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.sweeps import Cell
 from sumi_core.reports.differences import Difference, oriented, ranks
@@ -34,8 +36,13 @@ GIT = {"provenance": {"git": {"commit": "0123456789abcdef0123", "dirty": False}}
 NASTY = "He said:\n```\nrm | x\x1b[31m red\u202e\n```"
 
 
-def result(extra: float, seed: int, exact: bool = False, text: str = "some text") -> tuple[Result, object]:
-    """Figures of a model that takes ``extra`` nats per byte more than the texts' own hardness."""
+LABELS = {"objective": "nelbo", "process": "uniform", "schedule": "linear", "sampler": "ancestral"}
+
+
+def found_of(
+    extra: float, seed: int, exact: bool = False, text: str = "some text", texts: str = "t"
+) -> dict[str, Findings]:
+    """What is found of a model that takes ``extra`` nats per byte more than the texts' own hardness."""
     generator = np.random.default_rng(seed)
     draws = 1 if exact else DRAWS
     level = None if exact else (np.arange(COUNT * draws).reshape(COUNT, draws) + 0.5) / (COUNT * draws)
@@ -44,18 +51,25 @@ def result(extra: float, seed: int, exact: bool = False, text: str = "some text"
     steps = [64] if exact else [8, 32]
     described = {f"steps_{s}": {"distinct_1": 0.5 + s / 100, "distinct_1_stderr": 0.02} for s in steps}
     described["validation"] = {"distinct_1": 0.7, "copy_rate_8": math.nan}
-    labels = {"objective": "nelbo", "process": "uniform", "schedule": "linear", "sampler": "ancestral"}
-    found = Result(
-        labels=labels,
-        summary=summarize(measured),
-        time_epsilon=measured.epsilon,
-        curve=loss_by_level(measured),
-        yardsticks={"unigram_bytes": 4.4, "unigram_tokens": 4.2, "xz": 2.2},
-        described=described,
-        definitions=["distinct_n: share of different n-grams."],
-        sample_texts={s: [text, "another"] for s in steps},
-    )
-    return found, measured
+    drawn = [Drawn(s, np.full(2, s), np.zeros((2, 64), dtype=np.int64)) for s in steps]
+    return {
+        "likelihood": likelihood_findings(measured, [f"{texts}{i}" for i in range(COUNT)]),
+        "yardsticks": yardstick_findings({"unigram_bytes": 4.4, "unigram_tokens": 4.2, "xz": 2.2}),
+        "samples": sample_findings(
+            drawn, {s: [text, "another"] for s in steps}, described, ["distinct_n: share of different n-grams."]
+        ),
+    }
+
+
+def write_found(folder: Path, key: str, found: dict[str, Findings]) -> tuple[Path, dict]:
+    """Write an evaluation of these findings: its folder and its summary."""
+    own = folder / key
+    own.mkdir()
+    measured = {name: folder / f"{key}-{name}" for name in found}
+    for name, place in measured.items():
+        place.mkdir()
+        write_findings(found[name], place)
+    return own, json.loads(json.dumps(write_evaluation(own, key, LABELS, measured), allow_nan=False))
 
 
 def report_cell(
@@ -71,11 +85,7 @@ def report_cell(
     label = cell.key
     if state != "done":
         return ReportCell(cell, state, why)
-    found, measured = result(extra, seed, exact, text)
-    own = folder / label
-    own.mkdir()
-    drawn = [Drawn(s, s, np.zeros((2, 64), dtype=np.int64)) for s in found.sample_texts]
-    write_result(own, cell.key, found, measured, [f"{texts}{i}" for i in range(COUNT)], drawn)
+    own, found = write_found(folder, label, found_of(extra, seed, exact, text, texts))
     history = [(s, s * 1000, "train/loss", 3 / s + extra) for s in range(1, 51)]
     history += [(s, s * 1000, "validation/nats_per_token", 3 / s + 0.2 + extra) for s in range(10, 51, 10)]
     history += [(s, s * 1000, "train/grad_norm", 1.0 if s <= 45 else 0.25) for s in range(1, 51)]
@@ -90,7 +100,7 @@ def report_cell(
         "done",
         "",
         pretrained_denoiser=Artifact("pretrained_denoiser", "f", folder / f"{label}-training", {"summary": summary}),
-        evaluation=Artifact("evaluation", "e", own, {"summary": json.loads(json.dumps(found.figures())), **GIT}),
+        evaluation=Artifact("evaluation", "e", own, {"summary": found, **GIT}),
     )
 
 
@@ -267,29 +277,52 @@ def test_cells_on_other_texts_are_marked_unpaired_and_keep_their_own_yardsticks(
 
 
 def test_evaluation_page_says_what_kind_of_figure_it_is():
-    bound, exact = result(0.1, 1)[0], result(0.1, 1, exact=True)[0]
-    assert "an upper bound (≤)" in report_markdown("c", bound)
-    assert "| bits per byte | ≤ " in report_markdown("c", bound)
-    assert "reconstruction term" in report_markdown("c", bound)
-    page = report_markdown("c", exact)
+    bound, exact = (report_markdown("c", list(found_of(0.1, 1, exact=e).values())) for e in (False, True))
+    assert "an upper bound (≤)" in bound
+    assert "| bits per byte | ≤ " in bound
+    assert "reconstruction term" in bound
+    page = exact
     assert "| bits per byte | = " in page
     assert "reconstruction term" not in page
     for name in ("unigram_bytes:", "ppmd_5:", "xz:", "distinct_n:"):
         assert f"* {name}" in page
 
 
-def test_figures_are_flat_numbers_without_nan():
-    found = result(0.1, 1)[0]
-    flat = found.flat()
+def test_figures_are_flat_numbers_without_nan(tmp_path):
+    folder, summary = write_found(tmp_path, "cell", found_of(0.1, 1))
+    flat = json.loads((folder / "metrics.json").read_text())
     assert flat["yardsticks.xz"] == 2.2
     assert flat["samples.steps_32.distinct_1"] == pytest.approx(0.82)
     assert "samples.validation.copy_rate_8" not in flat
     assert flat["exact"] == 0.0
     assert all(math.isfinite(value) for value in flat.values())
-    json.dumps(found.figures(), allow_nan=False)
-    table = found.table()
+    assert list(summary)[:4] == list(LABELS)
+    table = pd.read_parquet(folder / "metrics.parquet")
     row = table[(table["name"] == "distinct_1") & (table["steps"] == 8)].iloc[0]
     assert (row["group"], row["stderr"]) == ("samples", 0.02)
+    assert list(dict.fromkeys(table["group"])) == ["likelihood", "yardstick", "samples", "validation"]
+
+
+def test_measurements_do_not_overwrite_each_other(tmp_path):
+    found = found_of(0.1, 1)
+    with pytest.raises(ValueError, match=r"measurement 'again' reports yardsticks, as another does; rename"):
+        write_found(tmp_path, "figures", {**found, "again": Findings({"yardsticks": {}})})
+    table = found["samples"].tables["samples.parquet"]
+    with pytest.raises(ValueError, match=r"two measurements write samples\.parquet"):
+        write_found(tmp_path, "files", {**found, "again": Findings(tables={"samples.parquet": table})})
+
+
+def test_a_sweep_whose_cells_draw_no_samples_has_a_report(tmp_path):
+    cells = [report_cell(tmp_path, name, extra) for name, extra in (("one", 0.1), ("two", 0.3))]
+    for cell in cells:
+        for name in ("samples", "sample_steps", "yardsticks"):
+            del cell.evaluation.manifest["summary"][name]
+    (tmp_path / "report").mkdir()
+    summary = build_ablation_report(Question("sweep"), cells, tmp_path / "report")
+    assert summary["best"] == "sweep.one"
+    page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "## Samples" not in page
+    assert "unigram_tokens" not in page.partition("## What the figures mean")[0]
 
 
 def test_reports_are_made_without_heavy_imports():

@@ -6,8 +6,8 @@ import pytest
 from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.config import EvaluationConfig
-from sumi_core.evaluation.evaluate import token_counts
 from sumi_core.evaluation.samples import draw_samples, evenly, sample_set, sequence_bytes, shown_text, split_texts
+from sumi_core.evaluation.yardsticks import token_counts
 from sumi_core.sampling import SAMPLERS
 from tests.evaluation.fakes import EOS, UniformDenoiser
 

@@ -21,7 +21,7 @@ from sumi_core.stages.base import StageContext
 from sumi_core.stages.corpus import build as build_corpus
 from sumi_core.stages.evaluation import build as build_evaluation
 from sumi_core.stages.exported_model import build as build_exported_model
-from sumi_core.stages.store import Artifact
+from sumi_core.stages.store import Artifact, Store
 from sumi_core.stages.token_shards import build as build_token_shards
 from sumi_core.stages.tokenizer import build as build_tokenizer
 
@@ -82,7 +82,8 @@ class Laboratory:
             folder = self.root / f"{stage}-{owner}"
             if not folder.exists():
                 folder.mkdir()
-                context = StageContext(config, f"cell.{method}", folder, dict(made), log=self.logs.append)
+                store = Store(self.root / f"store-{name}")
+                context = StageContext(config, f"cell.{method}", folder, dict(made), store=store, log=self.logs.append)
                 summary = json.loads(json.dumps(build(context), allow_nan=False))
                 (folder / "manifest.json").write_text(json.dumps(summary))
             summary = json.loads((folder / "manifest.json").read_text())

@@ -10,9 +10,11 @@ import pytest
 
 from sumi_core.base.errors import SumiError
 from sumi_core.lineage.project import Project
+from sumi_core.lineage.reproduction import reproduce
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.lineage.trace import trace, trace_lines
 from sumi_core.stages.identity import experiment_fingerprints
+from sumi_core.stages.store import Artifact
 from tests.lineage.fakes import PLAIN_STAGES, compute, fake_project
 
 DAGSTER_RUN = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -36,6 +38,55 @@ def test_every_kind_of_name_leads_to_the_same_stages(project: Project) -> None:
     evaluation = folder_of(project, "evaluation")
     for given in (str(evaluation), str(evaluation / "manifest.json"), evaluation.name, DAGSTER_RUN):
         assert find_target(project, given).fingerprints == wanted, given
+
+
+def measurement_of(project: Project, name: str, inputs: tuple[str, ...]) -> Artifact:
+    """An output of a measurement in the store, of the current models of demo.s0."""
+    cell = next(cell for cell in project.sweeps()["demo"].cells if cell.key == "demo.s0")
+    prints = experiment_fingerprints(cell.experiment)
+    made = {stage: prints[stage] for stage in inputs}
+    with project.store.building(f"evaluation.{name}", "0123456789abcdef") as build:
+        (build.folder / "findings.json").write_text("{}")
+        manifest = {"key": "demo.s0", "experiment": cell.experiment.to_dict(), "identity": {"version": "1"}}
+        provenance = {"dagster_run_id": DAGSTER_RUN}
+        return build.finish(
+            {
+                **manifest,
+                "inputs": made,
+                "summary": {"nats": 2.5},
+                "seconds": 1.0,
+                "started": 1.0,
+                "provenance": provenance,
+            }
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "behind"),
+    [
+        ("likelihood", ("token_shards", "exported_model"), PLAIN_STAGES[:-1]),
+        ("yardsticks", ("corpus", "tokenizer", "token_shards"), PLAIN_STAGES[:3]),
+    ],
+)
+def test_a_measurement_leads_to_what_it_read(
+    project: Project, name: str, inputs: tuple[str, ...], behind: tuple[str, ...]
+) -> None:
+    artifact = measurement_of(project, name, inputs)
+    for given in (str(artifact.folder), artifact.fingerprint):
+        traced = trace(project, given)
+        assert [stage.stage for stage in traced.stages] == [*behind, artifact.stage]
+        assert {stage.state for stage in traced.stages} == {"whole"}
+    told = " ".join("\n".join(trace_lines(traced)).split())
+    assert f"{artifact.stage} {artifact.fingerprint} whole, 1 files" in told
+    assert "figures nats 2.5" in told
+    assert find_target(project, DAGSTER_RUN).last == "evaluation", "a measurement stands before its evaluation"
+    with pytest.raises(LineageError, match=r"is one measurement, which is computed again with its evaluation"):
+        reproduce(traced, project.home / "again", None, log=lambda line: None)  # type: ignore[arg-type]
+
+
+def test_an_evaluation_names_its_measurements(project: Project) -> None:
+    (folder_of(project, "evaluation") / "measurements.json").write_text('{"likelihood": "0123456789abcdef"}')
+    assert "measured likelihood 0123456789abcdef" in " ".join(" ".join(trace_lines(trace(project, "demo.s0"))).split())
 
 
 def test_a_folder_upstream_leads_to_what_it_was_made_from_only(project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import shutil
 from dataclasses import replace
@@ -20,6 +21,7 @@ from sumi_core.lineage.project import Project
 from sumi_core.lineage.tracking import Tracking, tracked_failure
 from sumi_core.stages.identity import experiment_fingerprints
 from sumi_core.stages.store import Artifact
+from tests.lineage import fakes
 from tests.lineage.fakes import PLAIN_STAGES, cell_of, compute, fake_project, fake_stages, record
 
 
@@ -70,12 +72,13 @@ def test_a_cell_is_one_run_below_its_sweeps_run(project: Project) -> None:
     assert tracking.open_sweep("demo") == parent.info.run_id == run_of(project, other).data.tags["mlflow.parentRunId"]
 
 
-def test_every_field_of_the_config_is_a_param(project: Project) -> None:
+def test_every_field_that_made_the_model_is_a_param_and_the_evaluation_a_tag(project: Project) -> None:
     cell = cell_of(project, "demo.s2")
-    params = run_of(project, project.tracking.open_cell(cell)).data.params
-    assert params == {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in flatten(cell.experiment.to_dict())
-    }
+    data = run_of(project, project.tracking.open_cell(cell)).data
+    params, config = data.params, cell.experiment.to_dict()
+    evaluation = config.pop("evaluation")
+    assert params == {key: value if isinstance(value, str) else json.dumps(value) for key, value in flatten(config)}
+    assert json.loads(data.tags["sumi.evaluation"]) == evaluation
     assert (params["seed"], params["process.name"], params["training.steps"]) == ("2", "uniform", "4")
 
 
@@ -189,6 +192,105 @@ def test_a_recording_that_was_killed_halfway_is_completed(project: Project) -> N
     assert len(run.inputs.dataset_inputs) == 2
     assert len(client.search_logged_models([run.info.experiment_id])) == 1
     assert all(f"sumi.recorded.{stage}" in run.data.tags for stage in PLAIN_STAGES)
+
+
+# --- one run per model ----------------------------------------------------------------------------------------------
+
+
+def test_another_evaluation_goes_into_the_run_of_its_model(project: Project) -> None:
+    tracking, client = project.tracking, project.tracking.client
+    cell = compute(project, "demo.s0")
+    run_id = record(project, cell)
+    before = run_of(project, run_id)
+    fakes.DRIFT["bits_per_byte"] = -0.5  # lower than before: the latest value counts, not the largest
+    other = compute(project, "demo.s0", overrides=["evaluation.samples=3"])
+    assert not tracking.is_complete(other)
+    assert tracking.open_cell(other) == run_id
+    assert run_of(project, run_id).info.status == "RUNNING"
+    assert record(project, other) == run_id
+    assert {run.info.run_id for run in tracking.cell_runs(["demo"])} == {run_id}
+
+    run, new = run_of(project, run_id), artifact_of(project, other, "evaluation")
+    assert run.data.metrics["evaluation/bits_per_byte"] == new.summary["bits_per_byte"]
+    assert new.summary["bits_per_byte"] == before.data.metrics["evaluation/bits_per_byte"] - 0.5
+    points = {name: len(client.get_metric_history(run_id, name)) for name in run.data.metrics}
+    assert {name for name, count in points.items() if count == 2} == {"evaluation/bits_per_byte"}
+    assert set(points.values()) == {1, 2}
+    tags, changed = run.data.tags, {"sumi.fingerprint.evaluation", "sumi.evaluation", "sumi.overrides"}
+    changed |= {"sumi.recorded.evaluation", "sumi.folder.evaluation", "mlflow.runName"}
+    assert {name for name in tags if tags[name] != before.data.tags.get(name)} == changed
+    assert tags["sumi.fingerprint.evaluation"] == tags["sumi.recorded.evaluation"] == new.fingerprint
+    assert json.loads(tags["sumi.evaluation"])["samples"] == 3
+    assert run.data.params == before.data.params
+    assert len(client.search_logged_models([run.info.experiment_id])) == 1
+    model = client.get_logged_model(tags["sumi.model_id"])
+    assert new.summary["bits_per_byte"] in [m.value for m in model.metrics if m.key == "evaluation/bits_per_byte"]
+
+    assert tracking.is_complete(other)
+    assert not tracking.is_complete(cell), "the run shows the other evaluation now"
+    fakes.DRIFT.clear()
+    assert record(project, cell) == run_id
+    assert run_of(project, run_id).data.metrics == before.data.metrics
+    assert (tracking.is_complete(cell), tracking.is_complete(other)) == (True, False)
+
+
+def test_a_value_that_comes_with_an_earlier_clock_is_still_the_latest(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's clock may be behind; MLflow takes the latest of one step by its time."""
+    run_id = record(project, compute(project, "demo.s0"))
+    fakes.DRIFT["bits_per_byte"] = -0.25
+    other = compute(project, "demo.s0", overrides=["evaluation.samples=3"])
+    monkeypatch.setattr(tracking.time, "time", lambda: 1.0)
+    record(project, other)
+    own = artifact_of(project, other, "evaluation").summary["bits_per_byte"]
+    assert run_of(project, run_id).data.metrics["evaluation/bits_per_byte"] == own
+
+
+def test_a_figure_that_is_not_a_number_is_logged_once(project: Project) -> None:
+    cell = compute(project, "demo.s0")
+    run_id = record(project, cell)
+    client, evaluation = project.tracking.client, artifact_of(project, cell, "evaluation")
+    for number, known in enumerate((math.nan, math.nan, 0.5)):
+        manifest = {**evaluation.manifest, "summary": {"odd": known}}
+        fresh = replace(evaluation, fingerprint=str(number) * 16, manifest=manifest)
+        project.tracking.record_stage(run_id, fresh)
+    values = [metric.value for metric in client.get_metric_history(run_id, "evaluation/odd")]
+    assert len(values) == 2
+    assert values[-1] == run_of(project, run_id).data.metrics["evaluation/odd"] == 0.5
+
+
+def test_a_model_is_found_by_its_fingerprint_alone(project: Project) -> None:
+    cell = cell_of(project, "demo.s1")
+    model = experiment_fingerprints(cell.experiment)["exported_model"]
+    assert project.tracking.find_model(model) is None
+    run_id = project.tracking.open_cell(cell)
+    project.tracking.open_cell(cell_of(project, "demo.s0"))
+    found = project.tracking.find_model(model)
+    assert found is not None
+    assert found.info.run_id == run_id
+    assert project.tracking.find_model(model, key="demo.s0") is None
+
+
+def test_another_text_is_a_dataset_and_metrics_of_its_own(project: Project, tmp_path: Path) -> None:
+    cell = compute(project, "demo.s0")
+    run_id = record(project, cell)
+    before = run_of(project, run_id)
+    summary = {"name": "notes-01234567", "text": "0123456789abcdef", "bits_per_byte": 3.5, "exact": False}
+    text = Artifact("evaluation.text", "f" * 16, tmp_path, {"summary": summary})
+    for _ in range(2):
+        project.tracking.record_text(run_id, text)
+    run = run_of(project, run_id)
+    new = {name: value for name, value in run.data.metrics.items() if name not in before.data.metrics}
+    assert new == {"text/notes-01234567/bits_per_byte": 3.5}
+    assert len(project.tracking.client.get_metric_history(run_id, next(iter(new)))) == 1
+    datasets = {item.dataset.name: item for item in run.inputs.dataset_inputs}
+    assert set(datasets) == {"corpus", "token_shards", "notes-01234567"}
+    added = datasets["notes-01234567"]
+    assert added.dataset.digest == "0123456789abcdef"
+    assert {tag.key: tag.value for tag in added.tags} == {"mlflow.data.context": "evaluation"}
+    assert run.info.status == "FINISHED"
+    assert project.tracking.is_complete(cell)
 
 
 def test_a_failed_run_says_why_until_it_ends_well(project: Project) -> None:

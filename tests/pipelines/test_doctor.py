@@ -185,6 +185,21 @@ def test_interrupted_work_that_resumes_is_no_fault_and_is_kept(project: Project)
     assert partial.is_dir()
 
 
+def test_measurements_are_outputs_like_any_other(project: Project) -> None:
+    kind, other = "evaluation.likelihood", FINGERPRINT[::-1]
+    with project.store.building(kind, other) as build:
+        (build.folder / "findings.json").write_text("{}")
+        whole = build.finish({"summary": {}, "inputs": {}}).folder
+    partial = project.store.root / kind / f"{FINGERPRINT}.partial"
+    partial.mkdir()
+    told = levels(check_store(project.store, deep=True))
+    assert told["info"] == [f"{kind} {FINGERPRINT} was interrupted"]
+    assert {"warn", "bad"}.isdisjoint(told)
+    assert repair(check_store(project.store)) == [f"removed {partial}"]
+    (whole / "findings.json").write_text("changed")
+    assert levels(check_store(project.store))["bad"] == [f"{whole / 'findings.json'} has 7 bytes instead of 2"]
+
+
 def test_debris_is_removed_unless_somebody_works_on_it(project: Project) -> None:
     partial = project.store.root / "evaluation" / f"{FINGERPRINT}.partial"
     bare = project.store.root / "corpus" / "fedcba9876543210"

@@ -12,12 +12,15 @@ from sumi_core.base.hashing import known_sha256
 from sumi_core.base.paths import project_path
 from sumi_core.data.sources.source import SourceError
 
+_RELATIVE = "relative paths start at the project's folder"
 
-def local_files(patterns: Iterable[str], key: str) -> list[tuple[str, Path]]:
+
+def local_files(patterns: Iterable[str], key: str, hint: str = _RELATIVE) -> list[tuple[str, Path]]:
     """Every file that paths and globs (``data/**/*.txt``) name, once, with its name, sorted by name.
 
     A name is relative to the project's folder, or to the folder that all files outside of it share, so that names do
-    not depend on where a project lies. Raises SourceError, naming ``key``, for a pattern that gives no file.
+    not depend on where a project lies. Raises SourceError, which names ``key`` and ends with ``hint``, for a pattern
+    that gives no file.
     """
     found: list[Path] = []
     for pattern in patterns:
@@ -27,7 +30,7 @@ def local_files(patterns: Iterable[str], key: str) -> list[tuple[str, Path]]:
         files = [path] if path.is_file() else [match for match in _matches(pattern) if match.is_file()]
         if not files:
             problem = "no file matches" if glob.has_magic(pattern) else "there is no file"
-            raise SourceError(f"{key}: {problem} '{pattern}'; relative paths start at the project's folder")
+            raise SourceError(f"{key}: {problem} '{pattern}'; {hint}")
         found += files
     return sorted(_names(list(dict.fromkeys(found))))
 
