@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sumi_core.base.errors import SumiError
+
 
 def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) -> str:
     """A hint for a misspelt name: ``did you mean 'uniform'?``, or else the list of what is known (or ``show``)."""
@@ -30,6 +32,10 @@ class UnknownName(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class PartError(SumiError):
+    """A part from outside that cannot be used. One sentence that names it, where it is from, and what to do."""
 
 
 class Part:

@@ -8,8 +8,11 @@ is refused: cells that spend different amounts answer no question about methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from sumi_core.base.options import ConfigError, number
+from pydantic import Field
+
+from sumi_core.base.options import ConfigError
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.size import expected_vocabulary
 from sumi_core.models.size import flops_per_token
@@ -22,8 +25,10 @@ MAX_STEPS = 10**9
 class Budget:
     """One of the two, equal for every cell; neither: each cell has its own ``training.steps``."""
 
-    tokens: float | None = number(None, above=0.0)  # seen in training, repetitions included
-    flops: float | None = number(None, above=0.0)
+    tokens: Annotated[float | None, Field(gt=0.0, description="tokens seen in training, repetitions included")] = None
+    flops: Annotated[
+        float | None, Field(gt=0.0, description="floating-point operations of the training, forward and backward")
+    ] = None
 
     def steps(self, experiment: Experiment, where: str) -> int:
         """Optimizer steps that spend the budget. Raises ConfigError when no whole number of them comes close."""

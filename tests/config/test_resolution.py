@@ -21,8 +21,8 @@ from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.schema import Experiment
 from sumi_core.models import PRESETS
 from sumi_core.stages import STAGES
+from sumi_core.stages import identity as stages
 from sumi_core.stages.identity import experiment_fingerprints, stage_inputs
-from sumi_core.stages.identity import identity as stages
 
 AUTOREGRESSIVE = {"process": None, "objective": "autoregressive", "model": {"attention": "causal"}}
 

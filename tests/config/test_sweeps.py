@@ -516,7 +516,7 @@ def test_a_corruption_preset_is_short_for_a_process_and_a_clock(write: Write) ->
     plain, both, narrow = (cell.experiment for cell in load(write("a", text)).cells)
     assert plain.process == {"name": "absorbing"}
     assert both.process == {"name": "clustered", "late": 1.0}
-    assert both.clock == {"name": "spans", "mean_length": 8.0, "window": 0.5, "told": True}, "over the base's, whole"
+    assert both.clock == {"name": "spans", "mean_length": 8.0, "window": 0.5, "conditioned": True}, "over the base's, whole"
     assert (narrow.process["late"], narrow.clock["window"]) == (2.0, 0.25)
 
 
