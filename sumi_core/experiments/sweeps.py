@@ -36,13 +36,13 @@ from pydantic import Field
 
 from sumi_core.base.options import ConfigError, typed
 from sumi_core.base.registry import nearest
-from sumi_core.experiments.axes import expand_axes, nest, one_layer
+from sumi_core.experiments.axes import expand_axes, one_layer
 from sumi_core.experiments.budget import MAX_STEPS, Budget
 from sumi_core.experiments.cron import cron_mistake
 from sumi_core.experiments.layers import check_keys, expand_presets, merge
 from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.schema import Experiment
-from sumi_core.experiments.yaml_files import parse_yaml, read_yaml
+from sumi_core.experiments.yaml_files import parse_override, read_yaml
 
 
 @dataclass
@@ -248,8 +248,7 @@ def parse_overrides(dotlist: Iterable[str]) -> dict[str, Any]:
     for item in dotlist:
         if "=" not in item:
             raise ConfigError("command line", item, "expected key=value")
-    parted = [(item, *item.partition("=")) for item in dotlist]
-    data = one_layer(nest(key, parse_yaml(text, f"command line: {item}")) for item, key, _, text in parted)
+    data = one_layer(parse_override(item, f"command line: {item}") for item in dotlist)
     check_keys(data, "command line")
     return data
 

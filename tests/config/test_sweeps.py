@@ -361,7 +361,7 @@ def test_overrides_are_read_like_files() -> None:
         ("training.stepz=1", "command line: training.stepz: unknown key; did you mean 'steps'?"),
         ("training=1", "command line: training: expected a mapping of keys, got 1"),
         ("base=other", "command line: base: unknown key; known: "),
-        ("seed=[1", "command line: seed=[1: line 1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("seed=[1", "command line: seed=[1: line 2: not valid YAML: did not find expected ',' or ']'"),
         ("seed", "command line: seed: expected key=value"),
     ],
 )
@@ -442,7 +442,7 @@ def test_a_broken_file_hides_no_other_and_is_told_when_asked_for(write: Write, f
     for pattern in ("sound", "sound.s1", "s*", "*.s0"):
         assert select_cells(sweeps, [pattern])
     sentence = str(sweeps.broken[file])
-    assert sentence.startswith(f"{file}: line 1: not valid YAML: ")
+    assert sentence.startswith(f"{file}: line 2: not valid YAML: ")
     for pattern in ("torn", "torn.s0", "t*", "*"):
         assert complaint(lambda pattern=pattern: select_cells(sweeps, [pattern])) == sentence
     missing = "experiments: sond: no experiment or cell has this name; did you mean 'sound'?"
@@ -516,7 +516,9 @@ def test_a_corruption_preset_is_short_for_a_process_and_a_clock(write: Write) ->
     plain, both, narrow = (cell.experiment for cell in load(write("a", text)).cells)
     assert plain.process == {"name": "absorbing"}
     assert both.process == {"name": "clustered", "late": 1.0}
-    assert both.clock == {"name": "spans", "mean_length": 8.0, "window": 0.5, "conditioned": True}, "over the base's, whole"
+    assert both.clock == {"name": "spans", "mean_length": 8.0, "window": 0.5, "conditioned": True}, (
+        "over the base's, whole"
+    )
     assert (narrow.process["late"], narrow.clock["window"]) == (2.0, 0.25)
 
 
