@@ -126,7 +126,10 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
             "budget: {tokens: 5e5}\ntraining: {warmup_steps: 200}",
             "training.warmup_steps: 200 warm-up steps exceed training.steps 122; set it to 122 or less too",
         ),
-        ("cron: hourly", "cron: 'hourly' is no cron expression; write minute hour day month weekday, as in 0 3 * * *"),
+        (
+            "cron: hourly",
+            "cron: 'hourly' is not a cron expression; write minute hour day month weekday, as in 0 3 * * *",
+        ),
         ("retries: -1", "retries: must be at least 0, got -1"),
         ("retries: 11", "retries: must be at most 10, got 11"),
         ("retries: 0.5", "retries: expected an integer, got 0.5"),
