@@ -85,8 +85,8 @@ def _markdown(block: Block) -> str:
 
 
 def html_page(title: str, blocks: Iterable[Block]) -> str:
-    """The Markdown page as HTML that needs nothing beside itself: its pictures are in it, and it has no scripts. Text is
-    shown as it is written; only code spans and the structure of the page are Markdown's."""
+    """The Markdown page as HTML that needs nothing beside itself: its pictures are in it, and it has no scripts. Text
+    is shown as it is written; only code spans and the structure of the page are Markdown's."""
     from markdown_it import MarkdownIt
 
     blocks = list(blocks)

@@ -87,7 +87,7 @@ class Distribution(Clustering):
                 there = rows[:, max(0, offset) : train.length - max(0, -offset)].ravel()
                 pairs.append((here, place * size + there))
             here, there = (np.concatenate(part) for part in zip(*pairs, strict=True))
-            total += coo_array((np.ones(len(here)), (here, there)), shape=total.shape).tocsr()
+            total = total + coo_array((np.ones(len(here)), (here, there)), shape=total.shape).tocsr()
             progress(min(start + _ROWS, sequences), sequences, "sequences", "neighbours")
         return total
 
