@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sumi_core.base.errors import SumiError
-from sumi_core.base.registry import PartError, Registry, UnknownName, nearest
+from sumi_core.base.outside import PartError
+from sumi_core.base.registry import Registry, UnknownName, nearest
 
 MAX_SEED = 2**32 - 1  # what every random generator in use accepts
 _STRICTNESS = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -11,4 +11,5 @@ METRICS = Registry(
         "repetition": "sumi_core.evaluation.metrics:Repetition",
         "unigram_entropy": "sumi_core.evaluation.metrics:UnigramEntropy",
     },
+    key="metric",
 )

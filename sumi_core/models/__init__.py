@@ -11,6 +11,7 @@ ATTENTION_PATTERNS = Registry(
         "bidirectional": "sumi_core.models.attention:Bidirectional",
         "causal": "sumi_core.models.attention:Causal",
     },
+    key="attention",
 )
 
 INITIALISERS = Registry(
@@ -21,6 +22,7 @@ INITIALISERS = Registry(
         "local_heads": "sumi_core.models.initialisers:LocalHeads",
         "random": "sumi_core.models.initialisers:Random",
     },
+    key="initialiser",
 )
 
 

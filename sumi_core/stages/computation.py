@@ -17,6 +17,7 @@ from sumi_core.stages.identity import (
     TOKEN_TABLES,
     experiment_fingerprints,
     made_from,
+    outside_code,
     refresh_source_identities,
     stage_fingerprint,
     stage_identity,
@@ -104,9 +105,10 @@ class Computation:
             progress=self.progress,
         )
         summary = stage.run(context)
-        if stage.reads_source:
+        if stage.reads_source or "code" in identity:
             refresh_source_identities()
-            if made_from(experiment, stage) != identity.get("source", {}):
+            found = {"source": made_from(experiment, stage), "code": outside_code(experiment, stage)}
+            if any(value != identity.get(name, {}) for name, value in found.items()):
                 raise ChangedSource(
                     f"what {stage.name} of '{key}' is made from changed while it was read; run it again"
                 )

@@ -13,6 +13,7 @@ from typing import Any
 
 from sumi_core.base.hashing import canonical_json, fingerprint
 from sumi_core.base.options import parts_in
+from sumi_core.base.outside import look_again
 from sumi_core.base.registry import Registry
 from sumi_core.experiments.schema import Experiment
 from sumi_core.stages import STAGES, TOKEN_TABLES
@@ -51,6 +52,8 @@ def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] |
     }
     if source := made_from(experiment, stage):
         identity["source"] = source
+    if code := outside_code(experiment, stage):
+        identity["code"] = code
     return identity
 
 
@@ -60,6 +63,15 @@ def made_from(experiment: Experiment, stage: Stage) -> dict[str, Any]:
         key: own
         for key, registry, component in parts_in(Experiment, experiment.to_dict())
         if key.partition(".")[0] in stage.reads and (own := _part_identity(registry, canonical_json(component)))
+    }
+
+
+def outside_code(experiment: Experiment, stage: Stage) -> dict[str, dict[str, str]]:
+    """Name and digest of the code of those parts that a stage reads and Sumi does not ship, by key."""
+    return {
+        key: {"name": own["name"], "digest": digest}
+        for key, registry, own in parts_in(Experiment, experiment.to_dict())
+        if key.partition(".")[0] in stage.reads and (digest := registry.outside_code(own["name"]))
     }
 
 
@@ -93,5 +105,7 @@ def _part_identity(registry: Registry, component_json: str) -> dict[str, Any]:
 
 
 def refresh_source_identities() -> None:
-    """Look at the sources again: a long-lived process calls this before it plans."""
+    """Look at the sources, and the code of parts from outside, again: a long-lived process calls this before it
+    plans."""
     _part_identity.cache_clear()
+    look_again()
