@@ -206,7 +206,7 @@ def _without_empty_sections(schema: Any, data: Mapping[str, Any], where: str, pr
             else:
                 kept[name] = _without_empty_sections(hint, value, where, f"{key}.")
         elif advice := _confusion(hint, value):
-            raise ConfigError(where, key, f"expected {_type_name(hint)}, got {_brief(value)}; {advice}")
+            raise ConfigError(where, key, f"expected {type_name(hint)}, got {_brief(value)}; {advice}")
     return kept
 
 
@@ -236,7 +236,7 @@ def _complaint(schema: Any, data: Any, error: Any, where: str, prefix: str) -> C
         elif dataclasses.is_dataclass(hint) and step in type_hints(hint):
             hint, value = type_hints(hint)[step], value.get(step)
             key = f"{key}.{step}" if key else str(step)
-    expected, kind, context = _type_name(hint), error["type"], error.get("ctx", {})
+    expected, kind, context = type_name(hint), error["type"], error.get("ctx", {})
     limit = next((f"{words} {_shown(context[name])}" for name, words in _LIMITS.items() if name in context), None)
     if kind in ("unexpected_keyword_argument", "invalid_key"):
         name = str(error["loc"][-1])
@@ -261,10 +261,10 @@ def _complaint(schema: Any, data: Any, error: Any, where: str, prefix: str) -> C
 _ADVICE = {"finite_number": "; nan and inf are no settings"}
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
     """``int | None`` → ``an integer or null``; ``list[float]`` → ``a list of numbers``."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join("null" if inner is type(None) else _type_name(inner) for inner in typing.get_args(hint))
+        return " or ".join("null" if inner is type(None) else type_name(inner) for inner in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return "text"
     if inner := section(hint):
