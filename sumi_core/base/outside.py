@@ -22,6 +22,7 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ GROUP = "sumi.parts"  # of entry points
 FOLDER = "parts"  # of a project
 _PACKAGE = "sumi_parts"  # what the folder is called among Python's modules
 _SHIPPED = ("sumi_core", "assets", "pipelines")
+_IMPORTED: dict[str, str] = {}  # module of a part → the digest of its code when this process imported it
 
 
 class PartError(SumiError):
@@ -52,12 +54,12 @@ class OutsidePart:
     def load(self) -> Any:
         """The class, imported now. Raises PartError."""
         try:
-            module = importlib.import_module(self.module)
-            found: Any = module
+            found: Any = importlib.import_module(self.module)
             if self.attribute is None:
-                return module.PARTS[self.name]
-            for step in self.attribute.split("."):
-                found = getattr(found, step)
+                found = found.PARTS[self.name]
+            else:
+                found = functools.reduce(getattr, self.attribute.split("."), found)
+            _IMPORTED.setdefault(found.__module__, code_digest(found.__module__))
             return found
         except Exception as error:  # whatever somebody else's code raises
             problem = f"{type(error).__name__}: {error}"
@@ -93,7 +95,8 @@ def _outside(cwd: str, project: str | None) -> Outside:
     found = Outside()
     for entry in importlib.metadata.entry_points(group=GROUP):
         package = f"package {entry.dist.name}" if entry.dist else "a package"
-        found.add(OutsidePart(entry.name, package, entry.module, entry.attr))
+        module, _, attribute = entry.value.partition("[")[0].partition(":")
+        found.add(OutsidePart(entry.name, package, module.strip(), attribute.strip() or None))
     folder = project_root() / FOLDER
     files = sorted(folder.glob("*.py"))
     if files:
@@ -123,18 +126,16 @@ def _open(folder: Path) -> None:
 def _names(file: Path) -> list[str]:
     """The keys of the module's ``PARTS``, without running it. A file without one is a helper of others."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if any(isinstance(target, ast.Name) and target.id == "PARTS" for target in targets):
-            keys = node.value.keys if isinstance(node, ast.Assign | ast.AnnAssign) and _is_dict(node.value) else [None]
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else [None]
             names = [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
             if len(names) != len(keys):
                 raise ValueError('PARTS is not a dict written as {"process.zipf": Zipf}')
             return names
     return []
-
-
-def _is_dict(value: Any) -> Any:
-    return isinstance(value, ast.Dict)
 
 
 # --- the digest of a part's code ------------------------------------------------------------------------------------
@@ -155,28 +156,49 @@ def code_digest(module: str) -> str:
     return fingerprint(sources)
 
 
+def edited_since_import(module: str) -> bool:
+    """Whether the module of a part has other code on disk than this process runs."""
+    return _IMPORTED.get(module) != code_digest(module)
+
+
 def _own_file(name: str, module: str) -> Path | None:
-    """The file of a module that belongs to the part's package or to the project; else None."""
+    """The file of a module that belongs to the part's package or to the project; else None. Imports no other package,
+    as looking for a module inside one would."""
     top = name.partition(".")[0]
     if top in _SHIPPED or top in sys.stdlib_module_names:
         return None
+    if top != module.partition(".")[0] and not _is_in_project(_spec(top)):
+        return None
+    spec = _spec(name)
+    return Path(spec.origin).resolve() if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _spec(name: str) -> ModuleSpec | None:
     try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):  # an attribute of a module, or a module that is not there
+        return importlib.util.find_spec(name)
+    except Exception:  # an attribute of a module, a module that is not there, one whose parent cannot be imported
         return None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    file = Path(spec.origin).resolve()
-    own = top == module.partition(".")[0]
-    in_project = file.is_relative_to(project_root()) and not {"site-packages", "dist-packages"} & set(file.parts)
-    return file if own or in_project else None
+
+
+def _is_in_project(spec: ModuleSpec | None) -> bool:
+    if spec is None:
+        return False
+    places = [Path(place).resolve() for place in (spec.submodule_search_locations or [spec.origin or "/"])]
+    return any(
+        place.is_relative_to(project_root()) and not {"site-packages", "dist-packages"} & set(place.parts)
+        for place in places
+    )
 
 
 def _imports(name: str, file: Path) -> Iterator[str]:
     """What a module imports, by absolute names; whether ``b`` of ``from a import b`` is a module is not looked at.
     Its parents are among them, since importing it runs them."""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:  # of a module that is imported when it is needed, and then says so
+        return
+    for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sumi_core.base.outside import OutsidePart, PartError, code_digest, outside_parts
+from sumi_core.base.outside import OutsidePart, PartError, code_digest, edited_since_import, outside_parts
 
 
 def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) -> str:
@@ -123,6 +123,10 @@ class Registry:
     def outside_code(self, name: str) -> str | None:
         """A digest of the code of a part from outside; None for one of Sumi's own."""
         return code_digest(self.get(name).__module__) if self._outside(name) else None
+
+    def is_edited(self, name: str) -> bool:
+        """Whether a part from outside has other code on disk than this process has imported."""
+        return bool(self._outside(name)) and edited_since_import(self.get(name).__module__)
 
     def _outside(self, name: object) -> list[OutsidePart]:
         return outside_parts().parts.get(f"{self.key}.{name}", []) if self.key else []

@@ -15,6 +15,7 @@ from sumi_core.stages.base import ChangedSource, Launcher, MissingInput, Stage, 
 from sumi_core.stages.identity import (
     STAGES,
     TOKEN_TABLES,
+    edited_parts,
     experiment_fingerprints,
     made_from,
     outside_code,
@@ -49,6 +50,11 @@ class Computation:
         stage = STAGES[name]
         identity = stage_identity(experiment, name)
         own = fingerprint(identity)
+        if "code" in identity and (edited := edited_parts(experiment, stage)):
+            raise ChangedSource(
+                f"the code of {' and '.join(edited)} was edited after this process imported it; "
+                f"start {name} of '{key}' again"
+            )
         inputs = {upstream: self._input(experiment, key, name, upstream) for upstream in stage_inputs(experiment, name)}
         with self.store.building(name, own, resumable=stage.resumable, log=self.log) as build:
             if build.artifact is not None:

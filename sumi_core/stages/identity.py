@@ -75,6 +75,15 @@ def outside_code(experiment: Experiment, stage: Stage) -> dict[str, dict[str, st
     }
 
 
+def edited_parts(experiment: Experiment, stage: Stage) -> list[str]:
+    """The parts that a stage reads and whose code was edited after this process imported it: ``process 'zipf'``."""
+    return [
+        f"{key} '{own['name']}'"
+        for key, registry, own in parts_in(Experiment, experiment.to_dict())
+        if key.partition(".")[0] in stage.reads and registry.is_edited(own["name"])
+    ]
+
+
 def stage_recipe(experiment: Experiment, name: str) -> str:
     """A digest of the config that a stage reads, whatever its inputs are."""
     config = experiment.identity()

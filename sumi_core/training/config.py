@@ -64,9 +64,7 @@ class RuntimeConfig:
         int, Field(ge=1, le=1024, description="CPU threads; fixed, since their number changes the last bits")
     ] = 2
     data_workers: Annotated[int, Field(ge=1, le=1024, description="processes that tokenize")] = 2
-    evaluation_batch: Annotated[
-        int, Field(ge=1, le=2**20, description="sequences per batch of an evaluation")
-    ] = 64
+    evaluation_batch: Annotated[int, Field(ge=1, le=2**20, description="sequences per batch of an evaluation")] = 64
     log_every: Annotated[int, Field(ge=1, description="optimizer steps between log lines")] = 10
     checkpoint_every: Annotated[int, Field(ge=1, le=10**9, description="optimizer steps between checkpoints")] = 200
     compile: Annotated[bool, Field(description="compile the denoiser with torch.compile")] = False

@@ -13,9 +13,11 @@ import pytest
 from sumi_core.base.options import ConfigError
 from sumi_core.base.outside import look_again
 from sumi_core.corruption import PROCESSES, SCHEDULES
+from sumi_core.experiments.reference import explain
 from sumi_core.experiments.resolve import resolve
 from sumi_core.lineage.plan import plan
 from sumi_core.lineage.project import Project
+from sumi_core.stages.base import ChangedSource
 from sumi_core.stages.computation import Computation
 from sumi_core.stages.identity import experiment_fingerprints, refresh_source_identities
 from tests.pipelines.tiny import EXPERIMENT, write_texts
@@ -91,6 +93,10 @@ def test_a_part_of_the_project_is_found_by_name_and_its_code_is_identity(write: 
     write("parts/unrelated.py", "x = 1\n")
     write("parts/shapes.py", SHAPES)
     assert (experiment_fingerprints(own), experiment_fingerprints(shipped)) == before
+    loaded = set(sys.modules)
+    write("parts/shapes.py", SHAPES + "def late():\n    from sklearn.neural_network import MLPClassifier\n")
+    experiment_fingerprints(own)
+    assert "sklearn.neural_network" not in set(sys.modules) - loaded  # what other packages hold is not looked at
     write("parts/shapes.py", SHAPES + "# a helper that the part imports\n")
     after = experiment_fingerprints(own)
     changed = [stage for stage in after if after[stage] != before[0][stage]]
@@ -163,6 +169,8 @@ def test_a_cell_with_a_part_of_a_package_is_computed_and_is_stale_once_the_packa
     write_texts(project.root)
     refresh_source_identities()
     assert "zipf" in PROCESSES.names()
+    assert "process.zipf.offset: a number" in explain("process.zipf").splitlines()
+    assert explain("process.offset") == explain("process.zipf.offset")
     sweep = project.sweeps()["own"]
     uniform, zipf = sweep.cells
     shipped, made = experiment_fingerprints(uniform.experiment), Computation(project.store, log=lambda line: None)
@@ -178,6 +186,8 @@ def test_a_cell_with_a_part_of_a_package_is_computed_and_is_stale_once_the_packa
         refresh_source_identities()
         (planned,) = plan([zipf], project.store)
         assert experiment_fingerprints(uniform.experiment) == shipped
+        with pytest.raises(ChangedSource, match="the code of process 'zipf' was edited after this process imported it"):
+            made.ensure(zipf.experiment, zipf.key, "pretrained_denoiser")
     finally:
         law.write_text(text, encoding="utf-8")
     told = {stage.stage: (stage.state, stage.why) for stage in planned.stages}
