@@ -79,13 +79,13 @@ class Registry:
     """
 
     #: The registries that are open to parts from outside.
-    open: ClassVar[dict[str, Registry]] = {}
+    by_key: ClassVar[dict[str, Registry]] = {}
 
     def __init__(self, kind: str, base: str, entries: Mapping[str, str], *, key: str | None = None) -> None:
         self.kind, self.base, self.key = kind, base, key
         self._entries = dict(entries)
         if key is not None:
-            self.open[key] = self
+            self.by_key[key] = self
 
     def __contains__(self, name: object) -> bool:
         """Whether the name is that of a part that can be used."""
@@ -137,8 +137,8 @@ class Registry:
         wrong = [] if outside is None else list(outside.broken)
         for part in [part for found in outside.parts.values() for part in found] if outside else []:
             registry, _, own = part.name.partition(".")
-            if registry not in self.open or not own:
-                wrong.append(f"{part.origin} offers '{part.name}', of no registry; {nearest(registry, self.open)}")
+            if registry not in self.by_key or not own:
+                wrong.append(f"{part.origin} offers '{part.name}', of no registry; {nearest(registry, self.by_key)}")
         return "; ".join([f"no {self.kind} is called '{name}'; {nearest(name, self.names())}", *wrong])
 
     def options(self, name: str) -> type[Any]:

@@ -78,7 +78,7 @@ def keys_of(schema: type[Any], prefix: str = "") -> list[Key]:
         registry: Registry | None = declared.metadata.get("registry")
         kind, choices = type_name(hint), tuple(shown.get("enum", ()))
         if registry is not None:
-            kind, choices = f"the name of a {registry.kind}, or {{name: …}} with its options", tuple(registry.names())
+            kind, choices = f"the name of a {registry.kind}, or {{name: …}} with its options", tuple(_usable(registry))
             kind = f"a list, each {kind}" if declared.metadata.get("many") else kind
             kind += "; or null" if declared.metadata.get("optional") else ""
         meaning = str(shown.get("description", ""))
@@ -110,8 +110,13 @@ def _limits(shown: Mapping[str, Any]) -> str:
 
 def parts_by_key() -> Iterator[tuple[str, type[Any]]]:
     """Every part that can be named, with its class: ``process.clustered``."""
-    for key, registry in sorted(Registry.open.items()):
-        yield from ((f"{key}.{name}", registry.get(name)) for name in registry.names())
+    for key, registry in sorted(Registry.by_key.items()):
+        yield from ((f"{key}.{name}", registry.get(name)) for name in _usable(registry))
+
+
+def _usable(registry: Registry) -> list[str]:
+    """The names whose parts can be used: what is wrong with one from outside is reported when it is named."""
+    return [name for name in registry.names() if name in registry]
 
 
 # --- in words -------------------------------------------------------------------------------------------------------
@@ -183,9 +188,9 @@ def reference_page() -> str:
     blocks.append(
         markdown_table([{"key": f"`{name}`", "meaning": str(own["description"])} for name, own in _OTHER.items()])
     )
-    for key, registry in sorted(Registry.open.items()):
+    for key, registry in sorted(Registry.by_key.items()):
         blocks.append(f"## {registry.kind[0].upper()}{registry.kind[1:]}: `{key}`")
-        for name in registry.names():
+        for name in _usable(registry):
             found = registry.get(name)
             blocks += [f"### `{name}`", summary(found), _table(keys_of(found.Options))]
     return "\n\n".join(filter(None, blocks)) + "\n"
@@ -257,11 +262,11 @@ def _part_definition(registry: Registry, defs: dict[str, Any]) -> str:
     if key not in defs:
         defs[key] = {}
         named = []
-        for name in registry.names():
+        for name in _usable(registry):
             found = registry.get(name)
             own = _object(found.Options, defs)
             own["properties"] = {"name": {"const": name}, **own["properties"]}
             named.append({**own, "required": ["name"], "description": summary(found)})
         unnamed = {"type": "object", "not": {"required": ["name"]}}
-        defs[key] = {"oneOf": [{"enum": registry.names()}, *named, unnamed]}
+        defs[key] = {"oneOf": [{"enum": _usable(registry)}, *named, unnamed]}
     return key

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sumi_core.base.options import ConfigError
-from sumi_core.base.outside import look_again
+from sumi_core.base.outside import PartError, look_again
 from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.experiments.reference import explain
 from sumi_core.experiments.resolve import resolve
@@ -127,6 +127,10 @@ def test_what_is_wrong_with_a_part_is_one_sentence_and_hides_no_other(write: Wri
     assert "parts/torn.py cannot be read ('{' was never closed" in said
     assert 'parts/made.py cannot be read (PARTS is not a dict written as {"process.zipf": Zipf}); correct it' in said
     assert "parts/strange.py offers 'shedule.x', of no registry; did you mean 'schedule'?" in said
+    assert "\n  squared " in explain("schedule")  # and none of those that cannot be used
+    assert "absent" not in explain("schedule")
+    with pytest.raises(PartError, match=r"'schedule\.absent' of parts/absent\.py cannot be imported"):
+        explain("schedule.absent")
     assert complaint(schedule="absent") == (
         "a.yaml: schedule: 'schedule.absent' of parts/absent.py cannot be imported "
         "(ModuleNotFoundError: No module named 'no_such_module'); correct it"

@@ -83,8 +83,8 @@ def test_every_key_and_every_part_has_a_meaning() -> None:
 
 
 def test_every_registry_is_open_to_parts_from_outside_under_a_key_of_its_own() -> None:
-    assert {registry.key for registry in REGISTRIES.values()} == set(Registry.open)
-    assert all(Registry.open[str(registry.key)] is registry for registry in REGISTRIES.values())
+    assert {registry.key for registry in REGISTRIES.values()} == set(Registry.by_key)
+    assert all(Registry.by_key[str(registry.key)] is registry for registry in REGISTRIES.values())
 
 
 def test_a_key_is_explained_with_type_default_limits_and_meaning() -> None:
