@@ -18,6 +18,8 @@ SUMMARIES = {
     "init": "Create .sumi/, where everything computed is kept.",
     "list": "List experiments and their cells: done, failed, stale …",
     "plan": "Show what `sumi run` would do, and why.",
+    "explain": "Print what a key of an experiment file means, and its limits.",
+    "schema": "Print the JSON schema of experiment files, for editors.",
     "run": "Compute experiments or whole sweeps, and compare them.",
     "compare": "Print the comparison of cells, from what MLflow has of them.",
     "evaluate": "Measure a finished model, on other text if you like.",

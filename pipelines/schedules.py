@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dagster import (
@@ -39,7 +37,6 @@ from sumi_core.stages.identity import experiment_fingerprints, refresh_source_id
 
 _SCHEDULE, _EDIT = "schedule", "edit"  # who asked
 _UI = "http://127.0.0.1:3000"  # where `dagster dev` answers unless SUMI_DAGSTER_UI says otherwise
-_RELOAD = "mutation($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
 
 
 def sweep_schedules(sweeps: Iterable[Sweep] = SWEEPS_BY_NAME.values()) -> list[ScheduleDefinition]:
@@ -150,18 +147,21 @@ def _loaded(sweeps: Sweeps) -> Partitions:
 
 def reload_location(name: str | None) -> str:
     """Ask the web server to load a code location, and so the experiment files, again. Returns what came of it."""
+    from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError, ReloadRepositoryLocationStatus
+    from gql.transport.requests import RequestsHTTPTransport
+
     url, by_hand = os.environ.get("SUMI_DAGSTER_UI", _UI), "reload the code location in the Dagster UI (Deployment)"
     if name is None:
         return by_hand
-    body = json.dumps({"query": _RELOAD, "variables": {"name": name}}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy: it is local
+    direct: Any = {"http": None, "https": None, "all": None}  # never through a proxy: it is local
+    transport = RequestsHTTPTransport(f"{url}/graphql", use_json=True, timeout=30, proxies=direct)
     try:
-        with direct.open(request, timeout=30) as answer:
-            told: Mapping[str, Any] = json.loads(answer.read())
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        return f"{by_hand}: {url} does not answer ({error})"
-    return "asked Dagster to load them" if not told.get("errors") else f"{by_hand}: {told['errors'][0]['message']}"
+        told = DagsterGraphQLClient(url, transport=transport).reload_repository_location(name)
+    except DagsterGraphQLClientError as error:
+        return f"{by_hand}: {url} does not answer ({str(error.__cause__ or error).splitlines()[0]})"
+    if told.status == ReloadRepositoryLocationStatus.SUCCESS:
+        return "asked Dagster to load them"
+    return f"{by_hand}: {told.message}"
 
 
 def _schedule_name(sweep: str) -> str:

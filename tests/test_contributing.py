@@ -42,7 +42,7 @@ def test_every_example_has_its_line() -> None:
     assert len(FILES) == len(LINES) == 8
     for place in LINES:
         file, registry = place.split(": ")
-        assert f"{registry} = Registry(" in (ROOT / file).read_text(encoding="utf-8")
+        assert f"\n{registry} = " in (ROOT / file).read_text(encoding="utf-8")
     assert not [place for place in FILES if (ROOT / place).exists()]  # else the text describes what is there already
 
 

@@ -1,4 +1,8 @@
-"""Locks between processes: flock on a file, which the kernel frees when its holder dies."""
+"""Locks between processes: flock on a file, which the kernel frees when its holder dies.
+
+Not filelock: it asks whether a lock is held by taking it, which creates the file and needs permission to write, and on
+file systems without flock it silently takes a lock that outlives its holder.
+"""
 
 from __future__ import annotations
 

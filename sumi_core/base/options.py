@@ -1,28 +1,30 @@
-"""Plain data into typed dataclasses, with complaints that name the file, the key and what to do.
+"""Plain data into typed dataclasses by pydantic, with complaints that name the file, the key and what to do.
 
-A dataclass field may carry rules in its metadata: a range (``number``), a closed set of values (``choice``), or a
-registry whose part it names (``part``). A part is written ``uniform`` or ``{name: clustered, late: 2}`` and
-becomes a dict ``{name, **options}`` with every option of the part's own ``Options`` written out.
+A field declares its type, its limits and its meaning in its annotation, and a closed set of values as a ``Literal``:
+
+    steps: Annotated[int, Field(ge=1, le=10**9, description="optimizer steps")] = 1000
+
+A field that names a registered part (``part``) is written ``uniform`` or ``{name: clustered, late: 2}``, and becomes a
+dict ``{name, **options}`` with every option of the part's own ``Options`` written out.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import operator
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sumi_core.base.errors import SumiError
+from sumi_core.base.outside import PartError
 from sumi_core.base.registry import Registry, UnknownName, nearest
 
 MAX_SEED = 2**32 - 1  # what every random generator in use accepts
+_STRICTNESS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ConfigError(SumiError, ValueError):
@@ -34,24 +36,6 @@ class ConfigError(SumiError, ValueError):
 
 
 # --- declaring fields -----------------------------------------------------------------------------------------------
-
-_LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
-    "low": ("at least", operator.ge),
-    "high": ("at most", operator.le),
-    "above": ("above", operator.gt),
-    "below": ("below", operator.lt),
-}
-
-
-def number(default: Any, **limits: float) -> Any:
-    """A numeric field with any of four limits: ``low <= value <= high`` and ``above < value < below``."""
-    assert limits.keys() <= _LIMITS.keys(), limits
-    return field(default=default, metadata=limits)
-
-
-def choice(default: str, *choices: str) -> Any:
-    """A text field that takes one of a few values."""
-    return field(default=default, metadata={"choices": choices})
 
 
 def part(registry: Registry, default: str | None, *, optional: bool = False) -> Any:
@@ -84,42 +68,49 @@ def parts_in(
     for declared in dataclasses.fields(schema):
         if declared.name not in data:
             continue
-        value, key = data[declared.name], f"{prefix}{declared.name}"
-        keyed = (
-            [(f"{key}[{place}]", item) for place, item in enumerate(value)]
-            if isinstance(value, list)
-            else [(key, value)]
-        )
-        for key, found in keyed:
+        for key, found in _items(data[declared.name], f"{prefix}{declared.name}"):
             if registry := declared.metadata.get("registry"):
                 if found is not None:
                     yield key, registry, found
                     yield from parts_in(registry.options(found["name"]), found, f"{key}.")
-            elif inner := _section(hints[declared.name]):
+            elif inner := section(hints[declared.name]):
                 yield from parts_in(inner, found, f"{key}.")
 
 
-def _section(hint: Any) -> type[Any] | None:
+def _items(value: Any, key: str) -> list[tuple[str, Any]]:
+    """A value under its key, or those of a list under ``key[0]``, ``key[1]`` …"""
+    return [(f"{key}[{n}]", item) for n, item in enumerate(value)] if isinstance(value, list) else [(key, value)]
+
+
+def section(hint: Any) -> type[Any] | None:
     """The dataclass that a field holds, or a list of: ``list[Share]`` → ``Share``; else None."""
     (hint,) = typing.get_args(hint) if typing.get_origin(hint) is list else (hint,)
     return typing.cast(type[Any], hint) if dataclasses.is_dataclass(hint) else None
 
 
 _HINTS: dict[Any, dict[str, Any]] = {}
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 def type_hints(schema: Any) -> dict[str, Any]:
-    """The declared types of a dataclass's fields, remembered: every cell of every sweep asks for them."""
+    """The declared types of a dataclass's fields without limits, remembered: every cell of every sweep needs them."""
     if schema not in _HINTS:
         _HINTS[schema] = typing.get_type_hints(schema)
     return _HINTS[schema]
+
+
+def adapter(schema: Any) -> TypeAdapter[Any]:
+    """Pydantic's reader of a dataclass, remembered."""
+    if schema not in _ADAPTERS:  # `| None`: pydantic takes the configuration of a bare dataclass from its class alone
+        _ADAPTERS[schema] = TypeAdapter(schema | None, config=_STRICTNESS)
+    return _ADAPTERS[schema]
 
 
 # --- reading plain data ---------------------------------------------------------------------------------------------
 
 
 def check_keys(data: Any, where: str, schema: Any, prefix: str = "", extra: tuple[str, ...] = ()) -> None:
-    """Refuse keys that no section of ``schema`` knows. Looks at keys only, so a file may be a fragment."""
+    """Refuse keys that no section of ``schema`` has. Looks at keys only, so a file may be a fragment."""
     if data is None or not dataclasses.is_dataclass(schema):
         return
     if not isinstance(data, Mapping):
@@ -134,43 +125,16 @@ def check_keys(data: Any, where: str, schema: Any, prefix: str = "", extra: tupl
 
 
 def typed(schema: type[Any], data: Mapping[str, Any], where: str, prefix: str = "") -> Any:
-    """Build a dataclass from plain data; keys that are left out keep their defaults."""
+    """Build a dataclass from plain data; keys that are left out keep their defaults. Texts are read as the numbers they
+    hold, but true is not a number, a number is not text, and nan and inf are neither. Raises ConfigError."""
     check_keys(data, where, schema, prefix)
-    hints = type_hints(schema)
-    values: dict[str, Any] = {}
-    for declared in dataclasses.fields(schema):
-        key, hint = f"{prefix}{declared.name}", hints[declared.name]
-        if declared.name not in data:
-            if declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING:
-                raise ConfigError(where, key, f"is missing; write {_type_name(hint)}")
-            if (section := _section(hint)) is not None and section is hint:  # its parts get their options written out
-                values[declared.name] = typed(section, {}, where, f"{key}.")
-            continue
-        value = data[declared.name]
-        if "registry" in declared.metadata:
-            values[declared.name] = _typed_part(declared, value, where, key)
-        elif section := _section(hint):
-            values[declared.name] = (
-                typed(section, value or {}, where, f"{key}.")
-                if section is hint
-                else _typed_list(section, value, where, key)
-            )
-        else:
-            values[declared.name] = typed_value(hint, value, where, key)
-            _check_rules(declared, values[declared.name], where, key)
-    result = schema(**values)
-    for declared in dataclasses.fields(schema):  # parts that are left out get their options written out too
-        if "registry" in declared.metadata and declared.name not in values:
-            default = getattr(result, declared.name)
-            setattr(result, declared.name, _typed_part(declared, default, where, f"{prefix}{declared.name}"))
+    plain = _without_empty_sections(schema, data, where, prefix)
+    try:
+        result = adapter(schema).validate_python(plain)
+    except ValidationError as error:
+        raise _complaint(schema, plain, error.errors(include_url=False)[0], where, prefix) from None
+    _write_out_parts(result, where, prefix)
     return result
-
-
-def _typed_list(section: type[Any], value: Any, where: str, key: str) -> list[Any]:
-    if not isinstance(value, list):
-        shown = ", ".join(f"{name}: …" for name in type_hints(section))
-        raise ConfigError(where, key, f"expected a list of {{{shown}}}, got {_brief(value)}")
-    return [typed(section, item, where, f"{key}[{place}].") for place, item in enumerate(value)]
 
 
 def component(registry: Registry, value: Any, where: str, key: str) -> dict[str, Any]:
@@ -182,7 +146,7 @@ def component(registry: Registry, value: Any, where: str, key: str) -> dict[str,
         )
     try:
         options = registry.options(value["name"])
-    except UnknownName as error:
+    except (UnknownName, PartError) as error:
         raise ConfigError(where, key, str(error)) from None
     result = typed(options, {k: v for k, v in value.items() if k != "name"}, where, f"{key}.")
     check = getattr(result, "check", None)  # a part may refuse combinations of its own options
@@ -201,13 +165,20 @@ def as_component(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _typed_part(declared: dataclasses.Field[Any], value: Any, where: str, key: str) -> Any:
-    registry = declared.metadata["registry"]
-    if declared.metadata.get("many"):
-        return _typed_parts(registry, value, where, key)
-    if value is None and declared.metadata["optional"]:
-        return None
-    return component(registry, value, where, key)
+def _write_out_parts(record: Any, where: str, prefix: str) -> None:
+    """Replace what names a part by the part with every option, in a record and its sections."""
+    for declared in dataclasses.fields(record):
+        value, key = getattr(record, declared.name), f"{prefix}{declared.name}"
+        if registry := declared.metadata.get("registry"):
+            if declared.metadata.get("many"):
+                value = _typed_parts(registry, value, where, key)
+            elif value is not None or not declared.metadata["optional"]:
+                value = component(registry, value, where, key)
+            setattr(record, declared.name, value)
+        else:
+            for place, inner in _items(value, key):
+                if dataclasses.is_dataclass(inner):
+                    _write_out_parts(inner, where, f"{place}.")
 
 
 def _typed_parts(registry: Registry, value: Any, where: str, key: str) -> list[dict[str, Any]]:
@@ -215,7 +186,7 @@ def _typed_parts(registry: Registry, value: Any, where: str, key: str) -> list[d
         raise ConfigError(
             where, key, f"expected a list of {registry.kind}s ({', '.join(registry.names())}), got {value!r}"
         )
-    found = [component(registry, item, where, f"{key}[{number}]") for number, item in enumerate(value)]
+    found = [component(registry, item, where, place) for place, item in _items(value, key)]
     names = [item["name"] for item in found]
     for name in names:
         if names.count(name) > 1:
@@ -223,84 +194,85 @@ def _typed_parts(registry: Registry, value: Any, where: str, key: str) -> list[d
     return found
 
 
-def typed_value(hint: Any, value: Any, where: str, key: str) -> Any:
-    """Convert a plain value to its declared type with OmegaConf's rules, which read ``"5"`` as an integer where one is
-    declared. Beyond them, true is no number, a number is no text, and nan and inf are no numbers."""
-    expected = _type_name(hint)
-    inner, optional = _without_none(hint)
-    if value is None and not optional:
-        raise ConfigError(where, key, f"expected {expected}, got null; write a value or leave the key out")
-    if advice := _mistaken(inner, value):
-        raise ConfigError(where, key, f"expected {expected}, got {_brief(value)}; {advice}")
-    converted = value if type(value) is inner or value is None else _convert(inner, value, where, key)
-    if not _is_finite(converted):
-        raise ConfigError(where, key, f"expected {expected}, got {value!r}; nan and inf are no settings")
-    return converted
+def _without_empty_sections(schema: Any, data: Mapping[str, Any], where: str, prefix: str) -> dict[str, Any]:
+    """The data without sections that hold nothing. Refuses the two values that pydantic would convert and that can only
+    be slips: a truth value where a number belongs, and a number where a truth value does."""
+    hints, kept = type_hints(schema), dict(data)
+    for name, value in data.items():
+        hint, key = hints[name], f"{prefix}{name}"
+        if section(hint) is hint:
+            if value is None:
+                del kept[name]
+            else:
+                kept[name] = _without_empty_sections(hint, value, where, f"{key}.")
+        elif advice := _confusion(hint, value):
+            raise ConfigError(where, key, f"expected {type_name(hint)}, got {_brief(value)}; {advice}")
+    return kept
 
 
-def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    holder = dataclasses.make_dataclass("Holder", [("value", hint)])
-    try:
-        node = OmegaConf.merge(OmegaConf.structured(holder), {"value": value})
-        converted = OmegaConf.to_container(node, throw_on_missing=True)["value"]
-        if hint in _NAMES and type(converted) is not hint:  # such as an interpolation that is escaped
-            raise TypeError
-        return converted
-    except (OmegaConfBaseException, ValueError, TypeError, OverflowError):
-        raise ConfigError(where, key, f"expected {_type_name(hint)}, got {_brief(value)}") from None
+def _confusion(hint: Any, value: Any) -> str | None:
+    wanted = (hint, *typing.get_args(hint))
+    values = value if isinstance(value, list) else [value]
+    if bool in wanted:
+        return "write true or false" if any(type(item) in (int, float) for item in values) else None
+    confused = (int in wanted or float in wanted) and any(isinstance(item, bool) for item in values)
+    return "write a number" if confused else None
 
 
-def _without_none(hint: Any) -> tuple[Any, bool]:
-    """``int | None`` → ``(int, True)``; ``int`` → ``(int, False)``."""
-    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
-        return hint, False
-    inner = [argument for argument in typing.get_args(hint) if argument is not type(None)]
-    return (inner[0] if len(inner) == 1 else hint), True
-
-
-def _mistaken(hint: Any, value: Any) -> str | None:
-    """What to do about a value that only looks like what is declared, though OmegaConf would take it; else None."""
-    if typing.get_origin(hint) is list and isinstance(value, list):
-        (item,) = typing.get_args(hint)
-        return next((advice for element in value if (advice := _mistaken(item, element))), None)
-    if hint in (int, float) and isinstance(value, bool):
-        return "write a number"
-    if hint is bool and isinstance(value, int) and not isinstance(value, bool):
-        return "write true or false"
-    if hint is str and isinstance(value, bool | int | float):
-        return "put it in quotes"
-    return None
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_finite(item) for item in value.values())
-    if isinstance(value, list):
-        return all(_is_finite(item) for item in value)
-    return not isinstance(value, float) or math.isfinite(value)
-
+# --- complaints -----------------------------------------------------------------------------------------------------
 
 _LONGEST = 100  # characters of a value in a complaint
 _NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
 _PLURALS = {int: "integers", float: "numbers", str: "texts"}
+_LIMITS = {"ge": "at least", "le": "at most", "gt": "above", "lt": "below"}
 
 
-def _type_name(hint: Any) -> str:
-    inner, optional = _without_none(hint)
-    name = _NAMES.get(inner, str(inner).replace("typing.", ""))
-    if typing.get_origin(inner) is list:
-        (item,) = typing.get_args(inner)
-        name = f"a list of {_PLURALS.get(item, 'values')}"
-    return f"{name} or null" if optional else name
+def _complaint(schema: Any, data: Any, error: Any, where: str, prefix: str) -> ConfigError:
+    """The sentence for what pydantic found first. A mistake inside a list of values is one of the whole list."""
+    hint, value, key = schema, data, prefix.removesuffix(".")
+    for step in error["loc"]:
+        if isinstance(step, int) and section(hint):
+            hint, value, key = section(hint), value[step], f"{key}[{step}]"
+        elif dataclasses.is_dataclass(hint) and step in type_hints(hint):
+            hint, value = type_hints(hint)[step], value.get(step)
+            key = f"{key}.{step}" if key else str(step)
+    expected, kind, context = type_name(hint), error["type"], error.get("ctx", {})
+    limit = next((f"{words} {_shown(context[name])}" for name, words in _LIMITS.items() if name in context), None)
+    if kind in ("unexpected_keyword_argument", "invalid_key"):
+        name = str(error["loc"][-1])
+        return ConfigError(where, f"{key}.{name}", f"unknown key; {nearest(name, type_hints(hint))}")
+    if kind == "missing":
+        problem = f"is missing; write {expected}"
+    elif kind == "dataclass_type":
+        problem = f"expected a mapping of keys, got {_brief(value)}"
+    elif value is None:
+        problem = f"expected {expected}, got null; write a value or leave the key out"
+    elif kind == "literal_error" and isinstance(value, str):
+        problem = f"no such choice '{value}'; {nearest(value, typing.get_args(hint))}"
+    elif limit:
+        problem = f"must be {limit}, got {_shown(value)}"
+    else:
+        problem = f"expected {expected}, got {_brief(value)}{_ADVICE.get(kind, '')}"
+        if expected.startswith("text") and isinstance(value, bool | int | float):
+            problem += "; put it in quotes"
+    return ConfigError(where, key, problem)
 
 
-def _check_rules(declared: dataclasses.Field[Any], value: Any, where: str, key: str) -> None:
-    rule = declared.metadata
-    if (choices := rule.get("choices")) and value not in choices:
-        raise ConfigError(where, key, f"no such choice '{value}'; {nearest(str(value), choices)}")
-    for limit, (words, holds) in _LIMITS.items():
-        if value is not None and limit in rule and not holds(value, rule[limit]):
-            raise ConfigError(where, key, f"must be {words} {_shown(rule[limit])}, got {_shown(value)}")
+_ADVICE = {"finite_number": "; nan and inf are no settings"}
+
+
+def type_name(hint: Any) -> str:
+    """``int | None`` → ``an integer or null``; ``list[float]`` → ``a list of numbers``."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join("null" if inner is type(None) else type_name(inner) for inner in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return "text"
+    if inner := section(hint):
+        shown = f"{{{', '.join(f'{name}: …' for name in type_hints(inner))}}}"
+        return shown if inner is hint else f"a list of {shown}"
+    if typing.get_origin(hint) is list:
+        return f"a list of {_PLURALS.get(typing.get_args(hint)[0], 'values')}"
+    return _NAMES.get(hint, str(hint).replace("typing.", ""))
 
 
 def _brief(value: Any) -> str:
@@ -309,5 +281,5 @@ def _brief(value: Any) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
-def _shown(value: float) -> str:
+def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

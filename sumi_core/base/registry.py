@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sumi_core.base.outside import OutsidePart, PartError, code_digest, edited_since_import, outside_parts
+
 
 def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) -> str:
     """A hint for a misspelt name: ``did you mean 'uniform'?``, or else the list of what is known (or ``show``)."""
@@ -67,7 +69,8 @@ class Part:
 
 
 class Registry:
-    """Names of one kind of part. ``base`` names the class that all of them extend.
+    """Names of one kind of part. ``base`` names the class that all of them extend. ``key`` opens the registry to parts
+    from outside (``sumi_core.base.outside``), which are called ``key.name`` there.
 
     >>> SCHEDULES = Registry("noise schedule", "sumi_core.corruption.schedules:NoiseSchedule",
     ...                      {"linear": "sumi_core.corruption.schedules:Linear"})
@@ -75,23 +78,68 @@ class Registry:
     0.75
     """
 
-    def __init__(self, kind: str, base: str, entries: Mapping[str, str]) -> None:
-        self.kind, self.base = kind, base
+    #: The registries that are open to parts from outside.
+    by_key: ClassVar[dict[str, Registry]] = {}
+
+    def __init__(self, kind: str, base: str, entries: Mapping[str, str], *, key: str | None = None) -> None:
+        self.kind, self.base, self.key = kind, base, key
         self._entries = dict(entries)
+        if key is not None:
+            self.by_key[key] = self
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        """Whether the name is that of a part that can be used."""
+        if not self._outside(name):
+            return name in self._entries
+        try:
+            return bool(self.get(str(name)))
+        except PartError:
+            return False
 
     def names(self) -> list[str]:
-        """Every registered name, sorted."""
-        return sorted(self._entries)
+        """Every name, sorted, those of parts from outside among them."""
+        prefix = f"{self.key}."
+        more = [name.removeprefix(prefix) for name in outside_parts().parts if self.key and name.startswith(prefix)]
+        return sorted({*self._entries, *more})
 
     def get(self, name: str) -> type[Any]:
-        """The class behind a name. Raises UnknownName with the nearest registered name."""
-        if name not in self._entries:
-            raise UnknownName(f"no {self.kind} is called '{name}'; {nearest(name, self._entries)}")
-        found: type[Any] = load(self._entries[name])
+        """The class behind a name. Raises UnknownName with the nearest name, and PartError for a part from outside that
+        cannot be used."""
+        outside = self._outside(name)
+        if not outside:
+            if name not in self._entries:
+                raise UnknownName(self._unknown(name))
+            shipped: type[Any] = load(self._entries[name])
+            return shipped
+        offers = [*(["Sumi"] if name in self._entries else []), *(part.origin for part in outside)]
+        if len(offers) > 1:
+            raise PartError(f"{self.kind} '{name}' is offered by {' and by '.join(offers)}; rename one of them")
+        found: type[Any] = outside[0].load()
+        if not (isinstance(found, type) and issubclass(found, load(self.base))):
+            base = self.base.replace(":", ".")
+            raise PartError(f"'{outside[0].name}' of {outside[0].origin} is not a subclass of {base}; make it one")
         return found
+
+    def outside_code(self, name: str) -> str | None:
+        """A digest of the code of a part from outside; None for one of Sumi's own."""
+        return code_digest(self.get(name).__module__) if self._outside(name) else None
+
+    def is_edited(self, name: str) -> bool:
+        """Whether a part from outside has other code on disk than this process has imported."""
+        return bool(self._outside(name)) and edited_since_import(self.get(name).__module__)
+
+    def _outside(self, name: object) -> list[OutsidePart]:
+        return outside_parts().parts.get(f"{self.key}.{name}", []) if self.key else []
+
+    def _unknown(self, name: str) -> str:
+        """The sentence for a name that nothing offers, and what is wrong with parts from outside: one may be meant."""
+        outside = outside_parts() if self.key else None
+        wrong = [] if outside is None else list(outside.broken)
+        for part in [part for found in outside.parts.values() for part in found] if outside else []:
+            registry, _, own = part.name.partition(".")
+            if registry not in self.by_key or not own:
+                wrong.append(f"{part.origin} offers '{part.name}', of no registry; {nearest(registry, self.by_key)}")
+        return "; ".join([f"no {self.kind} is called '{name}'; {nearest(name, self.names())}", *wrong])
 
     def options(self, name: str) -> type[Any]:
         """The ``Options`` dataclass of a name: what may be written beside ``name`` in a config."""

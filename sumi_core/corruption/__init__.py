@@ -15,6 +15,7 @@ PROCESSES = Registry(
         "uniform": "sumi_core.corruption.uniform:Uniform",
         "unigram": "sumi_core.corruption.unigram:Unigram",
     },
+    key="process",
 )
 
 SCHEDULES = Registry(
@@ -28,6 +29,7 @@ SCHEDULES = Registry(
         "polynomial": "sumi_core.corruption.schedules:Polynomial",
         "sqrt": "sumi_core.corruption.schedules:Sqrt",
     },
+    key="schedule",
 )
 
 CLOCKS = Registry(
@@ -37,6 +39,7 @@ CLOCKS = Registry(
         "shared": "sumi_core.corruption.clocks:Shared",
         "spans": "sumi_core.corruption.clocks:Spans",
     },
+    key="clock",
 )
 
 #: What ``corruption: <name>`` in an experiment stands for: processes and clocks that make one idea together.
@@ -56,4 +59,5 @@ PARAMETERISATIONS = Registry(
         "leave_one_out": "sumi_core.corruption.parameterisations:LeaveOneOut",
         "posterior": "sumi_core.corruption.parameterisations:Posterior",
     },
+    key="parameterisation",
 )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 from sumi_core.data.noise import Noise
 
@@ -90,9 +90,21 @@ class Spans(Clock):
 
     @dataclass
     class Options(Part.Options):
-        mean_length: float = number(8.0, low=1.0)
-        window: float = number(0.5, above=0.0, high=1.0)
-        conditioned: bool = True
+        mean_length: Annotated[
+            float, Field(ge=1.0, description="mean length of a span in tokens; lengths are geometric")
+        ] = 8.0
+        window: Annotated[
+            float,
+            Field(
+                gt=0.0,
+                le=1.0,
+                description="share of the time over which one span goes from clean to noise; 1: all of it",
+            ),
+        ] = 0.5
+        conditioned: Annotated[
+            bool,
+            Field(description="give a denoiser with time conditioning every position's own level, instead of t alone"),
+        ] = True
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

@@ -10,12 +10,12 @@ and jumps anywhere, survived with g(t); a = g s survives both and is the schedul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
@@ -38,7 +38,14 @@ class Clustered(ForwardProcess):
 
     @dataclass
     class Options(Part.Options):
-        late: float = number(1.0, low=0.0, high=4.0)
+        late: Annotated[
+            float,
+            Field(
+                ge=0.0,
+                le=4.0,
+                description="of the tokens that noise has hit, (1 − α)^late have left their cluster; 0: uniform noise",
+            ),
+        ] = 1.0
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)

@@ -19,9 +19,10 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sumi_core.base.registry import Part
@@ -97,8 +98,10 @@ class Fitted(NoiseSchedule):
 
     @dataclass
     class Options(Part.Options):
-        noise: list[float]
-        weight: list[float]
+        noise: Annotated[
+            list[float], Field(description="rising noise levels 1 − α in [0, 1], the knots of the density")
+        ]
+        weight: Annotated[list[float], Field(description="the density's value at each knot, in any unit")]
 
         def check(self) -> None:
             """Raises ValueError for knots that are no density."""

@@ -7,12 +7,12 @@ proportion is fixed; in the hybrid it moves with the noise level.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 from sumi_core.corruption.interpolating import WithMask
 from sumi_core.data.noise import Noise
@@ -27,7 +27,9 @@ class Mixture(WithMask):
 
     @dataclass
     class Options(Part.Options):
-        share: float = number(0.1, low=0.0, high=1.0)
+        share: Annotated[
+            float, Field(ge=0.0, le=1.0, description="share of the noise that is random tokens; the rest is masks")
+        ] = 0.1
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)
@@ -54,7 +56,14 @@ class Hybrid(WithMask):
 
     @dataclass
     class Options(Part.Options):
-        p_uniform: float = number(0.1, low=0.0, below=1.0)
+        p_uniform: Annotated[
+            float,
+            Field(
+                ge=0.0,
+                lt=1.0,
+                description="share of random tokens in a text of which as much is left as is masked; 0: absorbing",
+            ),
+        ] = 0.1
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)

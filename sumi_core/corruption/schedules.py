@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 
 
@@ -118,7 +119,7 @@ class Polynomial(NoiseSchedule):
 
     @dataclass
     class Options(Part.Options):
-        exponent: float = number(2.0, above=0.0, high=8.0)
+        exponent: Annotated[float, Field(gt=0.0, le=8.0, description="k of α = 1 − t^k")] = 2.0
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -147,7 +148,12 @@ class LogSnr(NoiseSchedule):
 
     @dataclass
     class Options(Part.Options):
-        limit: float = number(9.0, above=0.0, high=30.0)
+        limit: Annotated[
+            float,
+            Field(
+                gt=0.0, le=30.0, description="largest |log-SNR| of the even fall; beyond it α goes to its end in a line"
+            ),
+        ] = 9.0
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

@@ -6,12 +6,12 @@ At pure noise a text already has the frequencies of real ones, and a rare token 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.data.vocabulary import VocabularyError
@@ -28,7 +28,9 @@ class Unigram(Interpolating):
 
     @dataclass
     class Options(Part.Options):
-        smoothing: float = number(1.0, low=0.0)
+        smoothing: Annotated[
+            float, Field(ge=0.0, description="added to the count of every token, so that any can be noise")
+        ] = 1.0
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)

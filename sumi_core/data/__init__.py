@@ -9,6 +9,7 @@ CLUSTERINGS = Registry(
         "distribution": "sumi_core.data.clusters.distribution:Distribution",
         "surface": "sumi_core.data.clusters.surface:Surface",
     },
+    key="clustering",
 )
 
 SOURCES = Registry(
@@ -23,6 +24,7 @@ SOURCES = Registry(
         "text": "sumi_core.data.sources.files:TextFiles",
         "web-bible": "sumi_core.data.sources.web_bible:WebBible",
     },
+    key="source",
 )
 
 TOKENIZERS = Registry(
@@ -33,4 +35,5 @@ TOKENIZERS = Registry(
         "byte": "sumi_core.data.tokenizers.byte:Byte",
         "huggingface": "sumi_core.data.tokenizers.huggingface:HuggingFace",
     },
+    key="tokenizer",
 )

@@ -12,6 +12,7 @@ MEASUREMENTS = Registry(
         "samples": "sumi_core.evaluation.samples:Samples",
         "yardsticks": "sumi_core.evaluation.yardsticks:Yardsticks",
     },
+    key="measurement",
 )
 
 METRICS = Registry(
@@ -23,4 +24,5 @@ METRICS = Registry(
         "repetition": "sumi_core.evaluation.metrics:Repetition",
         "unigram_entropy": "sumi_core.evaluation.metrics:UnigramEntropy",
     },
+    key="metric",
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 
-from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 from sumi_core.data.noise import EVALUATION, Noise
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model
@@ -37,7 +37,7 @@ class CorruptionPicture(Measurement):
     class Options(Part.Options):
         """tokens: of the text that is shown."""
 
-        tokens: int = number(64, low=1, high=4096)
+        tokens: Annotated[int, Field(ge=1, le=4096, description="tokens of a text that the picture shows")] = 64
 
     def run(self, model: Model, context: Context) -> Findings:
         """Draw plots/corruption.png; nothing for a model without noise."""

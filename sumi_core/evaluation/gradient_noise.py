@@ -14,12 +14,13 @@ what was not drawn, is then too small.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from sumi_core.base.options import number
 from sumi_core.base.progress import Progress, unwatched
 from sumi_core.base.registry import Part
 from sumi_core.base.statistics import Estimate, mean_estimate
@@ -39,7 +40,7 @@ class GradientNoise(Measurement):
     class Options(Part.Options):
         """pairs: of gradients, from whose spread the errors come."""
 
-        pairs: int = number(8, low=2, high=10**4)
+        pairs: Annotated[int, Field(ge=2, le=10**4, description="pairs of gradients that are compared")] = 8
 
     def run(self, model: Model, context: Context) -> Findings:
         """Take gradients on ``gradient_sequences`` of the chosen sequences (0: none)."""

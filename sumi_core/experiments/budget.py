@@ -9,8 +9,11 @@ within ``TOLERANCE`` of the budget or is refused: cells that spend different amo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from sumi_core.base.options import ConfigError, number
+from pydantic import Field
+
+from sumi_core.base.options import ConfigError
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.size import earlier_flops, expected_vocabulary
 from sumi_core.models.size import flops_per_token
@@ -23,9 +26,14 @@ MAX_STEPS = 10**9
 class Budget:
     """One of the three, equal for every cell; none: each cell has its own ``training.steps``."""
 
-    tokens: float | None = number(None, above=0.0)  # seen in training, repetitions included
-    flops: float | None = number(None, above=0.0)
-    total_flops: float | None = number(None, above=0.0)  # with those of the cells that it starts from
+    tokens: Annotated[float | None, Field(gt=0.0, description="tokens seen in training, repetitions included")] = None
+    flops: Annotated[
+        float | None, Field(gt=0.0, description="floating-point operations of the training, forward and backward")
+    ] = None
+    total_flops: Annotated[
+        float | None,
+        Field(gt=0.0, description="FLOPs of the training, with those of the cells it starts from"),
+    ] = None
 
     def steps(self, experiment: Experiment, where: str) -> int:
         """Optimizer steps that spend the budget. Raises ConfigError when no whole number of them comes close, or when

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from sumi_core.base.options import ConfigError, number, typed
+from pydantic import Field
+
+from sumi_core.base.options import ConfigError, typed
 from sumi_core.base.registry import nearest
 from sumi_core.experiments.budget import Budget
 from sumi_core.experiments.cron import cron_mistake
@@ -17,11 +19,19 @@ from sumi_core.experiments.cron import cron_mistake
 class SweepOptions:
     """What a file says of its sweep as a whole, beside its axes and phases."""
 
-    description: str = ""
-    reference: str | None = None
+    description: Annotated[str, Field(description="one sentence on what is asked")] = ""
+    reference: Annotated[
+        str | None,
+        Field(description="the cells that the others are compared with: labels, or a cell's name, without the seed"),
+    ] = None
     budget: Budget = field(default_factory=Budget)
-    cron: str | None = None
-    retries: int = number(1, low=0, high=10)
+    cron: Annotated[
+        str | None,
+        Field(description="when Dagster looks after the sweep by itself: minute hour day month weekday, UTC"),
+    ] = None
+    retries: Annotated[
+        int, Field(ge=0, le=10, description="how often a failed cell is tried again without being asked")
+    ] = 1
 
 
 _OPTIONS = tuple(option.name for option in fields(SweepOptions))

@@ -10,13 +10,13 @@ from typing import Any
 
 from sumi_core.base.options import ConfigError
 from sumi_core.base.registry import nearest
-from sumi_core.experiments.axes import PHASE, expand_axes, nest, one_layer
+from sumi_core.experiments.axes import PHASE, expand_axes, one_layer
 from sumi_core.experiments.cells import SEED, Cell, Sweep, cell_key
 from sumi_core.experiments.file_keys import SweepOptions, read_options
 from sumi_core.experiments.layered import Layer, inherit, refuse_steps, refuse_untrue_labels, resolve_within
 from sumi_core.experiments.layers import check_keys, merge
 from sumi_core.experiments.schema import Experiment, references_in
-from sumi_core.experiments.yaml_files import parse_yaml
+from sumi_core.experiments.yaml_files import parse_override
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
 
@@ -180,8 +180,7 @@ def parse_overrides(dotlist: Iterable[str]) -> dict[str, Any]:
     for item in dotlist:
         if "=" not in item:
             raise ConfigError("command line", item, "expected key=value")
-    parted = [(item, *item.partition("=")) for item in dotlist]
-    data = one_layer(nest(key, parse_yaml(text, f"command line: {item}")) for item, key, _, text in parted)
+    data = one_layer(parse_override(item, f"command line: {item}") for item in dotlist)
     check_keys(data, "command line")
     return data
 

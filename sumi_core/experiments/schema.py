@@ -14,9 +14,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from sumi_core.base.options import MAX_SEED, number, part, parts_in
+from pydantic import Field
+
+from sumi_core.base.options import MAX_SEED, part, parts_in
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
 from sumi_core.data import CLUSTERINGS, TOKENIZERS
 from sumi_core.data.config import CorpusConfig, ShardsConfig
@@ -31,19 +33,29 @@ class Experiment:
     """One experiment (a cell of a sweep), resolved. Component sections are dicts ``{name, **options}``."""
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    tokenizer: Any = part(TOKENIZERS, "byte")
+    tokenizer: Annotated[Any, Field(description="text to token ids and back")] = part(TOKENIZERS, "byte")
     shards: ShardsConfig = field(default_factory=ShardsConfig)
-    clusters: Any = part(CLUSTERINGS, "surface")  # of tokens, for processes that know some
+    clusters: Annotated[Any, Field(description="how tokens are clustered, for processes that use clusters")] = part(
+        CLUSTERINGS, "surface"
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
-    process: Any = part(PROCESSES, "uniform", optional=True)
-    schedule: Any = part(SCHEDULES, "linear", optional=True)  # null where there is no process
-    clock: Any = part(CLOCKS, "shared", optional=True)  # null where there is no process
-    parameterisation: Any = part(PARAMETERISATIONS, "leave_one_out", optional=True)  # null where there is no process
-    objective: Any = part(OBJECTIVES, "nelbo")
+    process: Annotated[Any, Field(description="how clean tokens become noise; null for objectives without noise")] = (
+        part(PROCESSES, "uniform", optional=True)
+    )
+    schedule: Annotated[Any, Field(description="share of signal at each time; null where there is no process")] = part(
+        SCHEDULES, "linear", optional=True
+    )
+    clock: Annotated[Any, Field(description="which positions share a noise level; null where there is no process")] = (
+        part(CLOCKS, "shared", optional=True)
+    )
+    parameterisation: Annotated[
+        Any, Field(description="what the denoiser's logits mean; null where there is no process")
+    ] = part(PARAMETERISATIONS, "leave_one_out", optional=True)
+    objective: Annotated[Any, Field(description="what is minimised in training")] = part(OBJECTIVES, "nelbo")
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    seed: int = number(0, low=0, high=MAX_SEED)
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="of weights, batches and noise of the training")] = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved experiment as plain data, every default written out."""

@@ -1,60 +1,57 @@
-"""YAML as people write it by hand: plain data only, a key once, ``1e-3`` a number, a date no date."""
+"""YAML and ``key=value`` as OmegaConf reads them: plain data only, a key once, ``1e-3`` a number, a date as text."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sumi_core.base.options import ConfigError
 
-_TAG = "tag:yaml.org,2002:"
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the three differences above. YAML 1.1 reads ``1e-3`` as text and ``2026-01-02`` as a date."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    f"{_TAG}float",
-    re.compile(r"^[-+]?([0-9][0-9_]*)(\.[0-9_]*)?([eE][-+]?[0-9]+)$"),
-    list("-+0123456789"),
+#: What libyaml and OmegaConf say of mistakes → what to do about them.
+_CLEARER = (
+    (re.compile(r"found duplicate key (.+)"), r"the key '\1' is written twice"),
+    (re.compile(r"found unhashable key"), "a key must be a plain word"),
+    (re.compile(r"no viable alternative at input .+"), r"the interpolation is not complete; write ${section.key}"),
 )
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key_node, _ in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
-        if key_node.value in seen and key_node.tag != f"{_TAG}merge":
-            problem = f"the key '{key_node.value}' is written twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-        seen.add(key_node.value)
-    return dict(loader.construct_mapping(node, deep=True))
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def parse_yaml(text: str, where: str) -> Any:
-    """The one document in ``text`` as plain data. Raises ConfigError with the line of a mistake."""
+    """The mapping or list in ``text`` as plain data; nothing is an empty mapping. Raises ConfigError with the line of a
+    mistake."""
+    return _plain(lambda: OmegaConf.create(text), where)
+
+
+def parse_override(item: str, where: str) -> dict[str, Any]:
+    """``training.steps=10`` → ``{"training": {"steps": 10}}``. Raises ConfigError."""
+    found: dict[str, Any] = _plain(lambda: OmegaConf.from_dotlist([item]), where)
+    return found
+
+
+def _plain(read: Callable[[], Any], where: str) -> Any:
     try:
-        return _Loader(text).get_single_data()  # a SafeLoader: plain data only
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:  # the latter: tags on text they do not fit
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        if isinstance(error, KeyError | AttributeError):
-            problem = "a tag stands before text that is no such value; remove the tag"
-        raise ConfigError(where, f"line {mark.line + 1}" if mark else "", f"not valid YAML: {problem}") from None
+        return OmegaConf.to_container(read())
     except RecursionError:
         raise ConfigError(where, "", "nested too deeply to be read; flatten it") from None
+    except AssertionError:  # a number or a truth value and nothing else
+        raise ConfigError(where, "", "not valid YAML: expected a mapping, got a single value") from None
+    # The last three: a tag on text that it does not fit.
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, KeyError, AttributeError) as error:
+        if "RecursionError" in str(error) or "recursion depth" in str(error):
+            raise ConfigError(where, "", "nested too deeply to be read; flatten it") from None
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        if isinstance(error, KeyError | AttributeError) and not isinstance(error, OmegaConfBaseException):
+            problem = "a tag stands before text that is no such value; remove the tag"
+        for pattern, clearer in _CLEARER:
+            problem = pattern.sub(clearer, problem)
+        place = f"line {mark.line + 1}" if mark else str(getattr(error, "full_key", None) or "")
+        raise ConfigError(where, place, f"not valid YAML: {problem}") from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -68,8 +65,6 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(str(file), "", f"cannot be read: {error.strerror}") from None
     data = parse_yaml(text, str(file))
-    if data is None:
-        return {}
     if not isinstance(data, dict):
         raise ConfigError(str(file), "", f"expected a mapping of sections, got {type(data).__name__}")
     return data

@@ -185,6 +185,12 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for key, before, after in _differences(old.get("source", {}), new.get("source", {})):
         files = _changed_files(before, after)
         words.append(files or f"{key} {_shown(before)} → {_shown(after)}")
+    before, after = old.get("code", {}), new.get("code", {})
+    words += [
+        f"code of {key} '{after[key]['name']}' changed"
+        for key in sorted(after)
+        if key in before and after[key]["name"] == before[key]["name"] and after[key] != before[key]
+    ]
     if old.get("version") != new.get("version"):
         words.append(f"code version {old.get('version')} → {new.get('version')}")
     return _some(words)

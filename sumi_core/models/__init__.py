@@ -12,6 +12,7 @@ ATTENTION_PATTERNS = Registry(
         "block_causal": "sumi_core.models.attention:BlockCausal",
         "causal": "sumi_core.models.attention:Causal",
     },
+    key="attention",
 )
 
 INITIALISERS = Registry(
@@ -23,6 +24,7 @@ INITIALISERS = Registry(
         "local_heads": "sumi_core.models.initialisers:LocalHeads",
         "random": "sumi_core.models.initialisers:Random",
     },
+    key="initialiser",
 )
 
 

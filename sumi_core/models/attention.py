@@ -12,12 +12,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 
 
@@ -182,7 +182,7 @@ class BlockCausal(AttentionPattern):
 
     @dataclass
     class Options(Part.Options):
-        length: int = number(16, low=1, high=2**20)
+        length: Annotated[int, Field(ge=1, le=2**20, description="positions of a block")] = 16
 
     def sees(self, query: Slots, key: Slots) -> Tensor:
         own, other = query.position // self.options.length, key.position // self.options.length

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from sumi_core.base.options import choice, number, part
+from pydantic import Field
+
+from sumi_core.base.options import part
 from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS
 
 
@@ -13,17 +15,31 @@ from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS
 class ModelConfig:
     """The denoiser's dimensions. ``preset`` fills in what is not written; it is a label and no identity field."""
 
-    preset: str | None = None
-    hidden_size: int = number(128, low=2, high=2**16)
-    intermediate_size: int = number(352, low=1, high=2**20)
-    num_layers: int = number(4, low=1, high=1000)
-    num_heads: int = number(4, low=1, high=1024)
-    num_kv_heads: int = number(2, low=1, high=1024)
-    rope_theta: float = number(10000.0, above=0.0)
-    norm_epsilon: float = number(1e-5, above=0.0)
-    tie_embeddings: bool = False
-    qk_norm: bool = False
-    attention: Any = part(ATTENTION_PATTERNS, "bidirectional")
-    time_conditioning: str = choice("none", "none", "adaln", "token")
-    init_std: float = number(0.02, above=0.0, high=10.0)
-    initialiser: Any = part(INITIALISERS, "random")  # where the weights start
+    preset: Annotated[
+        str | None, Field(description="a named size that fills in the dimensions which are not written; only a label")
+    ] = None
+    hidden_size: Annotated[int, Field(ge=2, le=2**16, description="width of the residual stream")] = 128
+    intermediate_size: Annotated[int, Field(ge=1, le=2**20, description="width of the feed-forward layers")] = 352
+    num_layers: Annotated[int, Field(ge=1, le=1000, description="number of transformer blocks")] = 4
+    num_heads: Annotated[
+        int,
+        Field(
+            ge=1, le=1024, description="query heads of a block; each is hidden_size / num_heads wide, an even number"
+        ),
+    ] = 4
+    num_kv_heads: Annotated[
+        int, Field(ge=1, le=1024, description="key-value heads of a block; a divisor of num_heads")
+    ] = 2
+    rope_theta: Annotated[float, Field(gt=0.0, description="base of the rotary frequencies")] = 10000.0
+    norm_epsilon: Annotated[float, Field(gt=0.0, description="added to the mean square in every RMSNorm")] = 1e-5
+    tie_embeddings: Annotated[bool, Field(description="use the embedding table as the output head too")] = False
+    qk_norm: Annotated[bool, Field(description="normalise queries and keys, each head by itself")] = False
+    attention: Annotated[Any, Field(description="which positions see which")] = part(
+        ATTENTION_PATTERNS, "bidirectional"
+    )
+    time_conditioning: Annotated[
+        Literal["none", "adaln", "token"],
+        Field(description="how the denoiser is given the noise level: not, by modulated norms, or by an extra token"),
+    ] = "none"
+    init_std: Annotated[float, Field(gt=0.0, le=10.0, description="standard deviation of random weights")] = 0.02
+    initialiser: Annotated[Any, Field(description="where the weights start")] = part(INITIALISERS, "random")

@@ -8,15 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import known_sha256
-from sumi_core.base.options import location, number
+from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
 from sumi_core.base.references import referenced_folder, stage_ref
 from sumi_core.base.registry import Part
@@ -79,10 +80,14 @@ class LocalHeads(Random):
 
     @dataclass
     class Options(Random.Options):
-        offsets: list[int] = field(default_factory=lambda: [-1, 1, -2, 2])
-        layers: int = number(1, low=1)
-        sharpness: float = number(8.0, above=0.0)
-        share: float = number(0.5, above=0.0, below=1.0)
+        offsets: Annotated[
+            list[int], Field(description="positions that query heads look at in turn, relative to their own")
+        ] = field(default_factory=lambda: [-1, 1, -2, 2])
+        layers: Annotated[int, Field(ge=1, description="number of first layers whose heads look at neighbours")] = 1
+        sharpness: Annotated[float, Field(gt=0.0, description="score at the peak, before softmax")] = 8.0
+        share: Annotated[
+            float, Field(gt=0.0, lt=1.0, description="share of an embedding's length that is the common direction")
+        ] = 0.5
 
         def check(self) -> None:
             """Raises ValueError without an offset that every pattern sees."""
@@ -140,7 +145,10 @@ class Exported(Initialiser):
 
     @dataclass
     class Options(Part.Options):
-        folder: str = location()
+        folder: Annotated[
+            str,
+            Field(description="the exported model that the weights are read from; relative to the project's folder"),
+        ] = location()
 
     def identity(self) -> dict[str, Any]:
         """The digest of the weights."""
@@ -171,7 +179,9 @@ class Cell(Initialiser):
 
     @dataclass
     class Options(Part.Options):
-        of: Any | None = stage_ref("pretrained_denoiser")
+        of: Annotated[Any | None, Field(description="the cell, or group of seeds, that the weights come from")] = (
+            stage_ref("pretrained_denoiser")
+        )
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -11,4 +11,5 @@ OBJECTIVES = Registry(
         "nelbo": "sumi_core.objectives.nelbo:Nelbo",
         "posterior_cross_entropy": "sumi_core.objectives.posterior_cross_entropy:PosteriorCrossEntropy",
     },
+    key="objective",
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import choice, number, part
+from sumi_core.base.options import part
 from sumi_core.base.registry import Part
 from sumi_core.corruption import CLOCKS, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
@@ -48,11 +49,25 @@ class Diffusion(Objective):
 
     @dataclass
     class Options(Part.Options):
-        time_epsilon: float = number(1e-3, above=0.0, high=0.4)  # train on t in [ε, 1 − ε]
-        time_sampling: str = choice("stratified", "iid", "stratified", "importance")
-        time_density: Any = part(SCHEDULES, None, optional=True)
-        token_levels: float = number(0.0, low=0.0, high=1.0)
-        z_loss: float = number(0.0, low=0.0)
+        time_epsilon: Annotated[float, Field(gt=0.0, le=0.4, description="train on t in [ε, 1 − ε]")] = 1e-3
+        time_sampling: Annotated[
+            Literal["iid", "stratified", "importance"],
+            Field(
+                description="how the times of a batch are drawn: independently, spread evenly, or under time_density"
+            ),
+        ] = "stratified"
+        time_density: Annotated[Any, Field(description="the schedule whose noise levels importance sampling draws")] = (
+            part(SCHEDULES, None, optional=True)
+        )
+        token_levels: Annotated[
+            float,
+            Field(
+                ge=0.0,
+                le=1.0,
+                description="share of the sequences that are trained with an independent noise level at every token",
+            ),
+        ] = 0.0
+        z_loss: Annotated[float, Field(ge=0.0, description="weight of the squared log-partition of the logits")] = 0.0
 
         def check(self) -> None:
             """Raises ValueError for a density without importance sampling, or the reverse."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import choice
 from sumi_core.kernels.row_loss import RowLoss
 from sumi_core.objectives.diffusion import Diffusion
 from sumi_core.objectives.noising import NoisyBatch
@@ -29,7 +30,10 @@ class Nelbo(Diffusion):
 
     @dataclass
     class Options(Diffusion.Options):
-        weighting: str = choice("elbo", "elbo", "snr")
+        weighting: Annotated[
+            Literal["elbo", "snr"],
+            Field(description="weight of the noise levels: the bound's, or the schedule's own density of the log-SNR"),
+        ] = "elbo"
 
     options: Options
 

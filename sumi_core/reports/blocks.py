@@ -1,4 +1,4 @@
-"""Pages as blocks: one description, written as Markdown or as HTML."""
+"""Pages as blocks, written as Markdown, and as HTML that markdown-it makes of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-from sumi_core.base.text import column_names, fenced, markdown_table, one_line, visible
+from sumi_core.base.text import fenced, markdown_table, visible
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 
 @dataclass(frozen=True)
@@ -80,40 +85,26 @@ def _markdown(block: Block) -> str:
 
 
 def html_page(title: str, blocks: Iterable[Block]) -> str:
-    """The blocks as a page that needs nothing beside itself: its pictures are in it, and it has no scripts."""
-    body = "\n".join(filter(None, map(_html, blocks)))
+    """The Markdown page as HTML that needs nothing beside itself: its pictures are in it, and it has no scripts. Text
+    is shown as it is written; only code spans and the structure of the page are Markdown's."""
+    from markdown_it import MarkdownIt
+
+    blocks = list(blocks)
+    pictures = {block.address: block.path for block in blocks if isinstance(block, Picture)}
+    parser = MarkdownIt("commonmark", {"html": False, "xhtmlOut": True}).enable("table")
+    parser.disable(["emphasis", "link", "autolink", "entity", "reference"])
+    parser.add_render_rule("image", lambda _, tokens, index, *__: _picture(tokens[index], pictures))
+    body = parser.render(markdown_page(blocks))
     head = f'<meta charset="utf-8"/>\n<title>{_text(title)}</title>\n<style>{_STYLE}</style>'
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n'
 
 
-def _html(block: Block) -> str:
-    match block:
-        case Heading(text, level):
-            return f"<h{level}>{_text(text)}</h{level}>"
-        case Paragraph(text):
-            return f"<p>{_text(text)}</p>" if text else ""
-        case Bullets(lines):
-            points = "".join(f"<li>{_text(line)}</li>" for line in lines)
-            return f"<ul>{points}</ul>" if points else ""
-        case Table(rows):
-            return _html_table(rows)
-        case Preformatted(text):
-            return f"<pre>{_text(text)}</pre>"
-        case Picture(path, _):
-            data = base64.b64encode(path.read_bytes()).decode("ascii")
-            name = _text(path.stem.replace("_", " "))
-            return f'<p><img src="data:image/png;base64,{data}" alt="{name}"/></p>'
-
-
-def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
-    if not rows:
-        return ""
-    names = column_names(rows)
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{_text(one_line(row.get(name, '')))}</td>" for name in names) + "</tr>" for row in rows
-    )
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+def _picture(image: Token, pictures: Mapping[str, Path]) -> str:
+    path = pictures.get(unquote(str(image.attrs["src"])))
+    if path is None:  # what looks like a picture in some text: nothing is fetched from elsewhere
+        return _text(image.content)
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<img src="data:image/png;base64,{data}" alt="{_text(image.content)}"/>'
 
 
 def _text(text: str) -> str:

@@ -9,4 +9,5 @@ SAMPLERS = Registry(
         "ancestral": "sumi_core.sampling.ancestral:Ancestral",
         "left_to_right": "sumi_core.sampling.left_to_right:LeftToRight",
     },
+    key="sampler",
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import choice
 from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.clocks import Clocks
@@ -31,7 +32,10 @@ class Ancestral(Sampler):
 
     @dataclass
     class Options(Part.Options):
-        spacing: str = choice("time", "time", "log_snr")
+        spacing: Annotated[
+            Literal["time", "log_snr"],
+            Field(description="where the steps lie: evenly in time, or evenly in the log-SNR"),
+        ] = "time"
 
     process: ForwardProcess
     options: Options

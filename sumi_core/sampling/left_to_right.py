@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sumi_core.base.options import number
 from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.kernels.row_loss import pick
@@ -33,7 +33,9 @@ class LeftToRight(Sampler):
 
     @dataclass
     class Options(Part.Options):
-        temperature: float = number(1.0, low=0.0)
+        temperature: Annotated[
+            float, Field(ge=0.0, description="divides the logits; 0: always the most probable token")
+        ] = 1.0
 
     options: Options
 

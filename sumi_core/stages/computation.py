@@ -16,8 +16,10 @@ from sumi_core.stages.base import ChangedSource, Launcher, MissingInput, Stage, 
 from sumi_core.stages.identity import (
     STAGES,
     TOKEN_TABLES,
+    edited_parts,
     experiment_fingerprints,
     made_from,
+    outside_code,
     references_of,
     refresh_source_identities,
     stage_fingerprint,
@@ -51,6 +53,11 @@ class Computation:
         stage = STAGES[name]
         identity = stage_identity(experiment, name)
         own = fingerprint(identity)
+        if "code" in identity and (edited := edited_parts(experiment, stage)):
+            raise ChangedSource(
+                f"the code of {' and '.join(edited)} was edited after this process imported it; "
+                f"start {name} of '{key}' again"
+            )
         inputs = {upstream: self._input(experiment, key, name, upstream) for upstream in stage_inputs(experiment, name)}
         references = {ref.key: self._reference(key, name, ref) for ref in references_of(experiment, name)}
         with self.store.building(name, own, resumable=stage.resumable, log=self.log) as build:
@@ -136,9 +143,10 @@ class Computation:
             progress=self.progress,
         )
         summary = stage.run(context)
-        if stage.reads_source:
+        if stage.reads_source or "code" in identity:
             refresh_source_identities()
-            if made_from(experiment, stage) != identity.get("source", {}):
+            found = {"source": made_from(experiment, stage), "code": outside_code(experiment, stage)}
+            if any(value != identity.get(name, {}) for name, value in found.items()):
                 raise ChangedSource(
                     f"what {stage.name} of '{key}' is made from changed while it was read; run it again"
                 )

@@ -14,6 +14,7 @@ from typing import Any
 
 from sumi_core.base.hashing import canonical_json, fingerprint
 from sumi_core.base.options import parts_in
+from sumi_core.base.outside import look_again
 from sumi_core.base.registry import Registry
 from sumi_core.experiments.references import StageRef, stage_refs
 from sumi_core.experiments.schema import Experiment
@@ -55,6 +56,8 @@ def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] |
         identity["inputs"][ref.key] = ref_fingerprint(ref)
     if source := made_from(experiment, stage):
         identity["source"] = source
+    if code := outside_code(experiment, stage):
+        identity["code"] = code
     return identity
 
 
@@ -75,6 +78,24 @@ def made_from(experiment: Experiment, stage: Stage) -> dict[str, Any]:
         for key, registry, component in parts_in(Experiment, experiment.to_dict())
         if key.partition(".")[0] in stage.reads and (own := _part_identity(registry, canonical_json(component)))
     }
+
+
+def outside_code(experiment: Experiment, stage: Stage) -> dict[str, dict[str, str]]:
+    """Name and digest of the code of those parts that a stage reads and Sumi does not ship, by key."""
+    return {
+        key: {"name": own["name"], "digest": digest}
+        for key, registry, own in parts_in(Experiment, experiment.to_dict())
+        if key.partition(".")[0] in stage.reads and (digest := registry.outside_code(own["name"]))
+    }
+
+
+def edited_parts(experiment: Experiment, stage: Stage) -> list[str]:
+    """The parts that a stage reads and whose code was edited after this process imported it: ``process 'zipf'``."""
+    return [
+        f"{key} '{own['name']}'"
+        for key, registry, own in parts_in(Experiment, experiment.to_dict())
+        if key.partition(".")[0] in stage.reads and registry.is_edited(own["name"])
+    ]
 
 
 def stage_recipe(experiment: Experiment, name: str) -> str:
@@ -107,5 +128,7 @@ def _part_identity(registry: Registry, component_json: str) -> dict[str, Any]:
 
 
 def refresh_source_identities() -> None:
-    """Look at the sources again: a long-lived process calls this before it plans."""
+    """Look at the sources, and the code of parts from outside, again: a long-lived process calls this before it
+    plans."""
     _part_identity.cache_clear()
+    look_again()

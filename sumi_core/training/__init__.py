@@ -8,4 +8,5 @@ STRATEGIES = Registry(
     {
         "ddp": "sumi_core.training.strategies.ddp:DistributedDataParallel",
     },
+    key="strategy",
 )

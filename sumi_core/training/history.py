@@ -78,7 +78,7 @@ def write_history(points: list[Point], path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    columns = {
+    columns: dict[str, pyarrow.Array] = {
         "step": pyarrow.array([p.step for p in points], pyarrow.int64()),
         "tokens": pyarrow.array([p.tokens for p in points], pyarrow.int64()),
         "name": pyarrow.array([p.name for p in points], pyarrow.string()),

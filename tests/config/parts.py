@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from sumi_core.base.registry import Part
 
@@ -23,7 +25,7 @@ class FakeSource(Part):
         share: float = 0.5
         kinds: list[str] = field(default_factory=lambda: ["a"])
         weights: list[float] = field(default_factory=list)
-        level: int = field(default=3, metadata={"low": 1, "below": 10})
+        level: Annotated[int, Field(ge=1, lt=10)] = 3
 
         def check(self) -> None:
             """Options that exclude each other."""

@@ -125,7 +125,10 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
             "budget: {tokens: 5e5}\ntraining: {warmup_steps: 200}",
             "training.warmup_steps: 200 warm-up steps exceed training.steps 122; set it to 122 or less too",
         ),
-        ("cron: hourly", "cron: 'hourly' is no cron expression; write minute hour day month weekday, as in 0 3 * * *"),
+        (
+            "cron: hourly",
+            "cron: 'hourly' is not a cron expression; write minute hour day month weekday, as in 0 3 * * *",
+        ),
         ("retries: -1", "retries: must be at least 0, got -1"),
         ("retries: 11", "retries: must be at most 10, got 11"),
         ("retries: 0.5", "retries: expected an integer, got 0.5"),
@@ -360,7 +363,7 @@ def test_overrides_are_read_like_files() -> None:
         ("training.stepz=1", "command line: training.stepz: unknown key; did you mean 'steps'?"),
         ("training=1", "command line: training: expected a mapping of keys, got 1"),
         ("base=other", "command line: base: unknown key; known: "),
-        ("seed=[1", "command line: seed=[1: line 1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("seed=[1", "command line: seed=[1: line 2: not valid YAML: did not find expected ',' or ']'"),
         ("seed", "command line: seed: expected key=value"),
     ],
 )
@@ -441,7 +444,7 @@ def test_a_broken_file_hides_no_other_and_is_told_when_asked_for(write: Write, f
     for pattern in ("sound", "sound.s1", "s*", "*.s0"):
         assert select_cells(sweeps, [pattern])
     sentence = str(sweeps.broken[file])
-    assert sentence.startswith(f"{file}: line 1: not valid YAML: ")
+    assert sentence.startswith(f"{file}: line 2: not valid YAML: ")
     for pattern in ("torn", "torn.s0", "t*", "*"):
         assert complaint(lambda pattern=pattern: select_cells(sweeps, [pattern])) == sentence
     missing = "experiments: sond: no experiment or cell has this name; did you mean 'sound'?"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sumi_core.base.options import ConfigError
-from sumi_core.experiments.yaml_files import parse_yaml, read_yaml
+from sumi_core.experiments.yaml_files import parse_override, parse_yaml, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,14 @@ from sumi_core.experiments.yaml_files import parse_yaml, read_yaml
     ],
 )
 def test_scalars(text: str, value: object) -> None:
-    parsed = parse_yaml(text, "here")
+    parsed = parse_yaml(f"key: {text}", "here")["key"]
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_number_survives_being_written(number: float) -> None:
-    assert float(parse_yaml(repr(number), "here")) == number
+    assert float(parse_override(f"key={number!r}", "here")["key"]) == number
 
 
 def test_a_block_may_be_shared_with_yaml_anchors() -> None:
@@ -49,10 +49,12 @@ def test_a_block_may_be_shared_with_yaml_anchors() -> None:
         ("a: 1\nb: 2\na: 3", "here: line 3: not valid YAML: the key 'a' is written twice"),
         ("t:\n  b: 1\n  b: 1", "here: line 3: not valid YAML: the key 'b' is written twice"),
         ("[a]: 1", "here: line 1: not valid YAML: a key must be a plain word"),
-        ("a: [1", "here: line 1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
-        ("a: *b", "here: line 1: not valid YAML: found undefined alias 'b'"),
+        ("a: [1", "here: line 2: not valid YAML: did not find expected ',' or ']'"),
+        ("a: *b", "here: line 1: not valid YAML: found undefined alias"),
+        ("a: ${b", "here: a: not valid YAML: the interpolation is not complete; write ${section.key}"),
+        ("5", "here: not valid YAML: expected a mapping, got a single value"),
         ("a: 1\n---\nb: 2", "here: line 2: not valid YAML: but found another document"),
-        ("a: \x00", "here: not valid YAML: unacceptable character #x0000: special characters are not allowed"),
+        ("a: \x00", "here: not valid YAML: unacceptable character #x0000: control characters are not allowed"),
         (
             "a: !!python/object/apply:os.system [ls]",
             "here: line 1: not valid YAML: could not determine a constructor for the tag "
@@ -68,7 +70,7 @@ def test_mistakes_are_told_in_one_sentence_with_their_line(text: str, complaint:
 
 def test_what_is_nested_beyond_all_measure_ends_in_one_sentence() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_yaml("[" * 20_000, "here")
+        parse_yaml("[" * 20_000 + "]" * 20_000, "here")
     assert str(caught.value) == "here: nested too deeply to be read; flatten it"
 
 

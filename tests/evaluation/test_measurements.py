@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import pytest
+from pydantic import Field
 
-from sumi_core.base.options import ConfigError, number
+from sumi_core.base.options import ConfigError
 from sumi_core.base.registry import Part
 from sumi_core.evaluation import MEASUREMENTS
 from sumi_core.evaluation.config import EvaluationConfig
@@ -209,7 +211,7 @@ class Letters(Measurement):
 
     @dataclass
     class Options(Part.Options):
-        letter: int = number(101, low=0, high=255)
+        letter: Annotated[int, Field(ge=0, le=255, description="the byte that is counted")] = 101
 
     def run(self, model: Model, context: Context) -> Findings:
         figures = {"share": float((pd.Series([*map(list, context.tokens)]).explode() == self.options.letter).mean())}

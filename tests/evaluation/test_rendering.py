@@ -141,6 +141,14 @@ def test_a_page_is_the_same_in_markdown_and_html(tmp_path):
     body = tree.find("body")
     assert [element.tag for element in body] == ["h1", "p", "ul", "table", "pre", "p"]
     assert [element.text for element in body][:2] == ["A <b>", "text & more\\x1b"]
-    assert body.find("pre").text == "a\n```\n<script>"
+    assert body.find("pre/code").text == "a\n```\n<script>\n"
     assert [cell.text for cell in body.iter("td")] == ["a|b", "≤ 2.0 ± 0.1", None, "yard\\x1bstick", None, "n"]
     assert next(body.iter("img")).attrib == {"src": "data:image/png;base64,bm90IGxvb2tlZCBhdA==", "alt": "a plot"}
+
+
+def test_text_that_looks_like_markdown_is_shown_as_it_is_written():
+    said = "a *b* _c_ [d](javascript:e) ![f](http://elsewhere/g.png) &amp; `h`"
+    body = ElementTree.fromstring(html_page("t", [Paragraph(said), Bullets(["__i__"])])).find("body")
+    assert "".join(body.find("p").itertext()) == "a *b* _c_ [d](javascript:e) f &amp; h"
+    assert body.find("ul/li").text == "__i__"
+    assert not list(body.iter("img")) + list(body.iter("a"))

@@ -171,10 +171,16 @@ class WebServer(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(body)
-        problem = {"errors": [{"message": "no such location"}]} if body["variables"]["name"] == "gone" else {}
+        reloaded: dict[str, object] = {
+            "__typename": "WorkspaceLocationEntry",
+            "locationOrLoadError": {"__typename": "RepositoryLocation"},
+        }
+        if body["variables"]["repositoryLocationName"] == "gone":
+            reloaded = {"__typename": "RepositoryLocationNotFound", "message": "no such location"}
         self.send_response(200)
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
-        self.wfile.write(json.dumps(problem).encode())
+        self.wfile.write(json.dumps({"data": {"reloadRepositoryLocation": reloaded}}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -184,9 +190,10 @@ def test_dagster_is_asked_to_load_new_cells_and_a_person_where_it_cannot_be(monk
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), WebServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("SUMI_DAGSTER_UI", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # where nobody answers
     try:
         assert reload_location("pipelines.definitions") == "asked Dagster to load them"
-        assert WebServer.asked[-1]["variables"] == {"name": "pipelines.definitions"}
+        assert WebServer.asked[-1]["variables"] == {"repositoryLocationName": "pipelines.definitions"}
         assert "reloadRepositoryLocation(" in str(WebServer.asked[-1]["query"])
         assert reload_location("gone").endswith("Dagster UI (Deployment): no such location")
     finally:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from sumi_core.base.errors import SumiError
-from sumi_core.base.options import number
 from sumi_core.base.progress import Progress
 from sumi_core.base.registry import Part
 from sumi_core.data.clusters.clustering import Clustering, TokenClusters
@@ -34,12 +35,18 @@ class Distribution(Clustering):
 
     @dataclass
     class Options(Part.Options):
-        clusters: int = number(64, low=1, high=2**16)
-        window: int = number(2, low=1, high=64)
-        dimensions: int = number(64, low=1, high=4096)
-        min_count: int = number(5, low=1)
-        max_tokens: int = number(20_000_000, low=1)  # of the train split, from its start
-        seed: int = number(0, low=0, high=2**32 - 1)
+        clusters: Annotated[int, Field(ge=1, le=2**16, description="number of clusters")] = 64
+        window: Annotated[
+            int, Field(ge=1, le=64, description="neighbours on either side that are a token's context")
+        ] = 2
+        dimensions: Annotated[
+            int, Field(ge=1, le=4096, description="dimensions of the token vectors that are clustered")
+        ] = 64
+        min_count: Annotated[int, Field(ge=1, description="rarer tokens share one cluster")] = 5
+        max_tokens: Annotated[
+            int, Field(ge=1, description="tokens of the train split that are counted, from its start")
+        ] = 20_000_000
+        seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="of the k-means")] = 0
 
     def assign(
         self, tokenizer: Tokenizer, counts: NDArray[np.int64], train: PackedSequences, progress: Progress
@@ -80,7 +87,7 @@ class Distribution(Clustering):
                 there = rows[:, max(0, offset) : train.length - max(0, -offset)].ravel()
                 pairs.append((here, place * size + there))
             here, there = (np.concatenate(part) for part in zip(*pairs, strict=True))
-            total += coo_array((np.ones(len(here)), (here, there)), shape=total.shape).tocsr()
+            total = total + coo_array((np.ones(len(here)), (here, there)), shape=total.shape).tocsr()
             progress(min(start + _ROWS, sequences), sequences, "sequences", "neighbours")
         return total
 

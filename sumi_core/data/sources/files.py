@@ -9,7 +9,9 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from sumi_core.base.options import location
 from sumi_core.base.registry import nearest
@@ -24,8 +26,11 @@ class LocalFiles(Source):
     class Options:
         """paths: files or globs (``data/**/*.txt``), absolute or relative to the project's folder."""
 
-        paths: list[str] = location(default_factory=list)
-        licence: str = "unknown"
+        paths: Annotated[
+            list[str],
+            Field(description="files or globs such as data/**/*.txt, absolute or relative to the project's folder"),
+        ] = location(default_factory=list)
+        licence: Annotated[str, Field(description="licence of the texts, for the model card")] = "unknown"
 
         def check(self) -> None:
             """At least one path is needed."""
@@ -76,7 +81,7 @@ class Jsonl(LocalFiles):
     class Options(LocalFiles.Options):
         """column: the key that holds the text."""
 
-        column: str = "text"
+        column: Annotated[str, Field(description="the field that holds the text")] = "text"
 
     def read_file(self, name: str, path: Path) -> Iterator[Document]:
         """Line by line. Raises SourceError when no line has the column at all."""
@@ -133,7 +138,7 @@ class Parquet(LocalFiles):
     class Options(LocalFiles.Options):
         """column: the string column that holds the text."""
 
-        column: str = "text"
+        column: Annotated[str, Field(description="the field that holds the text")] = "text"
 
     def read_file(self, name: str, path: Path) -> Iterator[Document]:
         """Batch by batch, in bounded memory. Raises SourceError for a damaged file or a column that is none."""

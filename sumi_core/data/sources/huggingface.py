@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
@@ -23,14 +25,20 @@ class HuggingFace(Source):
         with ``data_files``, which are paths and globs. revision: commit, tag or branch of the Hub; a branch moves, and
         then the fingerprint cannot tell. streaming: read without a copy in the cache of ``datasets``."""
 
-        path: str = location("")
-        config: str | None = None
-        split: str = "train"
-        revision: str | None = None
-        column: str = "text"
-        streaming: bool = location(False)
-        data_files: list[str] = location(default_factory=list)
-        licence: str = "unknown"
+        path: Annotated[
+            str, Field(description="a name on the Hub, a local folder, or a builder's name with data_files")
+        ] = location("")
+        config: Annotated[str | None, Field(description="configuration of the dataset")] = None
+        split: Annotated[str, Field(description="split of the dataset")] = "train"
+        revision: Annotated[
+            str | None, Field(description="commit, tag or branch of the Hub; only a commit never moves")
+        ] = None
+        column: Annotated[str, Field(description="the field that holds the text")] = "text"
+        streaming: Annotated[bool, Field(description="read without a copy in the cache of datasets")] = location(False)
+        data_files: Annotated[list[str], Field(description="files and globs for a builder")] = location(
+            default_factory=list
+        )
+        licence: Annotated[str, Field(description="licence of the texts, for the model card")] = "unknown"
 
         def check(self) -> None:
             """A path is needed."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from sumi_core.base.options import number, part
+from pydantic import Field
+
+from sumi_core.base.options import part
 from sumi_core.data import SOURCES
 from sumi_core.data.sources.source import Document, Source
 
@@ -16,8 +18,10 @@ from sumi_core.data.sources.source import Document, Source
 class Share:
     """A part of a mixture. weight: its UTF-8 bytes, in proportion to the other parts' weights."""
 
-    source: Any = part(SOURCES, None)
-    weight: float = number(1.0, above=0.0, below=1e300)
+    source: Annotated[Any, Field(description="where the documents of this share come from")] = part(SOURCES, None)
+    weight: Annotated[
+        float, Field(gt=0.0, lt=1e300, description="its UTF-8 bytes, in proportion to the other shares' weights")
+    ] = 1.0
 
 
 class Mixture(Source):
@@ -33,7 +37,9 @@ class Mixture(Source):
     class Options:
         """parts: ``[{source: web-bible, weight: 2}, {source: {name: text, paths: […]}, weight: 1}]``."""
 
-        parts: list[Share] = field(default_factory=list)
+        parts: Annotated[list[Share], Field(description="at least two shares, each a source and its weight")] = field(
+            default_factory=list
+        )
 
         def check(self) -> None:
             """At least two parts are needed."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from sumi_core.base.options import number
+from pydantic import Field
+
 from sumi_core.data.tokenizers.alphabet import byte_alphabet
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer
 
@@ -18,7 +19,9 @@ class ByteLevelBpe(Tokenizer):
     class Options:
         """vocab_size: V, the end-of-text token included."""
 
-        vocab_size: int = number(1024, low=258, high=2**20)
+        vocab_size: Annotated[
+            int, Field(ge=258, le=2**20, description="number of tokens, the 256 bytes and end-of-text included")
+        ] = 1024
 
     @classmethod
     def expected_size(cls, options: Mapping[str, Any]) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
@@ -26,8 +28,10 @@ class HuggingFace(Tokenizer):
         """path: a folder, or a name on the Hub. revision: commit, tag or branch of the Hub; a branch moves, and then
         the fingerprint cannot tell."""
 
-        path: str = location("")
-        revision: str | None = None
+        path: Annotated[str, Field(description="a folder, or a name on the Hub")] = location("")
+        revision: Annotated[
+            str | None, Field(description="commit, tag or branch of the Hub; only a commit never moves")
+        ] = None
 
         def check(self) -> None:
             """A path is needed."""

@@ -1,0 +1,1 @@
+"""Zipf noise for Sumi."""
