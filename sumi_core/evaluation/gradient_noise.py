@@ -56,7 +56,7 @@ class GradientNoise(Measurement):
             seed=config.seed,
             progress=context.progress,
         )
-        figures = spread.figures()
+        figures = spread.metrics()
         return Findings({"gradient_noise": figures}, named_estimates("gradient_noise", figures))
 
 
@@ -72,7 +72,7 @@ class GradientSpread:
     sequences: int
     gradients: int
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Plain data by name, as an evaluation's summary holds them."""
         return {
             "variance": self.variance.value,

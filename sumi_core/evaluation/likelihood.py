@@ -230,7 +230,7 @@ class LikelihoodSummary:
     tokens: int
     bytes: int
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Plain data; what is NaN is left out."""
         data = dataclasses.asdict(self)
         return {k: v for k, v in data.items() if not (isinstance(v, float) and math.isnan(v))}
@@ -343,7 +343,7 @@ def loss_by_level(measured: SequenceLikelihoods, bins: int = 20) -> pd.DataFrame
 def likelihood_findings(measured: SequenceLikelihoods, text_digests: Sequence[str]) -> Findings:
     """Findings of measured sequences; ``text_digests`` name the ``[N]`` texts."""
     summary, curve = summarize(measured), loss_by_level(measured)
-    figures = summary.figures()
+    figures = summary.metrics()
     kind = "the exact likelihood" if summary.exact else "an upper bound (≤): the model itself can only be better"
     return Findings(
         summary={**figures, "time_epsilon": measured.epsilon},

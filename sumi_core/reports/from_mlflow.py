@@ -16,7 +16,7 @@ from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import mlflow_exists
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.reports.differences import CellLikelihood
-from sumi_core.reports.row import TRAINING_FIGURES, Row
+from sumi_core.reports.row import TRAINING_METRICS, Row
 from sumi_core.reports.table import Comparison, add_measured, compare_rows, seed_groups, yardstick_rows
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
     if "gradient_noise" in _measured(planned.cell):
         row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
         row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")
-    for name in TRAINING_FIGURES:
+    for name in TRAINING_METRICS:
         value = metrics.get(f"pretrained_denoiser/{name}")
         whole = value is not None and name in (
             "parameters",

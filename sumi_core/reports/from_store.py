@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.tables import read_table
 from sumi_core.reports.differences import CellLikelihood
-from sumi_core.reports.row import TRAINING_FIGURES, Row
+from sumi_core.reports.row import TRAINING_METRICS, Row
 from sumi_core.reports.table import Comparison, add_measured, compare_rows, seed_groups, yardstick_rows
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _cell_row(cell: ReportCell, likelihood: CellLikelihood | None) -> Row:
         noise = figures.get("gradient_noise", {})
         row.gradient_variance, row.gradient_variance_stderr = noise.get("variance"), noise.get("variance_stderr")
     trained = cell.pretrained_denoiser
-    for name in TRAINING_FIGURES:
+    for name in TRAINING_METRICS:
         setattr(row, name, trained.summary.get(name) if trained else None)
     add_measured(row, likelihood, trained.folder if trained else None)
     return row

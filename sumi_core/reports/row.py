@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sumi_core.experiments.sweeps import Cell
 
 SEED_AXIS = "seed"
-TRAINING_FIGURES = (
+TRAINING_METRICS = (
     "parameters",
     "tokens_seen",
     "flops",

@@ -28,7 +28,7 @@ from sumi_core.reports.differences import (
     oriented,
     ranks,
 )
-from sumi_core.reports.row import SEED_AXIS, TRAINING_FIGURES, Row
+from sumi_core.reports.row import SEED_AXIS, TRAINING_METRICS, Row
 
 if TYPE_CHECKING:
     from sumi_core.experiments.sweeps import Cell
@@ -176,7 +176,7 @@ def _group_row(name: str, members: Sequence[Row], likelihoods: Mapping[str, Cell
     state, why = ("done", "") if done else (first.state, first.why)
     row = Row("group", name, state, why, labels=labels, seeds=len(done), seeds_planned=len(members), exact=first.exact)
     row.objective, row.process, row.schedule = first.objective, first.process, first.schedule
-    for figure in (*TRAINING_FIGURES, "gradient_norm", "gradient_variance"):
+    for figure in (*TRAINING_METRICS, "gradient_norm", "gradient_variance"):
         if known := [value for cell in done if (value := getattr(cell, figure)) is not None]:
             value = max(known) if figure == "peak_memory_bytes" else sum(known) / len(known)
             setattr(row, figure, int(value) if isinstance(known[0], int) else value)

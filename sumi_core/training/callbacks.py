@@ -1,4 +1,4 @@
-"""What happens after an update: EMA, figures, validation, checkpoint — in this order, so that a checkpoint never says
+"""What happens after a step: EMA, metrics, validation, checkpoint — in this order, so that a checkpoint never says
 more than the history, and a resumed run repeats neither.
 """
 
@@ -27,8 +27,8 @@ from sumi_core.training.validation import ValidationSet
 
 
 class Ema(WeightAveraging):
-    """Lightning's exponential moving average of the weights: w̄ ← decay·w̄ + (1 − decay)·w after each update, starting at
-    the first update's weights. A checkpoint's ``state_dict`` is then the average; the raw weights are beside it."""
+    """Lightning's exponential moving average of the weights: w̄ ← decay·w̄ + (1 − decay)·w after each step, starting at
+    the first step's weights. A checkpoint's ``state_dict`` is then the average; the raw weights are beside it."""
 
     def __init__(self, decay: float, device: torch.device) -> None:
         super().__init__(device=device, use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
@@ -43,8 +43,8 @@ class Ema(WeightAveraging):
             self.on_validation_epoch_end(trainer, module)
 
 
-class AfterUpdate(Callback, ABC):
-    """A callback that is called once per update, whatever the number of micro-batches."""
+class AfterStep(Callback, ABC):
+    """A callback that is called once per step, whatever the number of micro-batches."""
 
     _seen: int | None = None
 
@@ -58,15 +58,15 @@ class AfterUpdate(Callback, ABC):
         """Lightning's hook after a micro-batch."""
         if trainer.global_step != self._seen:
             self._seen = trainer.global_step
-            self.after_update(trainer, pl_module, trainer.global_step)
+            self.after_step(trainer, pl_module, trainer.global_step)
 
     @abstractmethod
-    def after_update(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        """``step`` updates have been made."""
+    def after_step(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        """``step`` steps have been made."""
 
 
-class Figures(AfterUpdate):
-    """Collects every update's figures, watches them for divergence and logs their means every ``log_every`` updates."""
+class Metrics(AfterStep):
+    """Collects every step's metrics, watches them for divergence and logs their means every ``log_every`` steps."""
 
     def __init__(
         self, recorder: Recorder, guard: DivergenceGuard, stopwatch: Stopwatch, rank: Rank, steps: int, log_every: int
@@ -76,18 +76,18 @@ class Figures(AfterUpdate):
         self._unread: list[tuple[int, dict[str, torch.Tensor]]] = []
         self._window: dict[str, list[float]] = {}
 
-    def after_update(self, trainer: pl.Trainer, module: DenoiserTraining, step: int) -> None:
-        """Keep the update's figures; read them at once on a CPU, at log steps elsewhere (reading waits for the GPU)."""
+    def after_step(self, trainer: pl.Trainer, module: DenoiserTraining, step: int) -> None:
+        """Keep the step's metrics; read them at once on a CPU, at log steps elsewhere (reading waits for the GPU)."""
         self._unread.append((step, module.take_record()))
         logs = step % self._log_every == 0 or step == self._steps
         if logs or module.device.type == "cpu":
             self.read()
-        self._stopwatch.update()
+        self._stopwatch.step()
         if logs:
             self._log(step, module.device)
 
     def read(self) -> None:
-        """Bring figures from the device and check them. Raises TrainingDiverged."""
+        """Bring metrics from the device and check them. Raises TrainingDiverged."""
         if not self._unread:
             return
         names = list(self._unread[0][1])
@@ -98,24 +98,24 @@ class Figures(AfterUpdate):
         steps = [step for step, _ in self._unread]
         self._unread = []
         for step, row in zip(steps, table.cpu().tolist(), strict=True):
-            figures = dict(zip(names, row, strict=True))
-            self._guard.check(step, figures["loss"], figures["grad_norm"])
-            for name, value in figures.items():
+            metrics = dict(zip(names, row, strict=True))
+            self._guard.check(step, metrics["loss"], metrics["grad_norm"])
+            for name, value in metrics.items():
                 self._window.setdefault(name, []).append(value)
 
     def _log(self, step: int, device: torch.device) -> None:
-        figures = {f"train/{name}": sum(values) / len(values) for name, values in self._window.items()}
-        figures["train/learning_rate"] = self._window["learning_rate"][-1]
+        metrics = {f"train/{name}": sum(values) / len(values) for name, values in self._window.items()}
+        metrics["train/learning_rate"] = self._window["learning_rate"][-1]
         self._window = {}
         rate = self._stopwatch.recent_rate()
         self._recorder.record(
             step,
-            {**figures, **self._recorder.speed(rate), "system/peak_memory_bytes": float(peak_memory_bytes(device))},
+            {**metrics, **self._recorder.speed(rate), "system/peak_memory_bytes": float(peak_memory_bytes(device))},
         )
-        self._recorder.progress(step, figures["train/loss"], self._stopwatch.updates_per_second)
+        self._recorder.progress(step, metrics["train/loss"], self._stopwatch.steps_per_second)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the figures since the last log, the guard, the stopwatch."""
+        """What a checkpoint keeps: the metrics since the last log, the guard, the stopwatch."""
         return {"window": self._window, "guard": self._guard.state_dict(), "stopwatch": self._stopwatch.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -125,8 +125,8 @@ class Figures(AfterUpdate):
         self._stopwatch.load_state_dict(state_dict["stopwatch"])
 
 
-class Validation(AfterUpdate):
-    """Measures the model (its EMA, where there is one) every ``every`` updates and after the last."""
+class Validation(AfterStep):
+    """Measures the model (its EMA, where there is one) every ``every`` steps and after the last."""
 
     def __init__(
         self, data: ValidationSet, recorder: Recorder, stopwatch: Stopwatch, ema: Ema | None, steps: int, every: int
@@ -134,20 +134,20 @@ class Validation(AfterUpdate):
         self._data, self._recorder, self._stopwatch, self._ema = data, recorder, stopwatch, ema
         self._steps, self._every = steps, every
 
-    def after_update(self, trainer: pl.Trainer, module: DenoiserTraining, step: int) -> None:
+    def after_step(self, trainer: pl.Trainer, module: DenoiserTraining, step: int) -> None:
         """Measure, if it is time."""
         if step % self._every and step != self._steps:
             return
         averaged = self._ema.applied(trainer, module) if self._ema else contextlib.nullcontext()
         with self._stopwatch.paused(), averaged:
             precision = trainer.precision_plugin.forward_context()
-            figures = self._data.figures(module.denoiser, module.objective, module.device, precision)
-        self._recorder.record(step, figures)
-        self._recorder.report_validation(step, figures)
+            metrics = self._data.metrics(module.denoiser, module.objective, module.device, precision)
+        self._recorder.record(step, metrics)
+        self._recorder.report_validation(step, metrics)
 
 
-class Checkpointing(AfterUpdate):
-    """Writes a checkpoint every ``every`` updates, after the last, and when a signal asks to stop.
+class Checkpointing(AfterStep):
+    """Writes a checkpoint every ``every`` steps, after the last, and when a signal asks to stop.
 
     recipe: names the experiment, so that a folder is not continued with another one.
     """
@@ -157,7 +157,7 @@ class Checkpointing(AfterUpdate):
         folder: Path,
         recipe: str,
         recorder: Recorder,
-        figures: Figures,
+        metrics: Metrics,
         stopwatch: Stopwatch,
         stop: StopSignal,
         rank: Rank,
@@ -166,16 +166,16 @@ class Checkpointing(AfterUpdate):
         every: int,
     ) -> None:
         self._folder, self._recipe, self._recorder = folder, recipe, recorder
-        self._figures, self._stopwatch, self._stop, self._rank = figures, stopwatch, stop, rank
+        self._metrics, self._stopwatch, self._stop, self._rank = metrics, stopwatch, stop, rank
         self._steps, self._every = steps, every
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a signal waits for the update that is running."""
+        """From here on a signal waits for the step that is running."""
         super().on_train_start(trainer, pl_module)
         self._stop.install()
         self._stop.deferred = True
 
-    def after_update(self, trainer: pl.Trainer, module: DenoiserTraining, step: int) -> None:
+    def after_step(self, trainer: pl.Trainer, module: DenoiserTraining, step: int) -> None:
         """Write, if it is time; stop, if a rank was told to."""
         stopping = self._stop.received is not None
         if self._rank.world > 1:
@@ -200,7 +200,7 @@ class Checkpointing(AfterUpdate):
 
     def save(self, trainer: pl.Trainer, step: int) -> None:
         """Write the checkpoint of ``step``, after everything that it implies."""
-        self._figures.read()  # never keep weights that have not been looked at
+        self._metrics.read()  # never keep weights that have not been looked at
         with self._stopwatch.paused():
             self._recorder.commit()
             trainer.save_checkpoint(checkpoint_path(self._folder, step), weights_only=False)

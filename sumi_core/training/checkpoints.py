@@ -28,7 +28,7 @@ _NAME = re.compile(rf"step-(\d+)-([0-9a-f]{{{_DIGITS}}})\.ckpt")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint file, the number of updates made when it was written, and what its SHA-256 begins with."""
+    """A checkpoint file, the number of steps made when it was written, and what its SHA-256 begins with."""
 
     path: Path
     step: int

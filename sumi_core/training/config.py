@@ -13,7 +13,7 @@ from sumi_core.training import STRATEGIES
 
 @dataclass
 class TrainingConfig:
-    """Optimisation. A step is one optimizer update on ``batch_size`` sequences, whatever the devices."""
+    """Optimisation. A step is one update of the weights on ``batch_size`` sequences, whatever the devices."""
 
     steps: Annotated[int, Field(ge=1, le=10**9, description="optimizer steps")] = 1000
     batch_size: Annotated[

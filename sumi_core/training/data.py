@@ -16,7 +16,7 @@ from sumi_core.training.ranks import Rank
 
 
 class StepStream:
-    """This rank's micro-batches from update ``start`` on, in order, to the last update of the training."""
+    """This rank's micro-batches from step ``start`` on, in order, to the last step of the training."""
 
     def __init__(self, batches: StepBatches, start: int, steps: int, accumulation: int, rank: Rank) -> None:
         self._batches, self._start, self._steps = batches, start, steps
@@ -29,7 +29,7 @@ class StepStream:
 
 
 class StepDataModule(pl.LightningDataModule):
-    """Training batches. Resuming needs nothing but the number of updates made: no sampler, no random state."""
+    """Training batches. Resuming needs nothing but the number of steps made: no sampler, no random state."""
 
     def __init__(self, sequences: Any, training: TrainingConfig, seed: int, rank: Rank) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class StepDataModule(pl.LightningDataModule):
         """Only tokens move: the addresses of the noise are read on the CPU."""
         return dataclasses.replace(batch, tokens=batch.tokens.to(device, non_blocking=True))
 
-    def examples(self, update: int) -> list[int]:
-        """Example numbers of the update that made ``update`` updates complete (update 1 is step 0)."""
-        return [int(e) for e in self._batches.batch(update - 1, 0, 1, 0, 1).examples]
+    def examples(self, step: int) -> list[int]:
+        """Example numbers of step ``step``, counted from 1; batches count from 0."""
+        return [int(e) for e in self._batches.batch(step - 1, 0, 1, 0, 1).examples]
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of updates made."""
+        """The number of steps made."""
         assert self.trainer is not None
         return {"step": self.trainer.global_step}
 

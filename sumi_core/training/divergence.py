@@ -10,15 +10,15 @@ from sumi_core.training.errors import TrainingDiverged
 
 
 class DivergenceGuard:
-    """Watches every update's loss and gradient norm.
+    """Watches every step's loss and gradient norm.
 
     Stops at the first that is no finite number; and when the smoothed loss (exponential mean over about
-    ``SMOOTHING`` updates, bias-corrected) has stood above ``MULTIPLE`` times its own lowest value, and above it by
-    ``MARGIN`` of the loss at the start, for ``PATIENCE`` updates in a row, counted after warm-up. The rule is in
-    updates, not in log lines, so that it does not depend on how often one logs; it is slow on purpose, since the
+    ``SMOOTHING`` steps, bias-corrected) has stood above ``MULTIPLE`` times its own lowest value, and above it by
+    ``MARGIN`` of the loss at the start, for ``PATIENCE`` steps in a row, counted after warm-up. The rule is in
+    steps, not in log lines, so that it does not depend on how often one logs; it is slow on purpose, since the
     losses of single batches scatter; and the margin keeps a model that has learned its data by heart going.
 
-    examples: the example numbers of an update's batch. where: a sentence about the last good checkpoint.
+    examples: the example numbers of a step's batch. where: a sentence about the last good checkpoint.
     """
 
     SMOOTHING, MULTIPLE, MARGIN, PATIENCE = 50, 2.0, 0.1, 100
@@ -31,7 +31,7 @@ class DivergenceGuard:
         self._above = 0
 
     def check(self, step: int, loss: float, gradient_norm: float) -> None:
-        """Raise TrainingDiverged if update ``step`` went wrong."""
+        """Raise TrainingDiverged if step ``step`` went wrong."""
         for name, value in (("loss", loss), ("gradient norm", gradient_norm)):
             if not math.isfinite(value):
                 self._stop(step, f"the {name} is {value}")
@@ -48,7 +48,7 @@ class DivergenceGuard:
         if self._above >= self.PATIENCE:
             self._stop(
                 step,
-                f"the loss has been above {self.MULTIPLE:g} times its lowest value for {self.PATIENCE} updates "
+                f"the loss has been above {self.MULTIPLE:g} times its lowest value for {self.PATIENCE} steps "
                 f"({smooth:.4g} against {self._lowest:.4g})",
             )
 

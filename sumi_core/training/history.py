@@ -1,10 +1,10 @@
 """The metrics of a training: an append-only local file is the truth, ``sumi_core.training.publishing`` copies it.
 
-A point is a value at a number of updates (``step``) and of tokens seen. While training runs, points are lines of
+A point is a value at a number of steps (``step``) and of tokens seen. While training runs, points are lines of
 ``history.jsonl``; a resumed run first drops what lies beyond its checkpoint, so the file never tells a step twice. At
 the end it becomes ``history.parquet``, a long table ``step, tokens, name, value``.
 
-Names: ``train/*`` (means over the updates since the last point), ``validation/*``, ``system/*`` (throughput and memory:
+Names: ``train/*`` (means over the steps since the last point), ``validation/*``, ``system/*`` (throughput and memory:
 the only ones that differ between two runs of the same experiment).
 """
 

@@ -20,7 +20,7 @@ class DenoiserTraining(pl.LightningModule):
     """Trains ``denoiser`` with ``objective.loss``. Noise is addressed by the batch;
     global random state is never drawn from.
 
-    After each update ``take_record`` gives its figures, as device scalars, so that reading them costs no
+    After each step ``take_record`` gives its metrics, as device scalars, so that reading them costs no
     synchronisation until somebody wants the numbers. clip_gradient: of the strategy, which knows where gradients are.
     """
 
@@ -41,8 +41,8 @@ class DenoiserTraining(pl.LightningModule):
         loss = self.objective.loss(self.denoiser, batch)
         share = 1 / self.training_config.accumulation
         for name, value in {"loss": loss.value, **loss.metrics}.items():
-            figure = value.detach().double() * share
-            self._record[name] = self._record[name] + figure if name in self._record else figure
+            value = value.detach().double() * share
+            self._record[name] = self._record[name] + value if name in self._record else value
         return loss.value
 
     def configure_gradient_clipping(
@@ -54,13 +54,13 @@ class DenoiserTraining(pl.LightningModule):
         self._record["learning_rate"] = torch.full_like(self._record["grad_norm"], optimizer.param_groups[0]["lr"])
 
     def take_record(self) -> dict[str, Tensor]:
-        """Figures of the update that has just ended: loss and the objective's metrics averaged over micro-batches, the
+        """Metrics of the step that has just ended: loss and the objective's metrics averaged over micro-batches, the
         gradient's norm before clipping, the learning rate. Float64 scalars."""
         record, self._record = self._record, {}
         return record
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its learning rate, changed after every update."""
+        """AdamW and its learning rate, changed after every step."""
         optimizer = build_optimizer(self.denoiser, self.training_config)
         schedule = {"scheduler": build_lr_schedule(optimizer, self.training_config), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

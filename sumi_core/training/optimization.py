@@ -1,4 +1,4 @@
-"""AdamW, its parameter groups, and the learning rate of every update."""
+"""AdamW, its parameter groups, and the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch.optim import AdamW
 from sumi_core.training.config import TrainingConfig
 
 
-def lr_factor(update: int, training: TrainingConfig) -> float:
-    """The learning rate of update n = ``update`` (1 … steps) as a fraction of ``learning_rate``.
+def lr_factor(step: int, training: TrainingConfig) -> float:
+    """The learning rate of step n = ``step`` (1 … steps) as a fraction of ``learning_rate``.
 
     With W warm-up steps, N steps and f = ``final_lr_fraction``:
 
-    * warm-up: n/W for n ≤ W, so the first update already moves;
-    * ``cosine``: f + (1 − f)·(1 + cos πp)/2, p = (n − W)/(N − W): reaches f at the last update (Loshchilov and Hutter,
+    * warm-up: n/W for n ≤ W, so the first step already moves;
+    * ``cosine``: f + (1 − f)·(1 + cos πp)/2, p = (n − W)/(N − W): reaches f at the last step (Loshchilov and Hutter,
       1608.03983, one cycle);
-    * ``wsd``: 1 until the last ``decay_fraction``·N updates, then linearly to f at the last one (warm-up, stable,
+    * ``wsd``: 1 until the last ``decay_fraction``·N steps, then linearly to f at the last one (warm-up, stable,
       decay: Hu et al., 2404.06395; the linear cooldown of Hägele et al., 2405.18392);
     * ``constant``: 1.
     """
     steps, warmup, final = training.steps, training.warmup_steps, training.final_lr_fraction
-    if update <= warmup:
-        return update / warmup
+    if step <= warmup:
+        return step / warmup
     if training.lr_schedule == "cosine":
-        progress = (update - warmup) / (steps - warmup)
+        progress = (step - warmup) / (steps - warmup)
         return final + (1 - final) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     if training.lr_schedule == "wsd":
         decay = min(math.ceil(round(training.decay_fraction * steps, 9)), steps - warmup)
-        progress = (update - (steps - decay)) / decay
+        progress = (step - (steps - decay)) / decay
         return 1 + (final - 1) * min(max(progress, 0.0), 1.0)
     return 1.0
 
@@ -58,5 +58,5 @@ def build_optimizer(model: nn.Module, training: TrainingConfig) -> AdamW:
 
 
 def build_lr_schedule(optimizer: AdamW, training: TrainingConfig) -> torch.optim.lr_scheduler.LambdaLR:
-    """The schedule as torch counts: its step i sets the rate of update i + 1."""
+    """The schedule as torch counts, from 0: its step i sets the rate of our step i + 1."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: lr_factor(min(done + 1, training.steps), training))

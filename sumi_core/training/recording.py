@@ -1,4 +1,4 @@
-"""Where a training's figures go: the history file, MLflow, and sentences for whoever watches."""
+"""Where a training's metrics go: the history file, MLflow, and sentences for whoever watches."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Sessions:
 class Recorder:
     """Records on rank 0; on every other rank it does nothing.
 
-    tokens_per_update: tokens of one update over all devices. flops_per_token, peak: of the model, and of all devices
+    tokens_per_step: tokens of one step over all devices. flops_per_token, peak: of the model, and of all devices
     together (None: not known).
     """
 
@@ -62,19 +62,19 @@ class Recorder:
         report: Report,
         *,
         steps: int,
-        tokens_per_update: int,
+        tokens_per_step: int,
         flops_per_token: float,
         peak: float | None,
     ) -> None:
         self._history, self._publisher, self._sessions, self._report = history, publisher, sessions, report
-        self._steps, self._tokens, self._flops, self._peak = steps, tokens_per_update, flops_per_token, peak
+        self._steps, self._tokens, self._flops, self._peak = steps, tokens_per_step, flops_per_token, peak
         self._next_progress = 0.0
 
-    def record(self, step: int, figures: dict[str, float]) -> None:
-        """Add figures at a number of updates."""
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        """Add metrics at a number of steps."""
         if self._history is None:
             return
-        points = [Point(step, step * self._tokens, name, value) for name, value in figures.items()]
+        points = [Point(step, step * self._tokens, name, value) for name, value in metrics.items()]
         self._history.append(points)
         self._publisher.add(points)
         if self._sessions is not None:
@@ -85,11 +85,11 @@ class Recorder:
         if self._history is not None:
             self._history.sync()
 
-    def speed(self, updates_per_second: float | None) -> dict[str, float]:
-        """Throughput figures of a rate, as far as they are known."""
-        if updates_per_second is None:
+    def speed(self, steps_per_second: float | None) -> dict[str, float]:
+        """Throughput metrics of a rate, as far as they are known."""
+        if steps_per_second is None:
             return {}
-        tokens_per_second = updates_per_second * self._tokens
+        tokens_per_second = steps_per_second * self._tokens
         mfu = self.mfu(tokens_per_second)
         return {"system/tokens_per_second": tokens_per_second, **({"system/mfu": mfu} if mfu is not None else {})}
 
@@ -99,7 +99,7 @@ class Recorder:
             return None
         return self._flops * tokens_per_second / self._peak
 
-    def progress(self, step: int, loss: float, updates_per_second: float | None) -> None:
+    def progress(self, step: int, loss: float, steps_per_second: float | None) -> None:
         """Say where the training stands, at most once a second and at the end."""
         now = time.monotonic()
         if self._history is None or (now < self._next_progress and step < self._steps):
@@ -107,19 +107,19 @@ class Recorder:
         self._next_progress = now + self.PROGRESS_SECONDS
         event: dict[str, Any] = {"kind": "progress", "step": step, "steps": self._steps, "loss": loss}
         parts = [f"step {step}/{self._steps}", f"{100 * step // self._steps}%", f"loss {loss:.3f}"]
-        if updates_per_second:
-            event["tokens_per_second"] = updates_per_second * self._tokens
-            event["eta_seconds"] = (self._steps - step) / updates_per_second
+        if steps_per_second:
+            event["tokens_per_second"] = steps_per_second * self._tokens
+            event["eta_seconds"] = (self._steps - step) / steps_per_second
             parts += [f"{_short(event['tokens_per_second'])} tok/s", f"ETA {_clock(event['eta_seconds'])}"]
         self._report({**event, "text": " · ".join(parts)})
 
-    def report_validation(self, step: int, figures: dict[str, float]) -> None:
+    def report_validation(self, step: int, metrics: dict[str, float]) -> None:
         """Say what validation found, in MLflow too."""
         if self._history is None:
             return
         self._publisher.flush()
-        nats, byte = figures["validation/nats_per_token"], figures["validation/bits_per_byte"]
-        error = figures["validation/bits_per_byte_stderr"]
+        nats, byte = metrics["validation/nats_per_token"], metrics["validation/bits_per_byte"]
+        error = metrics["validation/bits_per_byte_stderr"]
         text = (
             f"step {step}/{self._steps} · validation {byte:.4f} ± {error:.4f} bits per byte · {nats:.4f} nats per token"
         )

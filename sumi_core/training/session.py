@@ -14,7 +14,7 @@ from sumi_core.data.sequences import Sequences
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.objectives.objective import Objective
 from sumi_core.training import STRATEGIES
-from sumi_core.training.callbacks import Checkpointing, Ema, Figures, Validation
+from sumi_core.training.callbacks import Checkpointing, Ema, Metrics, Validation
 from sumi_core.training.checkpoints import Checkpoint, checkpoints
 from sumi_core.training.config import RuntimeConfig, TrainingConfig
 from sumi_core.training.data import StepDataModule
@@ -77,27 +77,27 @@ class Session:
             self._sessions,
             report,
             steps=training.steps,
-            tokens_per_update=training.batch_size * length,
+            tokens_per_step=training.batch_size * length,
             flops_per_token=self._denoiser.flops_per_token(length),
             peak=peak * rank.world if peak else None,
         )
         self._stopwatch = Stopwatch()
         guard = DivergenceGuard(training.warmup_steps, self._data.examples, self._last_good)
-        figures = Figures(self._recorder, guard, self._stopwatch, rank, training.steps, runtime.log_every)
+        metrics = Metrics(self._recorder, guard, self._stopwatch, rank, training.steps, runtime.log_every)
         ema = Ema(training.ema_decay, device) if training.ema_decay > 0 else None
         measure = Validation(validation, self._recorder, self._stopwatch, ema, training.steps, training.validate_every)
         save = Checkpointing(
             self._folder / CHECKPOINTS,
             work.recipe,
             self._recorder,
-            figures,
+            metrics,
             self._stopwatch,
             stop,
             rank,
             steps=training.steps,
             every=runtime.checkpoint_every,
         )
-        self._callbacks = [*([ema] if ema else []), figures, measure, save]
+        self._callbacks = [*([ema] if ema else []), metrics, measure, save]
 
     def fit(self, checkpoint: Checkpoint | None) -> None:
         """Train from the checkpoint (None: from the start) to the last step.
@@ -134,17 +134,17 @@ class Session:
         write_weights(state["state_dict"], set(self._denoiser.weights()), self._folder)
         points = self._history.read()
         write_history(points, self._folder / HISTORY)
-        self._stopwatch.load_state_dict(state["callbacks"][Figures.__qualname__]["stopwatch"])
+        self._stopwatch.load_state_dict(state["callbacks"][Metrics.__qualname__]["stopwatch"])
         summary = self._summary(points)
         write_summary(summary, self._folder)
         return summary
 
     def _summary(self, points: list[Point]) -> dict[str, Any]:
         training = self._work.config
-        tokens_per_update = training.batch_size * self._work.sequence_length
-        tokens, rate = training.steps * tokens_per_update, self._stopwatch.updates_per_second
+        tokens_per_step = training.batch_size * self._work.sequence_length
+        tokens, rate = training.steps * tokens_per_step, self._stopwatch.steps_per_second
         flops_per_token = self._denoiser.flops_per_token(self._work.sequence_length)
-        tokens_per_second = rate * tokens_per_update if rate else None
+        tokens_per_second = rate * tokens_per_step if rate else None
         assert self._sessions is not None
         return {
             "parameters": self._denoiser.num_parameters(),

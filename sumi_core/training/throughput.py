@@ -44,24 +44,24 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 class Stopwatch:
-    """Time spent on updates, without validation and checkpoints, in all sessions of a training together.
+    """Time spent on steps, without validation and checkpoints, in all sessions of a training together.
 
-    The first update of a session is left out (it compiles and allocates), so that ``updates_per_second`` is the rate of
+    The first step of a session is left out (it compiles and allocates), so that ``steps_per_second`` is the rate of
     the work itself.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.updates = 0
+        self.steps = 0
         self._mark: float | None = None
         self._window = (0.0, 0)
 
-    def update(self) -> None:
-        """An update has ended."""
+    def step(self) -> None:
+        """A step has ended."""
         now = time.perf_counter()
         if self._mark is not None:
             self.seconds += now - self._mark
-            self.updates += 1
+            self.steps += 1
         self._mark = now
 
     @contextlib.contextmanager
@@ -72,21 +72,21 @@ class Stopwatch:
             self._mark = time.perf_counter()
 
     def recent_rate(self) -> float | None:
-        """Updates per second since the last call, or None when there were none."""
-        seconds, updates = self.seconds - self._window[0], self.updates - self._window[1]
-        self._window = (self.seconds, self.updates)
-        return updates / seconds if updates and seconds > 0 else None
+        """Steps per second since the last call, or None when there were none."""
+        seconds, steps = self.seconds - self._window[0], self.steps - self._window[1]
+        self._window = (self.seconds, self.steps)
+        return steps / seconds if steps and seconds > 0 else None
 
     @property
-    def updates_per_second(self) -> float | None:
+    def steps_per_second(self) -> float | None:
         """Over everything measured."""
-        return self.updates / self.seconds if self.updates and self.seconds > 0 else None
+        return self.steps / self.seconds if self.steps and self.seconds > 0 else None
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"seconds": self.seconds, "updates": self.updates}
+        return {"seconds": self.seconds, "updates": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.seconds, self.updates = state["seconds"], state["updates"]
-        self._window = (self.seconds, self.updates)
+        self.seconds, self.steps = state["seconds"], state["updates"]
+        self._window = (self.seconds, self.steps)

@@ -1,7 +1,7 @@
-"""The validation figure of a training: the objective's likelihood on fixed sequences, noise levels and noise.
+"""The validation value of a training: the objective's likelihood on fixed sequences, noise levels and noise.
 
 Per sequence one noise level; levels stratified over the sequences, in an order that has nothing to do with the text's;
-everything addressed by a constant seed. So the figure moves only with the weights, and two cells of a sweep that share
+everything addressed by a constant seed. So the value moves only with the weights, and two cells of a sweep that share
 their data are measured on the same draws. Its error takes sequences for independent draws of text and level. It
 is the tight bound with both end terms (exact for an autoregressive model), whatever the training loss was. The
 ``evaluation`` stage measures the finished model more closely; this one watches it grow.
@@ -50,7 +50,7 @@ class ValidationSet:
         self.bytes = np.array([sequences.bytes(i) for i in chosen], dtype=np.float64)
         self.length = self._tokens.shape[1]
 
-    def figures(
+    def metrics(
         self, denoiser: Any, objective: Objective, device: torch.device, precision: AbstractContextManager[Any]
     ) -> dict[str, float]:
         """``validation/nats_per_token`` and ``validation/bits_per_byte`` with their ``_stderr``.

@@ -97,8 +97,8 @@ def test_the_denoiser_is_left_as_it_is_and_the_figures_are_seeded():
     assert denoiser.table.grad is None
     assert torch.equal(denoiser.table, before)
     assert first == measure_gradient_noise(objective("nelbo", 11, "uniform"), denoiser, TOKENS, pairs=2)
-    assert first.figures()["gradients"] == 4
-    assert first.figures()["sequences"] == COUNT
+    assert first.metrics()["gradients"] == 4
+    assert first.metrics()["sequences"] == COUNT
 
 
 def test_one_pair_has_no_error():

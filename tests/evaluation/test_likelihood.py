@@ -86,7 +86,7 @@ def test_a_random_model_is_worse_than_log_v():
 def test_figures_leave_out_what_is_unknown():
     summary = summarize(measure(times_per_sequence=1))
     assert math.isnan(summary.bits_per_byte_mc_stderr)
-    figures = summary.figures()
+    figures = summary.metrics()
     assert "bits_per_byte_mc_stderr" not in figures
     assert all(math.isfinite(v) for v in figures.values())
 

@@ -106,7 +106,7 @@ def test_final_weights_are_those_that_were_validated(
     denoiser.load_state_dict(weights, strict=False)
     validation = ValidationSet(TokenShards(inputs["token_shards"].folder).split("validation"), 10, 4, Rank(0, 1))
     with deterministic(experiment.runtime.threads):
-        figures = validation.figures(denoiser, parts.objective, torch.device("cpu"), contextlib.nullcontext())
+        figures = validation.metrics(denoiser, parts.objective, torch.device("cpu"), contextlib.nullcontext())
     summary = json.loads((request.parent / "training.json").read_text())
     assert figures["validation/bits_per_byte"] == summary["validation_bits_per_byte"]
     assert figures["validation/nats_per_token_stderr"] == summary["validation_nats_per_token_stderr"]
