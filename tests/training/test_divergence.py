@@ -40,7 +40,7 @@ def test_loss_that_stays_far_above_its_lowest_stops() -> None:
         for step in range(301, 1000):
             watching.check(step, 6.0, 1.0)
 
-    with pytest.raises(TrainingDiverged, match="2 times its lowest value for 100 updates"):
+    with pytest.raises(TrainingDiverged, match="2 times its lowest value for 100 steps"):
         rise()
 
 

@@ -39,7 +39,7 @@ def test_history_and_summary_say_the_same(undisturbed: Undisturbed) -> None:
     assert summary["tokens_per_second"] > 0
 
 
-def test_loss_points_are_means_over_all_updates_since_the_last(undisturbed: Undisturbed) -> None:
+def test_loss_points_are_means_over_all_steps_since_the_last(undisturbed: Undisturbed) -> None:
     folders = [undisturbed(runtime__log_every=1, runtime__checkpoint_every=2), undisturbed()]
     single, means = (series(read_history(folder / HISTORY), "train/loss") for folder in folders)
     values = np.array([point.value for point in single]).reshape(-1, 3)
