@@ -66,4 +66,4 @@ def is_writable(folder: Path) -> bool:
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """The error for a file or folder that the system does not let us write."""
-    return StoreError(f"cannot write to {path}: {error.strerror}; free space or mend its permissions, and try again")
+    return StoreError(f"cannot write to {path}: {error.strerror}; free space or fix its permissions, and try again")

@@ -32,8 +32,8 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Hold the lock file at ``path``. If somebody else does, tell ``on_wait`` once who, and wait: interruptibly, unlike
-    a blocking flock in C. Raises StoreError when it cannot be written, or its file system has no locks."""
+    """Hold the lock file at ``path``. If another process holds it, call ``on_wait`` once with its holder, and wait:
+    interruptibly, unlike a blocking flock in C. Raises StoreError when it cannot be written, or its file system has no locks."""
     with _opened(path) as file:
         waited = False
         while not _take(file):
@@ -47,7 +47,7 @@ def locked(path: Path, on_wait: Callable[[str], None] = lambda _: None) -> Itera
 
 @contextlib.contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock file at ``path`` for the body unless somebody else does, which is told. Raises StoreError."""
+    """Hold the lock file at ``path`` for the body; yield whether it was free. Raises StoreError."""
     with _opened(path) as file:
         yield _take(file)
 

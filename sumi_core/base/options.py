@@ -258,7 +258,7 @@ def _complaint(schema: Any, data: Any, error: Any, where: str, prefix: str) -> C
     return ConfigError(where, key, problem)
 
 
-_ADVICE = {"finite_number": "; nan and inf are no settings"}
+_ADVICE = {"finite_number": "; nan and inf are not accepted"}
 
 
 def type_name(hint: Any) -> str:

@@ -61,7 +61,7 @@ class OutsidePart:
                 found = functools.reduce(getattr, self.attribute.split("."), found)
             _IMPORTED.setdefault(found.__module__, code_digest(found.__module__))
             return found
-        except Exception as error:  # whatever somebody else's code raises
+        except Exception as error:  # another project's code may raise anything
             problem = f"{type(error).__name__}: {error}"
             raise PartError(f"'{self.name}' of {self.origin} cannot be imported ({problem}); correct it") from error
 

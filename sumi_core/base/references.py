@@ -20,7 +20,7 @@ def stage_ref(stage: str) -> Any:
 
 def referenced_folder(reference: Mapping[str, Any]) -> Path:
     """The folder of the output that a resolved reference means. Raises LookupError outside of the stage that reads
-    it: nobody has looked the output up there."""
+    it: the output has not been looked up there."""
     if "folder" not in reference:
         raise LookupError(f"the output of '{reference['cell']}' is at hand only while the stage that reads it runs")
     return Path(reference["folder"])

@@ -4,7 +4,7 @@ A registry maps a short name to ``"module:Class"``. The module is imported only 
 costs nothing to import and adding a part is one new file and one line in its registry.
 
 Every part is a ``Part``. It is built as ``Class(options, **context)``, where the context (the token space, the
-schedule, …) is fixed by whoever builds parts of its kind.
+schedule, …) is fixed by the code that builds parts of its kind.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def _ratio(numerators: ArrayLike, denominators: ArrayLike) -> tuple[Vector, Vect
     if a.shape != b.shape:
         raise ValueError(f"{a.size} numerators do not pair with {b.size} denominators")
     if b.sum() <= 0:
-        raise ValueError("the denominators sum to nothing, so there is no ratio to estimate")
+        raise ValueError("the denominators sum to zero, so there is no ratio to estimate")
     return a, b, float(a.sum() / b.sum())
 
 

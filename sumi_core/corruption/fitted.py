@@ -37,7 +37,7 @@ class Density:
     """
 
     def __init__(self, places: Sequence[float], weight: Sequence[float]) -> None:
-        """Raises ValueError for knots that are no density."""
+        """Raises ValueError for knots that do not define a density."""
         check_knots(places, weight)
         at = torch.tensor([0.0, *places, 1.0], dtype=torch.float64)
         heights = torch.tensor([weight[0], *weight, weight[-1]], dtype=torch.float64)
@@ -104,7 +104,7 @@ class Fitted(NoiseSchedule):
         weight: Annotated[list[float], Field(description="the density's value at each knot, in any unit")]
 
         def check(self) -> None:
-            """Raises ValueError for knots that are no density."""
+            """Raises ValueError for knots that do not define a density."""
             check_knots(self.noise, self.weight)
 
     def __init__(self, options: Options) -> None:

@@ -1,7 +1,7 @@
 """Masks and random tokens together: a token that is hit becomes the mask or any token.
 
-What the mask hides is told, what a random token hides is not: between absorbing and uniform noise. In a mixture their
-proportion is fixed; in the hybrid it moves with the noise level.
+A mask shows which positions are corrupted, a random token does not: between absorbing and uniform noise. In a mixture
+their proportion is fixed; in the hybrid it moves with the noise level.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class ForwardProcess(Part, ABC):
         return self.parameterisation.leave_one_out(logits, lambda: self.log_evidence(given.tokens, level))
 
     def log_denoiser(self, logits: Tensor) -> Tensor:
-        """log x_θ: log-softmax over tokens, −∞ on states that are no tokens. float32, or float64 for float64 logits."""
+        """log x_θ: log-softmax over tokens, −∞ on states that are not tokens. float32 (float64 for float64)."""
         return self._token_logits(logits).log_softmax(-1)
 
     def denoiser(self, logits: Tensor) -> Tensor:

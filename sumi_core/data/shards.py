@@ -122,7 +122,7 @@ def _counts(folder: Path, split: str, shards: Mapping[str, Any], length: int) ->
     if split == "validation" and len(packed) < 2:
         raise ShardError(
             f"shards.sequence_length: the validation split holds one sequence of {length} tokens, and no error can be "
-            "told from one; shorten the sequences, or raise corpus.validation_fraction"
+            "distinguished from one; shorten the sequences, or raise corpus.validation_fraction"
         )
     dropped_tokens, dropped_bytes = packed.dropped()
     return {**totals, "sequences": len(packed), "dropped_tokens": dropped_tokens, "dropped_bytes": dropped_bytes}

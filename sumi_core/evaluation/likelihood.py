@@ -219,7 +219,7 @@ class LikelihoodSummary:
     exact: bool  # False: every figure is an upper bound
     bits_per_byte: float
     bits_per_byte_stderr: float
-    bits_per_byte_mc_stderr: float  # NaN with one draw per sequence: it cannot be told apart then
+    bits_per_byte_mc_stderr: float  # NaN with one draw per sequence: it cannot be estimated then
     nats_per_token: float
     nats_per_token_stderr: float
     diffusion_bits_per_byte: float  # the three add up to bits_per_byte; exact: all of it is in diffusion

@@ -1,7 +1,7 @@
 """Plots as PNG files. Each function draws one figure from plain tables and writes it; none touches global state.
 
-Colours are those of Okabe & Ito (2008), told apart by people with any kind of colour vision; lines differ in their
-marker too.
+Colours are those of Okabe & Ito (2008), which people with any kind of colour vision can tell apart; lines differ in
+their marker too.
 """
 
 from __future__ import annotations

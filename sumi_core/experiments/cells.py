@@ -63,7 +63,7 @@ class Sweep:
 
 
 class Sweeps(dict[str, Sweep]):
-    """Sweeps by name. ``broken`` holds the files that are no valid experiment, and why: they hide no other."""
+    """Sweeps by name. ``broken`` holds the files that are not valid experiments, and why; the others stay visible."""
 
     def __init__(self, sweeps: Mapping[str, Sweep], broken: Mapping[Path, ConfigError]) -> None:
         super().__init__(sweeps)

@@ -79,7 +79,7 @@ class ExperimentFiles:
             self._open.append(key)
             try:
                 self._cells[key] = self._resolved(self._read(file), key)
-            except CircleError:  # each cell of a circle is told of it from its own point of view
+            except CircleError:  # each cell of a circle reports it from its own point of view
                 raise
             except ConfigError as error:
                 self._cells[key] = error

@@ -41,7 +41,7 @@ def merge(low: Any, high: Any, schema: Any = Experiment) -> Any:
 
 def expand_presets(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """A layer of keys with ``corruption: structured`` replaced by the process and clock that the preset stands for.
-    What the layer itself writes of them is laid on top. Raises ConfigError for a name that is no preset's."""
+    What the layer itself writes of them is laid on top. Raises ConfigError for a name that is not a preset's."""
     if "corruption" not in data:
         return data
     name = data["corruption"]

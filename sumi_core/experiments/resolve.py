@@ -115,6 +115,6 @@ def _interpolated(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         plain = OmegaConf.to_container(OmegaConf.create(dict(data)), resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
-        raise ConfigError(where, str(key), f"{str(error).splitlines()[0]}; mend the interpolation") from None
+        raise ConfigError(where, str(key), f"{str(error).splitlines()[0]}; correct the interpolation") from None
     assert isinstance(plain, dict)
     return typing.cast(dict[str, Any], plain)

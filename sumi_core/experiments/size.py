@@ -1,4 +1,4 @@
-"""How large an experiment is, from its config alone: told before anything is computed, whatever the numbers are."""
+"""How large an experiment is, from its config alone, before anything is computed."""
 
 from __future__ import annotations
 

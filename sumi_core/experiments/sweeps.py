@@ -84,15 +84,15 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
             if file.suffix == ".yml":
                 raise ConfigError(str(file), "", "experiment files end in .yaml; rename it")
             first = by_name.setdefault(file.stem, file)
-            if first != file:  # nobody can tell which of them a name means
+            if first != file:  # a name would be ambiguous
                 sweeps.pop(file.stem, None)
                 taken = f"the name '{file.stem}' is taken by {first}; rename one of the files"
                 raise ConfigError(str(file), "", taken)
             sweeps[file.stem] = files.sweep(file)
         except ConfigError as error:
             broken[file] = error
-        except Exception as error:  # a mistake that nobody foresaw must not hide the other experiments
-            broken[file] = ConfigError(str(file), "", f"cannot be read ({type(error).__name__}: {error}); mend it")
+        except Exception as error:  # an unforeseen mistake must not hide the other experiments
+            broken[file] = ConfigError(str(file), "", f"cannot be read ({type(error).__name__}: {error}); correct it")
     return Sweeps(sweeps, broken)
 
 

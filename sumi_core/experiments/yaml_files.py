@@ -47,7 +47,7 @@ def _plain(read: Callable[[], Any], where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         if isinstance(error, KeyError | AttributeError) and not isinstance(error, OmegaConfBaseException):
-            problem = "a tag stands before text that is no such value; remove the tag"
+            problem = "a tag stands before text that is not a value of its type; remove the tag"
         for pattern, clearer in _CLEARER:
             problem = pattern.sub(clearer, problem)
         place = f"line {mark.line + 1}" if mark else str(getattr(error, "full_key", None) or "")

@@ -96,7 +96,7 @@ def max_logit_difference(
 ) -> float:
     """Largest |logit − logit| between the denoiser and what stock code opens, on random states of all kinds.
 
-    Raises ExportError above TOLERANCE, or when it is no number.
+    Raises ExportError above TOLERANCE, or when it is not a number.
     """
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(denoiser.num_states, (sequences, length), generator=generator)

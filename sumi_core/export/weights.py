@@ -19,7 +19,7 @@ def write_weights(denoiser: Denoiser, path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(denoiser.weights(), path, metadata={"format": "pt"})
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes it private; whoever reads the folder may read it
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes it private; give it the folder's permissions
 
 
 def read_weights(path: Path, denoiser: Denoiser) -> None:
@@ -61,7 +61,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise ExportError(f"{path} does not exist; make the folder again, or copy it whole") from None
     except (SafetensorError, OSError) as error:
-        raise ExportError(f"{path} is no whole safetensors file ({error}); make it again, or copy it again") from None
+        raise ExportError(f"{path} is not a complete safetensors file ({error}); make or copy it again") from None
     return tensors
 
 

@@ -148,7 +148,7 @@ def check_runs(project: Project, is_alive: Callable[[str], bool]) -> Iterator[Fi
 
 
 def _is_whole(store: Store, fingerprint: str) -> bool:
-    with contextlib.suppress(StoreError):  # damaged: told by check_store
+    with contextlib.suppress(StoreError):  # damaged: check_store reports it
         return bool(fingerprint) and store.find("evaluation", fingerprint) is not None
     return False
 

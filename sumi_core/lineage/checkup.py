@@ -1,6 +1,6 @@
 """Looking a project over: versions, databases, artifacts, runs. Each finding is one line and, where safe, a repair.
 
-What resumes by itself, or is merely unfinished, is *info*; what a repair may mend is *warn*; what needs a person, or
+What resumes by itself, or is merely unfinished, is *info*; what a repair can fix is *warn*; what needs a person, or
 makes results wrong, is *bad*. Repairs never delete what took work: damaged outputs are set aside.
 """
 
@@ -127,13 +127,13 @@ def check_writable(home: Path) -> Iterator[Finding]:
     """Whether anything can be computed here at all."""
     if not is_writable(home):
         message = f"{home} cannot be written: nothing can be computed or repaired"
-        yield Finding("warn", "disk", message, "mend its permissions, or mount it writable; looking at results works")
+        yield Finding("warn", "disk", message, "fix its permissions, or mount it writable; looking at results works")
 
 
 def check_sqlite(path: Path, area: str) -> Iterator[Finding]:
     """A database's integrity, and that it names exactly one schema revision, as a clean creation leaves it."""
     remedy = f"move {path} away and run `sumi init` for an empty one, or restore a backup; no artifact is in it"
-    # SQLite keeps files beside a database even to read it; where it cannot, nobody else writes either.
+    # SQLite keeps files beside a database even to read it; where it cannot, no other process writes either.
     address = f"{path.resolve().as_uri()}?mode=ro{'' if is_writable(path.parent) else '&immutable=1'}"
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=20)) as database:

@@ -28,7 +28,7 @@ _SHOWN_CHANGES, _SHOWN_FILES, _SHOWN_VALUE = 4, 3, 40
 @dataclass(frozen=True)
 class StagePlan:
     """One stage of one cell: its state, and in words why it is so. ``fingerprint`` is empty where the stage is blocked:
-    it cannot be told while what it is made from cannot be read. ``artifact`` is the output of a stage that is done."""
+    it is unknown while an input cannot be read. ``artifact`` is the output of a stage that is done."""
 
     stage: str
     fingerprint: str
@@ -177,7 +177,7 @@ def _started(artifact: Artifact) -> float:
 
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The differences of two stage identities in words: ``training.steps 500 → 600``, ``3 files changed, 1 removed
-    (a.txt, …)``. Inputs are told apart by whoever asks; many differences are counted, and long values cut."""
+    (a.txt, …)``. Inputs are compared by the caller; many differences are counted, and long values cut."""
     words = [
         f"{key} {_shown(before)} → {_shown(after)}"
         for key, before, after in _differences(old.get("config", {}), new.get("config", {}))
@@ -212,7 +212,7 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, A
 
 
 def _changed_files(old: Any, new: Any) -> str | None:
-    """How two lists of digests differ (``sumi_core.data.sources.digests``), None where they are no such lists."""
+    """How two lists of digests differ (``sumi_core.data.sources.digests``), None where they are not such lists."""
     before, after = _by_name(old), _by_name(new)
     if before is None or after is None:
         return None

@@ -148,7 +148,7 @@ def _recompute(traced: Trace, computation: Computation, folder: Path, log: Log) 
 
 
 def _joined(before: list[Reproduction], own: Reproduction) -> Reproduction:
-    """A reproduction with those of the cells that it starts from, their stages told apart by their cells' names."""
+    """A reproduction with those of the cells that it starts from, their stages prefixed with their cells' names."""
 
     def labelled(found: Reproduction, figures: list[Figure]) -> list[Figure]:
         return [replace(f, stage=f.stage if " of " in f.stage else f"{f.stage} of {found.key}") for f in figures]

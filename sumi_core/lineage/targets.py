@@ -217,7 +217,7 @@ def _from_artifacts(store: Store, given: str, kind: str, wanted: Callable[[Artif
 
 def referenced(store: Store, ref: StageRef, own: str) -> Target:
     """The output of another cell that something is made from, ``own`` its fingerprint. Where the store does not have
-    it, its recipe, as whoever refers to it recorded it, says what it is made from."""
+    it, its recipe, as recorded by what refers to it, says what it is made from."""
     record = {"experiment": ref.experiment.to_dict()}
     artifact = store.condition(ref.stage, own).artifact
     if artifact is not None:

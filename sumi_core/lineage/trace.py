@@ -181,8 +181,8 @@ def _from_export_record(target: Target, stage: str) -> dict[str, Any]:
 def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
     """The trace as a tree for people, from what was named back to the data, wrapped at ``width`` characters.
 
-    What holds for every stage (code, machine, packages, runs) is told once, at the top; what holds for some only is
-    told at each of them."""
+    What holds for every stage (code, machine, packages, runs) is printed once, at the top; what holds for some only is
+    printed at each of them."""
     target = traced.target
     common = _common([_circumstances(stage) for stage in reversed(traced.stages)])
     shared = target.last in DATA_STAGES  # of a token set: the cell it was made for had nothing to do with it
@@ -306,7 +306,7 @@ def _measurements(stage: StageTrace) -> dict[str, str]:
         return {}
     try:
         found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # told as damage already
+    except ValueError:  # reported as damage already
         return {}
     return found
 

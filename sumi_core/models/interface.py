@@ -50,7 +50,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class DenoiserOutput:
-    """Hidden states ``[B, L, D]`` and the head that reads them: whoever needs a loss never holds all the logits."""
+    """Hidden states ``[B, L, D]`` and the head that reads them, so that computing a loss never holds all the logits."""
 
     hidden: Tensor
     head: Head

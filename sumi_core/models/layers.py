@@ -58,7 +58,7 @@ class Rotary(nn.Module):
     """Tables of rotary position embeddings (Su et al. 2104.09864) in the half-split layout of Llama: channel ``i``
     turns with channel ``i + width/2`` by the angle ``position · θ^(−2i/width)``.
 
-    The tables are made when first needed and kept; they are no buffers, since they follow from the configuration
+    The tables are made when first needed and kept; they are not buffers, since they follow from the configuration
     and a buffer would be lost when a model is made on the meta device.
     """
 

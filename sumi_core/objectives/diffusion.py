@@ -23,7 +23,7 @@ from sumi_core.objectives.log_partition import SquaredLogPartition
 from sumi_core.objectives.noising import NoisyBatch, corrupt
 from sumi_core.objectives.objective import Loss, Objective
 
-_LEAST_HIT = 1e-14  # times are told apart by α, and float64 near 1 steps by 1e-16
+_LEAST_HIT = 1e-14  # times are distinguished by α, and float64 near 1 steps by 1e-16
 
 
 class Diffusion(Objective):
@@ -40,7 +40,7 @@ class Diffusion(Objective):
     the evaluation keep their own schedule: only the variance changes.
 
     token_levels: this share of the sequences, drawn for each by its address, is trained with an independent level at
-    every token (diffusion forcing, 2407.01392; Sumi, 2606.19005, has half). Their loss is no bound, whatever its
+    every token (diffusion forcing, 2407.01392; Sumi, 2606.19005, has half). Their loss is not a bound, whatever its
     weight: the chain rule adds up what is learnt of each token *along one path* from noise to text, and independent
     levels mix the contexts of all paths. With masks, a shared level shows a token every number of others with the same
     probability, independent ones show a binomial number: of three tokens that are always equal the entropy and the

@@ -20,7 +20,7 @@ class Nelbo(Diffusion):
     weighting ``snr``: integrand / (−dλ/dt), λ = log(α/(1−α)). It drops the density of λ from the bound (2512.10858;
     Sumi, 2606.19005), which leaves (1−α) π(z)/q_t(z|x) · [KL + ρ − log ρ − 1]: for uniform noise the weight is 1 where
     z ≠ x and 1/(1 + V e^λ) where z = x, for absorbing noise α times the masked cross-entropy. The weight never exceeds
-    1 where π stays the same at all levels, 2 for hybrid and 1 + late for clustered noise, but the loss is no bound;
+    1 where π stays the same at all levels, 2 for hybrid and 1 + late for clustered noise, but the loss is not a bound;
     ``likelihood`` and the metric ``elbo`` keep the true weight. The schedule's density of λ becomes the weighting:
     schedules then differ in what is minimised, not only in variance.
 

@@ -28,7 +28,7 @@ class Canvas:
     """B rows of up to L tokens. A sampler's step returns the next canvas; none is changed in place.
 
     tokens: ``[B, L]`` int64. frozen: ``[B, L]`` bool, what stands as it is given. lengths: ``[B]`` int64; what lies
-    behind a row's length is no part of it. rows: the number of each row, which addresses its noise: row r is the same
+    beyond a row's length is not part of it. rows: the number of each row, which addresses its noise: row r is the same
     text in any company. seed, steps: as they were asked for. age: draws made so far. nfe: ``[B]`` int64, passes of the
     network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that those passes
     computed. done: ``[B]`` bool, rows that are finished. confidence: ``[B, L]`` float64, the probability that each

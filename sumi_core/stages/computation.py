@@ -44,7 +44,7 @@ class Computation:
     provenance: dict[str, Any] = field(default_factory=dict)  # added to every manifest: Dagster and MLflow run ids
 
     def ensure(self, experiment: Experiment, key: str, name: str) -> tuple[Artifact, bool]:
-        """The stage's whole output, computed now if nobody has. Returns it and whether it was found ready.
+        """The stage's whole output, computed now unless it exists. Returns it and whether it was found ready.
 
         Raises MissingInput when an upstream stage, or an output of another cell that the stage refers to, is not whole,
         and whatever the stage function raises; the partial

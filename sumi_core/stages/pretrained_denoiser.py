@@ -28,7 +28,7 @@ def build(context: StageContext) -> dict[str, Any]:
         inputs={name: str(folder.resolve()) for name, folder in context.folders.items()},
         tables={name: str(folder.resolve()) for name, folder in context.tables.items()},
         folder=str(context.folder.resolve()),
-        # Without a run to log into while training, MLflow is left to whoever records the finished stage.
+        # Without a run to log into while training, MLflow is left to the recording of the finished stage.
         tracking=TrackingAddress(uri, run_id) if uri is not None and run_id is not None else None,
     ).write(request)
     launcher = context.launcher or SubprocessLauncher(context.log, context.progress)

@@ -59,7 +59,7 @@ class Store:
 
     >>> store = Store(Path(".sumi/store"))
     >>> with store.building("corpus", "0123456789abcdef") as build:     # doctest: +SKIP
-    ...     if build.artifact is None:                                  # nobody finished it meanwhile
+    ...     if build.artifact is None:                                  # not finished meanwhile
     ...         (build.folder / "train.txt").write_text("…")
     ...         build.finish({"summary": {}})
     """
@@ -82,7 +82,7 @@ class Store:
         except (ValueError, RecursionError):  # no JSON, or no UTF-8
             manifest = None
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}; mend its permissions or its disk") from None
+            raise StoreError(f"{path} cannot be read: {error.strerror}; fix its permissions or its disk") from None
         if not is_manifest(manifest):
             raise StoreError(f"{path} is damaged; `sumi doctor --fix` sets its folder aside, then run again")
         return Artifact(stage, fingerprint, folder, manifest)
@@ -124,7 +124,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock_if_free(self, stage: str, fingerprint: str) -> Iterator[bool]:
-        """Hold an output's lock for the body unless somebody works on it, which is told. Raises StoreError."""
+        """Hold an output's lock for the body; yield whether it was free. Raises StoreError."""
         with locked_if_free(self._lock_path(stage, fingerprint)) as ours:
             yield ours
 
@@ -132,7 +132,7 @@ class Store:
     def building(
         self, stage: str, fingerprint: str, *, resumable: bool = False, log: Callable[[str], None] = lambda _: None
     ) -> Iterator[Build]:
-        """Hold the output's lock. If somebody else holds it, wait and then see what they made.
+        """Hold the output's lock. If another process holds it, wait and then see what it made.
 
         A resumable stage finds in its folder what an interrupted run left; any other starts from an empty folder.
         """

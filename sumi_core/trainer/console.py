@@ -40,7 +40,7 @@ def console_report() -> Iterator[Report]:
 
 
 class Milestones:
-    """Which progress a log file is told of: every twentieth of the way, and once a minute on long ways."""
+    """Which progress a log file shows: every twentieth of the way, and once a minute on long ways."""
 
     def __init__(self) -> None:
         self._part, self._when = -1, -math.inf

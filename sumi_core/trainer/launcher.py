@@ -151,7 +151,7 @@ def _end(child: subprocess.Popen[str], grace_seconds: float) -> None:
 
 @contextlib.contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind this process instead of ending it on the spot, unless somebody handles it already."""
+    """Let SIGTERM unwind this process instead of ending it on the spot, unless a handler is installed already."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

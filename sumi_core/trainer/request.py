@@ -47,7 +47,7 @@ class Request:
 
     @classmethod
     def read(cls, path: Path) -> Request:
-        """Read a request file. Raises TrainingError when it is missing or is no request."""
+        """Read a request file. Raises TrainingError when it is missing or not a request."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.get("tracking") is not None:
@@ -56,4 +56,4 @@ class Request:
         except OSError as error:
             raise TrainingError(f"cannot read the training request {path}: {error.strerror}") from None
         except (ValueError, TypeError, AttributeError) as error:
-            raise TrainingError(f"{path} is no training request ({error}); let `sumi run` write it") from None
+            raise TrainingError(f"{path} is not a training request ({error}); let `sumi run` write it") from None

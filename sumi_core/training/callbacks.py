@@ -176,7 +176,7 @@ class Checkpointing(AfterStep):
         self._stop.deferred = True
 
     def after_step(self, trainer: pl.Trainer, module: DenoiserTraining, step: int) -> None:
-        """Write, if it is time; stop, if a rank was told to."""
+        """Write, if it is time; stop, if a rank was asked to."""
         stopping = self._stop.received is not None
         if self._rank.world > 1:
             stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)

@@ -12,7 +12,7 @@ from sumi_core.training.errors import TrainingDiverged
 class DivergenceGuard:
     """Watches every step's loss and gradient norm.
 
-    Stops at the first that is no finite number; and when the smoothed loss (exponential mean over about
+    Stops at the first that is not a finite number; and when the smoothed loss (exponential mean over about
     ``SMOOTHING`` steps, bias-corrected) has stood above ``MULTIPLE`` times its own lowest value, and above it by
     ``MARGIN`` of the loss at the start, for ``PATIENCE`` steps in a row, counted after warm-up. The rule is in
     steps, not in log lines, so that it does not depend on how often one logs; it is slow on purpose, since the

@@ -12,7 +12,7 @@ class TrainingError(SumiError, RuntimeError):
 
 
 class TrainingDiverged(TrainingError):
-    """A loss or gradient that is no number, or a loss far above what had been reached."""
+    """A loss or gradient that is not a number, or a loss far above what had been reached."""
 
 
 class TrainingFailed(TrainingError):

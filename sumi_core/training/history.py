@@ -22,7 +22,7 @@ from sumi_core.training.errors import TrainingError
 
 @dataclass(frozen=True)
 class Point:
-    """One value. ``time`` is when it was measured (milliseconds since 1970); it is no part of the result."""
+    """One value. ``time`` is when it was measured (milliseconds since 1970); it is not part of the result."""
 
     step: int
     tokens: int
@@ -38,7 +38,7 @@ class HistoryFile:
         self.path = path
 
     def read(self) -> list[Point]:
-        """Every point. A torn last line (a write that was killed) is no point; a damaged one before it is an error."""
+        """Every point. A torn last line (a write that was killed) is dropped; a damaged one before it is an error."""
         if not self.path.exists():
             return []
         lines = self.path.read_bytes().split(b"\n")

@@ -21,7 +21,7 @@ class DenoiserTraining(pl.LightningModule):
     global random state is never drawn from.
 
     After each step ``take_record`` gives its metrics, as device scalars, so that reading them costs no
-    synchronisation until somebody wants the numbers. clip_gradient: of the strategy, which knows where gradients are.
+    synchronisation until the numbers are read. clip_gradient: of the strategy, which knows where gradients are.
     """
 
     def __init__(

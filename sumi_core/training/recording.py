@@ -1,4 +1,4 @@
-"""Where a training's metrics go: the history file, MLflow, and sentences for whoever watches."""
+"""Where a training's metrics go: the history file, MLflow, and progress messages."""
 
 from __future__ import annotations
 

@@ -202,11 +202,11 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
         ({"corpus": {"source": "fake"}}, "a.yaml: corpus.source.path: is missing; write text"),
         (
             {"training": {"steps": "${training.stepz}"}},
-            "a.yaml: training.steps: Interpolation key 'training.stepz' not found; mend the interpolation",
+            "a.yaml: training.steps: Interpolation key 'training.stepz' not found; correct the interpolation",
         ),
         (
             {"training": {"steps": "${nope}"}},
-            "a.yaml: training.steps: Interpolation key 'nope' not found; mend the interpolation",
+            "a.yaml: training.steps: Interpolation key 'nope' not found; correct the interpolation",
         ),
     ],
 )

@@ -84,10 +84,10 @@ def test_texts_are_read_as_the_numbers_they_hold() -> None:
         ({"inner": {"rate": 1.0}}, "a.yaml: inner.rate: must be below 1, got 1"),
         (
             {"inner": {"rate": float("nan")}},
-            "a.yaml: inner.rate: expected a number, got nan; nan and inf are no settings",
+            "a.yaml: inner.rate: expected a number, got nan; nan and inf are not accepted",
         ),
-        ({"limit": float("inf")}, "a.yaml: limit: expected a number or null, got inf; nan and inf are no settings"),
-        ({"limit": "-inf"}, "a.yaml: limit: expected a number or null, got '-inf'; nan and inf are no settings"),
+        ({"limit": float("inf")}, "a.yaml: limit: expected a number or null, got inf; nan and inf are not accepted"),
+        ({"limit": "-inf"}, "a.yaml: limit: expected a number or null, got '-inf'; nan and inf are not accepted"),
         ({"flag": 1}, "a.yaml: flag: expected true or false, got 1; write true or false"),
         ({"flag": "maybe"}, "a.yaml: flag: expected true or false, got 'maybe'"),
         ({"title": 5}, "a.yaml: title: expected text, got 5; put it in quotes"),
@@ -108,7 +108,7 @@ def test_texts_are_read_as_the_numbers_they_hold() -> None:
         ),
         (
             {"helper": {"name": "fake", "path": "x", "weights": [0.5, float("inf")]}},
-            "a.yaml: helper.weights: expected a list of numbers, got [0.5, inf]; nan and inf are no settings",
+            "a.yaml: helper.weights: expected a list of numbers, got [0.5, inf]; nan and inf are not accepted",
         ),
         (
             {"helper": {"name": "fake", "path": "empty", "rows": 3}},

@@ -294,7 +294,7 @@ def test_lines_that_python_cannot_parse_are_counted_as_no_json(project: Path) ->
 )
 def test_a_file_that_is_no_whole_gzip_is_named(project: Path, content: bytes) -> None:
     (project / "a.jsonl.gz").write_bytes(content)
-    assert "a.jsonl.gz is no whole gzip file" in complaint("jsonl", paths=["a.jsonl.gz"])
+    assert "a.jsonl.gz is not a complete gzip file" in complaint("jsonl", paths=["a.jsonl.gz"])
 
 
 @pytest.mark.parametrize("name", ["text", "jsonl", "parquet"])

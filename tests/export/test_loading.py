@@ -119,8 +119,8 @@ def damage(folder: Path, how: str) -> None:
     ("how", "message"),
     [
         ("no weights", r"model\.safetensors does not exist"),
-        ("cut weights", r"model\.safetensors is no whole safetensors file"),
-        ("no header", r"model\.safetensors is no whole safetensors file"),
+        ("cut weights", r"model\.safetensors is not a complete safetensors file"),
+        ("no header", r"model\.safetensors is not a complete safetensors file"),
         ("flipped bit", r"model\.safetensors differs from the SHA-256 in sumi\.json"),
         ("no record", r"sumi\.json does not exist"),
         ("cut record", r"sumi\.json is damaged"),

@@ -261,7 +261,7 @@ def test_damaged_training_weights_are_named(trained: Trained) -> None:
     context, _ = trained("uniform")
     weights = context.inputs["pretrained_denoiser"].folder / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ExportError, match=r"weights\.safetensors is no whole safetensors file"):
+    with pytest.raises(ExportError, match=r"weights\.safetensors is not a complete safetensors file"):
         build_exported_model(context)
     weights.unlink()
     with pytest.raises(ExportError, match=r"weights\.safetensors does not exist"):

@@ -421,7 +421,7 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught, Store(tmp_path / "store").building(STAGE, NAME):
         pytest.fail("the build must not begin")
     assert str(caught.value) == (
-        f"cannot write to {tmp_path}/store/{STAGE}/.locks: Not a directory; free space or mend its permissions, "
+        f"cannot write to {tmp_path}/store/{STAGE}/.locks: Not a directory; free space or fix its permissions, "
         "and try again"
     )
 
@@ -478,7 +478,7 @@ def test_a_read_only_store_is_read_and_refuses_work_in_a_sentence(
             with pytest.raises(StoreError) as caught, act():
                 pytest.fail("nothing may begin")
             assert str(caught.value) == (
-                f"cannot write to {folder}: Read-only file system; free space or mend its permissions, and try again"
+                f"cannot write to {folder}: Read-only file system; free space or fix its permissions, and try again"
             )
 
 

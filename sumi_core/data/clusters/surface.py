@@ -13,7 +13,7 @@ from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 class Surface(Clustering):
     """Words that begin with white space or go on, each lower case, capitalised or upper case; digits; punctuation;
-    white space; bytes that are no whole characters; everything that is none of these; end-of-text."""
+    white space; bytes that are not whole characters; everything else; end-of-text."""
 
     def assign(
         self, tokenizer: Tokenizer, counts: NDArray[np.int64], train: PackedSequences, progress: Progress

@@ -72,7 +72,7 @@ class TextFiles(LocalFiles):
 
 
 class Jsonl(LocalFiles):
-    """One document a line, its text under ``column``. Lines that are no JSON object, or lack text, are counted.
+    """One document per line, its text under ``column``. Lines that are not a JSON object, or lack text, are counted.
 
     Files that end in ``.gz`` are unpacked on the way.
     """
@@ -127,7 +127,7 @@ def _lines(file: Iterable[bytes], name: str) -> Iterator[bytes]:
         yield from file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SourceError(
-            f"corpus.source.paths: {name} is no whole gzip file ({error}); pack or copy it again"
+            f"corpus.source.paths: {name} is not a complete gzip file ({error}); pack or copy it again"
         ) from None
 
 

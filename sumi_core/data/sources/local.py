@@ -36,7 +36,7 @@ def local_files(patterns: Iterable[str], key: str, hint: str = _RELATIVE) -> lis
 
 
 def _matches(pattern: str) -> list[Path]:
-    """What a glob names. The project's own folder is no part of the pattern, whatever characters its name has."""
+    """What a glob names. The project's own folder is not part of the pattern, whatever characters its name has."""
     root = project_path(".")
     found = glob.glob(str(Path(pattern).expanduser()), root_dir=root, recursive=True)
     return [Path(os.path.abspath(root / match)) for match in found]

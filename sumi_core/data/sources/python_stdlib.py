@@ -61,7 +61,7 @@ def _modules(root: Path) -> list[str]:
     found: list[str] = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in _EXCLUDED]
-        # _sysconfigdata… records the paths and compilers of one machine; it is no library code.
+        # _sysconfigdata… records the paths and compilers of one machine; it is not library code.
         kept = [name for name in files if name.endswith(".py") and not name.startswith("_sysconfigdata")]
         found += [(Path(folder) / name).relative_to(root).as_posix() for name in kept]
     return sorted(found)

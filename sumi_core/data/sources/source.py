@@ -63,7 +63,7 @@ class Source(Part, ABC):
             )
 
     def skip(self, reason: str, where: str) -> None:
-        """Count something that is no document, and remember where the first of its kind was."""
+        """Count something that is not a document, and remember where the first of its kind was."""
         self.skipped[reason] += 1
         self.first_skipped.setdefault(reason, where)
 

@@ -85,7 +85,7 @@ class Tokenizer(Part, ABC):
         return str(self.backend.decode(kept, skip_special_tokens=False)).encode()
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """The text of some tokens; bytes that are no UTF-8 (a character cut in two) show as U+FFFD."""
+        """The text of some tokens; bytes that are not UTF-8 (a character cut in two) show as U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
@@ -149,7 +149,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise TokenizerError(problem) from None
     if not 0 <= loaded.eos_id < loaded.vocab_size:
         raise TokenizerError(
-            f"{folder / _ABOUT} names end-of-text {loaded.eos_id}, which is no token; compute it again"
+            f"{folder / _ABOUT} names end-of-text {loaded.eos_id}, which is not a token; compute it again"
         )
     return loaded
 
