@@ -33,7 +33,8 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Hold the lock file at ``path``. If another process holds it, call ``on_wait`` once with its holder, and wait:
-    interruptibly, unlike a blocking flock in C. Raises StoreError when it cannot be written, or its file system has no locks."""
+    interruptibly, unlike a blocking flock in C. Raises StoreError where it cannot be written, or the file
+    system has no locks."""
     with _opened(path) as file:
         waited = False
         while not _take(file):

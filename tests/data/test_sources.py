@@ -292,7 +292,7 @@ def test_lines_that_python_cannot_parse_are_counted_as_no_json(project: Path) ->
     [b"plain text", gzip.compress(b'{"text": "one"}\n' * 1000, mtime=0)[:-20]],
     ids=["plain text", "cut off"],
 )
-def test_a_file_that_is_no_whole_gzip_is_named(project: Path, content: bytes) -> None:
+def test_an_incomplete_gzip_file_is_named(project: Path, content: bytes) -> None:
     (project / "a.jsonl.gz").write_bytes(content)
     assert "a.jsonl.gz is not a complete gzip file" in complaint("jsonl", paths=["a.jsonl.gz"])
 
