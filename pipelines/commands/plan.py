@@ -26,7 +26,7 @@ def plan_command(
 ) -> None:
     """Show what `sumi run` would do with the same arguments: computed, cached, and which config field changed."""
     if jobs is not None:  # the arguments are those of `sumi run`, often the very line with another verb
-        print("sumi: --jobs changes nothing about a plan; `sumi run` takes it", file=sys.stderr)
+        print("sumi: --jobs does not change a plan; it is an option of `sumi run`", file=sys.stderr)
     names, overrides = split_arguments(arguments)
     project = Project.find()
     print_plans(plan(select_cells(project.sweeps(overrides), names), project.store))

@@ -32,8 +32,8 @@ def sample_command(
 ) -> None:
     """Write texts with a trained model.
 
-    A cell's own `evaluation` section says which sampler and how many steps, a folder's own record where a folder is
-    named. Characters that would act on the terminal are shown escaped."""
+    The `evaluation` section of a cell decides which sampler and how many steps; for a folder, its record does.
+    Characters that would act on the terminal are shown escaped."""
     from sumi_core.base.numerics import choose_device, deterministic
     from sumi_core.base.text import counted, visible
     from sumi_core.evaluation.samples import shown_text
