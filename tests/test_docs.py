@@ -24,6 +24,7 @@ from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS, PRESETS
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
 from sumi_core.stages import STAGES
+from tests.registries import REGISTRIES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -64,12 +65,17 @@ def test_experiments_are_valid(number: int, tmp_path: Path) -> None:
 def test_every_command_stands_in_the_table_in_the_order_of_the_help() -> None:
     written = re.findall(r"^\| `sumi ([\w-]+)", PAGES["command-line.md"], re.MULTILINE)
     assert [command for command in written if command in COMMANDS] == list(COMMANDS)
+    assert set(written) - {*COMMANDS} <= {"explain", "schema", "evaluate"}
 
 
 def test_every_part_stands_in_the_row_of_its_section() -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", PAGES["experiments.md"], re.MULTILINE))
     for section, registry in PARTS.items():
         assert set(registry.names()) <= set(re.findall(r"`([\w-]+)`", rows[section])), section
+    if "MEASUREMENTS" in REGISTRIES:
+        assert set(REGISTRIES["MEASUREMENTS"].names()) <= set(
+            re.findall(r"`([\w-]+)`", rows["evaluation.measurements"])
+        )
     assert set(CORRUPTION_PRESETS) <= set(re.findall(r"`([\w-]+)`", rows["corruption"]))
     named = set(re.findall(r"`([\w-]+)`", PAGES["experiments.md"]))
     assert {*SOURCES.names(), *TOKENIZERS.names(), *PRESETS} <= named
@@ -160,17 +166,19 @@ def test_every_page_is_in_the_navigation() -> None:
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its code cells, in order, in a project whose `smoke` is smaller still."""
-    from tests.pipelines.tiny import EXPERIMENT, write_texts
+    from sumi_core.lineage.project import Project
+    from sumi_core.stages.computation import Computation
+    from tests.pipelines.tiny import EXPERIMENT, Here, enter, write_texts
 
     (tmp_path / "experiments").mkdir()
     small = EXPERIMENT.split("axes:")[0]
     (tmp_path / "experiments" / "smoke.yaml").write_text(small, encoding="utf-8")
     write_texts(tmp_path)
-    for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "SUMI_STORE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SUMI_PROJECT", str(tmp_path))
+    project = Project(tmp_path)
+    enter(project, monkeypatch)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    cell = project.sweeps()["smoke"].cells[0]  # trained here: a process of its own would import everything once more
+    Computation(project.store, launcher=Here(), log=lambda line: None).ensure_all(cell.experiment, cell.key)
     spec = importlib.util.spec_from_file_location("execute", ROOT / "examples" / "execute.py")
     assert spec is not None
     assert spec.loader is not None
