@@ -25,7 +25,7 @@ def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: Su
     sweep = load_sweep(SWEEPS_BY_NAME[context.partition_key].file, project.experiments, overrides)
     artifact, cached = build_sweep_report(project.store, sweep, context.log.info)
     links: dict[str, Any] = {}
-    if not overrides:  # what was asked aside from the file is no part of the sweep's record
+    if not overrides:  # overrides are not part of the sweep's record
         tracking = project.tracking
         run_id = tracking.record_report(sweep.name, artifact, sweep.description)
         links = {"mlflow_run": MetadataValue.url(tracking.run_url(run_id))}

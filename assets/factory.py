@@ -152,11 +152,11 @@ def _references(project: Project, artifact: Artifact) -> dict[str, Any]:
 
 
 def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -> tuple[Sweep, Cell]:
-    """The partition's cell as its file says now, with the run's overrides. Of other files those alone are read that
-    name cells which this one starts from."""
+    """The partition's cell as its file is now, with the run's overrides. Of other files, only those are read that name
+    cells which this one starts from."""
     if stage.partition == "cell":
         known = CELLS_BY_KEY[partition]
-    else:  # overrides are meant for the cell that asks: those that share its tokens may not take them
+    else:  # overrides are those of one cell: others that share its tokens may not take them
         known = CELLS_BY_KEY[config.cell] if config.cell else cell_of_token_set(partition)
     sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, tuple(config.overrides))
     return sweep, select_cells({sweep.name: sweep}, [known.key])[0]

@@ -1,6 +1,6 @@
 """What Dagster's partitions are here: token sets, cells and sweeps, read from the project's experiment files.
 
-Keys are names, not recipes: whether a key's *current* recipe is done is told by its fingerprint, which is the asset's
+Keys are names, not recipes: whether a key's *current* recipe is done follows from its fingerprint, which is the asset's
 data version.
 """
 
@@ -15,7 +15,7 @@ from sumi_core.experiments.token_sets import token_set_names
 from sumi_core.lineage.project import Project
 
 _FOUND = Project.find().sweeps()
-for _error in _FOUND.broken.values():  # they hide no other, but nobody should look for them in vain
+for _error in _FOUND.broken.values():  # they hide no other, and are missed in the web interface
     logging.getLogger("dagster").warning("left out: %s", _error)
 
 SWEEPS_BY_NAME: dict[str, Sweep] = _FOUND

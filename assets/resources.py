@@ -15,7 +15,9 @@ class CellConfig(Config):
     """Run config of every asset: changes to the partition's experiment, as on the command line."""
 
     overrides: list[str] = Field(default=[], description="Dotlist overrides such as training.steps=100.")
-    cell: str = Field(default="", description="Which of the cells that share a token set asks for it; none: the first.")
+    cell: str = Field(
+        default="", description="Which of the cells that share a token set it is computed for; none: the first."
+    )
 
 
 class SumiProject(ConfigurableResource):

@@ -1,4 +1,4 @@
-"""What a sweep needs next, as requests to Dagster's daemon. Schedules and sensors ask here; nothing is computed.
+"""What a sweep needs next, as requests to Dagster's daemon, for schedules and sensors. Computes nothing.
 
 A sweep goes in waves: first the token sets that its cells lack, then cells, those that others start from before these,
 then those that failed and have attempts left, and at last the report. Cells of other sweeps that its own start from
@@ -22,8 +22,8 @@ from sumi_core.stages import DATA_STAGES
 from sumi_core.stages.identity import ref_fingerprint
 from sumi_core.stages.store import Store
 
-SWEEP_TAG = "sumi/sweep"  # on every run that was asked for here
-ASKER_TAG = "sumi/asked_by"  # who asked, and sees to the waves that follow
+SWEEP_TAG = "sumi/sweep"  # on every run that is requested here
+ASKER_TAG = "sumi/asked_by"  # the requester, which also requests the waves that follow
 RECIPE_TAG = "sumi/recipe"  # what was to be computed: partition:fingerprint
 REPORT_RECIPE = "report"
 _UNKNOWN = "not loaded by Dagster yet"
@@ -31,7 +31,7 @@ _UNKNOWN = "not loaded by Dagster yet"
 
 @dataclass(frozen=True)
 class Partitions:
-    """The partition keys that Dagster knows: those of the experiment files as they were when it loaded them."""
+    """The partition keys that Dagster has loaded: those of the experiment files at that time."""
 
     cells: Collection[str]
     token_sets: Mapping[str, str]  # cell → token set
@@ -40,8 +40,8 @@ class Partitions:
 
 @dataclass
 class Wave:
-    """What to ask for now, and why not more. ``last``: after this there is nothing left to ask for. ``unknown``: cells
-    that Dagster has to load first."""
+    """What to request now, and why not more. ``last``: nothing is left to request after this. ``unknown``: cells that
+    Dagster has to load first."""
 
     requests: list[RunRequest] = field(default_factory=list)
     why: str = ""
@@ -50,7 +50,7 @@ class Wave:
 
 
 class History:
-    """The runs that were asked for on behalf of a sweep, newest first."""
+    """The runs that were requested for a sweep, newest first."""
 
     def __init__(self, instance: DagsterInstance, sweep: str) -> None:
         self.instance = instance
@@ -61,15 +61,15 @@ class History:
         return [run for run in self.runs if not run.is_finished and not is_gone(self.instance, run)]
 
     def count(self, recipe: str) -> int:
-        """How often a recipe was asked for."""
+        """How often a recipe was requested."""
         return len(self._of(recipe))
 
     def was_cancelled(self, recipe: str) -> bool:
-        """Whether somebody cancelled the newest run of a recipe."""
+        """Whether the newest run of a recipe was cancelled."""
         return any(run.status == DagsterRunStatus.CANCELED for run in self._of(recipe)[:1])
 
     def failures(self, recipe: str) -> int:
-        """How often it failed since it last succeeded. A run that somebody cancelled says nothing of the recipe."""
+        """How often it failed since it last succeeded. A cancelled run does not count."""
         failed = 0
         for run in self._of(recipe):
             if run.status == DagsterRunStatus.SUCCESS:
@@ -97,7 +97,7 @@ def next_wave(
     follows: bool = False,
 ) -> Wave:
     """What a sweep needs now, or what those of its cells need that ``only`` names. ``follows``: this goes on with
-    earlier waves, so what somebody cancelled meanwhile is left alone."""
+    earlier waves, so a run that was cancelled meanwhile is left alone."""
     history = History(instance, sweep.name)
     if running := history.in_progress():
         return Wave(why=f"{sweep.name}: {len(running)} of its runs are in progress")
@@ -137,7 +137,7 @@ def next_wave(
 
 def _request(sweep: Sweep, asker: str, job: str, partition: str, recipe: str, attempt: int) -> RunRequest:
     return RunRequest(
-        run_key=f"{sweep.name}:{recipe}:{attempt}",  # a sweep has runs of its own: they tell how far it has come
+        run_key=f"{sweep.name}:{recipe}:{attempt}",  # a sweep has runs of its own, which show its progress
         partition_key=partition,
         asset_selection=[AssetKey(asset) for asset in JOBS[job]],
         tags={SWEEP_TAG: sweep.name, ASKER_TAG: asker, RECIPE_TAG: recipe},
@@ -147,7 +147,7 @@ def _request(sweep: Sweep, asker: str, job: str, partition: str, recipe: str, at
 def _hindrance(
     planned: CellPlan, history: History, recipes: Mapping[str, str], store: Store, retries: int, known: Partitions
 ) -> str | None:
-    """Why a cell that is not done is not asked for; None if nothing speaks against it."""
+    """Why a cell that is not done is not requested; None if it is."""
     if planned.state in ("blocked", "damaged"):
         return planned.state
     if max(_recorded(planned, store), *map(history.failures, recipes.values())) > retries:

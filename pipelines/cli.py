@@ -28,13 +28,13 @@ SUMMARIES = {
     "lineage": "Walk back from a model or a number to what made it.",
     "reproduce": "Compute something again from its record, and compare.",
     "dev": "Open the Dagster and MLflow web interfaces, until Ctrl-C.",
-    "doctor": "Look over versions, databases, artifacts, runs and locks.",
+    "doctor": "Check versions, databases, artifacts, runs and locks.",
 }
 COMMANDS = tuple(SUMMARIES)
 
 app = typer.Typer(
     name="sumi",
-    help="Uniform diffusion language models: ask which corruption, which schedule, which objective, at what cost.",
+    help="Compare uniform diffusion language models: which corruption, which schedule, which objective, at what cost.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -48,7 +48,7 @@ for _name, _summary in SUMMARIES.items():
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line. A mistake of the user ends in one sentence and exit status 2."""
     # Dagster marks half of its interface as beta or preview, on every import.
     warnings.filterwarnings("ignore", module=r"dagster(\.|$)")
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show ≤ gets <=, and no traceback
@@ -60,13 +60,15 @@ def main() -> None:
         _end(str(error))
     except OSError as error:
         _end(
-            f"{error.filename or 'a file'}: {error.strerror or error}; free space, or mend the path or its permissions"
+            f"{error.filename or 'a file'}: {error.strerror or error}; "
+            "free some space, or correct the path or its permissions"
         )
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3"):
             raise
         _end(
-            f"{str(error).splitlines()[0]}; `sumi doctor` looks over the databases, and MLFLOW_TRACKING_URI must answer"
+            f"{str(error).splitlines()[0]}; `sumi doctor` checks the databases; "
+            "a server that MLFLOW_TRACKING_URI names must answer"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a run prints in a terminal: what the assets say, one plain line each, and no events of the framework."""
+"""What a run prints in a terminal: the log lines of the assets, one plain line each, without the framework's events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _OneLine(logging.Formatter):
 
 @logger({})
 def console_logger(context: InitLoggerContext) -> logging.Logger:
-    """Prints messages of level INFO that assets log; failures are told by whoever asked for the run."""
+    """Prints messages of level INFO that assets log; the command that started the run reports failures."""
     made = logging.Logger("sumi")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_OneLine())

@@ -1,4 +1,4 @@
-"""Everything Dagster knows of this project. Loading it reads the experiment files."""
+"""Everything that Dagster loads of this project. Importing it reads the experiment files."""
 
 from dagster import Definitions, define_asset_job, in_process_executor
 

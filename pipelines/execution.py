@@ -126,7 +126,7 @@ def _run_cells_at_once(cells: Sequence[Cell], jobs: int, outcome: Outcome) -> No
             outcome.note(cell, hindrance)
             return
         command = [sys.executable, "-m", "pipelines.execution", cell.key, *cell.overrides]
-        with tempfile.TemporaryFile("w+") as errors:  # a pipe nobody empties would stop the child
+        with tempfile.TemporaryFile("w+") as errors:  # a pipe that is not emptied would stop the child
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
             children.append(child)
             assert child.stdout is not None

@@ -1,4 +1,4 @@
-"""Looking over Dagster's instance: its databases, runs whose process is gone, pool slots that nobody holds."""
+"""Checks of Dagster's instance: its databases, runs whose process is gone, pool slots that no run holds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_dagster(project: Project) -> Iterator[Finding]:
     yield Finding("ok", "dagster", f"{len(databases)} databases in {home} are intact")
     instance = open_if_intact(project)
     if instance is None:
-        yield Finding("info", "dagster", f"runs were not looked at: Dagster needs to write to {home}")
+        yield Finding("info", "dagster", f"runs were not checked: Dagster needs to write to {home}")
         return
     with instance:
         yield from check_runs_of(instance)
@@ -66,7 +66,7 @@ def check_environment_file(project: Project) -> Iterator[Finding]:
 
 
 def check_runs_of(instance: DagsterInstance) -> Iterator[Finding]:
-    """Runs that count as running although nobody executes them."""
+    """Runs that count as running although no process executes them."""
     unfinished = instance.get_runs(RunsFilter(statuses=_IN_PROGRESS))
     dead = [run for run in unfinished if is_gone(instance, run)]
     for run in dead:
@@ -113,7 +113,7 @@ def is_gone(instance: DagsterInstance, run: DagsterRun) -> bool:
     if tag is not None:
         return is_dead(tag)
     if not isinstance(instance.run_storage, SqliteRunStorage):
-        return False  # an instance that machines share: a process id says nothing of another machine
+        return False  # an instance that machines share: a process id means nothing on another machine
     seen = _processes_of(instance, run.run_id)
     return bool(seen) and not any(still_runs(pid, moment) for pid, moment in seen)
 
@@ -125,7 +125,7 @@ def is_run_alive(instance: DagsterInstance, run_id: str) -> bool:
 
 
 def _processes_of(instance: DagsterInstance, run_id: str) -> list[tuple[int, float]]:
-    """Process ids that a run's events tell of, each with the moment it was told."""
+    """Process ids in a run's events, each with the time of the event."""
     found = []
     for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
         data = entry.dagster_event.event_specific_data if entry.dagster_event else None

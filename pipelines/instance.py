@@ -13,7 +13,7 @@ from sumi_core.base.files import made_folder, write_atomically
 from sumi_core.base.locks import locked
 from sumi_core.lineage.project import Project
 
-TRAINER_POOL = "trainer"  # whoever trains holds a slot of it
+TRAINER_POOL = "trainer"  # a training holds a slot of it
 PROCESS_TAG = "sumi/process"  # host, pid and start time of the process that executes a run itself
 
 _DAGSTER_YAML = """\
@@ -45,7 +45,7 @@ def open_instance(project: Project) -> DagsterInstance:
 
 
 def process_tag() -> dict[str, str]:
-    """Names this process on the runs it executes, so that a later one can tell whether it still lives."""
+    """Names this process on the runs it executes, so that a later process can check whether it is alive."""
     started = psutil.Process().create_time()
     return {PROCESS_TAG: f"{socket.gethostname()} {os.getpid()} {started:.2f}"}
 

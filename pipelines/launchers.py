@@ -45,5 +45,5 @@ def _told(failure: Path, error: str) -> str:
     """The trainer's own sentence; where it had no time for one, what ended it."""
     if failure.exists():
         return failure.read_text(encoding="utf-8")
-    status = re.search(r"failed with code (-?\d+)", error)  # all that Pipes tells of it
+    status = re.search(r"failed with code (-?\d+)", error)  # all that Pipes reports
     return how_it_ended(int(status[1])) if status else error

@@ -2,8 +2,8 @@
 
 A schedule begins a sweep, and the sensor ``sweeps_under_way`` goes on with it, wave after wave, up to its report. The
 sensor ``edited_experiments`` sees to cells whose recipe changes while it is on, and to no others. All of them read the
-experiment files as they are now; runs can only be asked for partitions that Dagster has loaded, so where those differ
-it is asked to load them again.
+experiment files as they are now; runs can only be requested for partitions that Dagster has loaded, so where those
+differ it is made to load them again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from sumi_core.lineage.project import Project
 from sumi_core.stages import STAGES
 from sumi_core.stages.identity import experiment_fingerprints, refresh_source_identities
 
-_SCHEDULE, _EDIT = "schedule", "edit"  # who asked
+_SCHEDULE, _EDIT = "schedule", "edit"  # the requester
 _UI = "http://127.0.0.1:3000"  # where `dagster dev` answers unless SUMI_DAGSTER_UI says otherwise
 
 
 def sweep_schedules(sweeps: Iterable[Sweep] = SWEEPS_BY_NAME.values()) -> list[ScheduleDefinition]:
-    """One for each sweep with a cron, off until somebody turns it on."""
+    """One for each sweep with a cron, off until it is turned on in Dagster."""
     return [_schedule(sweep) for sweep in sweeps if sweep.options.cron is not None]
 
 
@@ -87,13 +87,13 @@ def _go_on(context: SensorEvaluationContext) -> SensorResult:
 
 
 def _notice(context: SensorEvaluationContext) -> SensorResult:
-    """The cursor holds the recipes that were seen last, the versions of the stages, and what was asked for and is under
-    way. What is new is asked for, and forgotten when its report is."""
+    """The cursor holds the recipes that were seen last, the versions of the stages, and what was requested and is under
+    way. What is new is requested, and forgotten when its report is."""
     project = Project.find()
     refresh_source_identities()
     sweeps, versions = project.sweeps(), {name: stage.version for name, stage in STAGES.items()}
     seen, found = json.loads(context.cursor or "{}"), _recipes(sweeps)
-    if seen.get("versions") != versions:  # of Sumi itself: computing everything anew is for somebody to decide
+    if seen.get("versions") != versions:  # of Sumi itself: recomputing everything is not decided here
         cursor = json.dumps({"versions": versions, "recipes": found, "asked": {}})
         return SensorResult(cursor=cursor, skip_reason=f"watches {sum(map(len, found.values()))} cells from now on")
     asked: dict[str, list[str]] = seen["asked"]
@@ -132,7 +132,7 @@ def _recipes(sweeps: Sweeps) -> dict[str, dict[str, str]]:
             found[sweep.name] = {
                 cell.key: [*experiment_fingerprints(cell.experiment).values()][-1] for cell in sweep.cells
             }
-        except (SumiError, OSError):  # what it is made from is gone: `sumi list` says what
+        except (SumiError, OSError):  # what it is made from is gone: `sumi list` names it
             continue
     return found
 

@@ -1,7 +1,7 @@
 """Several servers as one program: they start together, stop together, and the first to die takes the others along.
 
 Each has a session of its own, so that Ctrl-C in the terminal reaches only us and is passed on in order, and so that
-whatever a server starts can be ended with it. Should we be killed outright, the kernel tells each server to stop.
+whatever a server starts can be ended with it. If this process is killed, the kernel stops each server.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _watch(servers: Sequence[Server], say: Callable[[str], None], stop: threadin
 
 
 def stop_all(servers: Sequence[Server], say: Callable[[str], None]) -> None:
-    """Stop every server and what it started: asked first, killed when it takes too long."""
+    """Stop every server and what it started, first by a signal, by force when it takes too long."""
     started = [server for server in servers if server.process is not None]
     for server in started:
         server.signal(signal.SIGTERM)
@@ -148,7 +148,7 @@ def _stop_event() -> Iterator[threading.Event]:
 
 
 def choose_port(host: str, wanted: int | None, default: int, name: str, say: Callable[[str], None]) -> int:
-    """A free port: ``wanted`` or a complaint; without a wish the default, or the next free one, which is said."""
+    """A free port: ``wanted`` or an error; by default ``default``, or the next free one, with a line about it."""
     if wanted is not None:
         if not _is_free(host, wanted):
             raise ConfigError("command line", f"--{name}-port", f"port {wanted} on {host} is taken; name another")

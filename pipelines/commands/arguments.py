@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Arguments that several commands share."""
 
 from typing import Annotated
 
@@ -20,6 +20,8 @@ def check_changes(items: list[str] | None) -> list[str] | None:
 Changes = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="key=value", help="Changes to the cell, as `sumi run` was given them.", callback=check_changes
+        metavar="key=value",
+        help="Changes to the cell, as they followed its name in `sumi run`.",
+        callback=check_changes,
     ),
 ]

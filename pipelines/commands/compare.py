@@ -80,7 +80,7 @@ def _write(path: Path, option: str, text: str) -> None:
             path.write_text(text, encoding="utf-8")
         else:
             write_atomically(path, text)
-    except BrokenPipeError:  # whoever read it has seen enough
+    except BrokenPipeError:  # the reader has seen enough
         raise
     except OSError as error:
         problem = f"cannot write {path}: {error.strerror}; name a file in a folder that exists and can be written"

@@ -28,7 +28,7 @@ def dev_command(
 
     initialise(project)
     if host not in (LOCAL, "localhost", "::1"):
-        say(f"listening on {host}: whoever reaches this port can read the project and start computations")
+        say(f"listening on {host}: everyone who can reach this port can read the project and start computations")
     raise typer.Exit(serve(servers_of(project, host, dagster_port, mlflow_port), say))
 
 
@@ -60,7 +60,7 @@ def servers_of(project: Project, host: str, dagster_port: int | None, mlflow_por
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "SUMI_PROJECT": str(project.root),
         "SUMI_MLFLOW_UI": mlflow_url,  # where assets link to
-        "SUMI_DAGSTER_UI": url,  # where sensors ask for new experiments to be loaded
+        "SUMI_DAGSTER_UI": url,  # where sensors request that new experiments are loaded
     }
     servers.append(Server("Dagster", command, url, "/server_info", logs / "dagster.log", environment, project.root))
     return servers
@@ -72,5 +72,5 @@ def _in_url(host: str) -> str:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal."""
+    """Print a line to the terminal at once."""
     print(line, flush=True)

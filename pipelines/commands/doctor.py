@@ -31,19 +31,19 @@ def doctor_command(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired without losing work.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every file of every output and compare SHA-256.")] = False,
 ) -> None:
-    """Look over versions, experiments, databases, artifacts, runs and locks. Exit status 1 if something bad remains."""
+    """Check versions, experiments, databases, artifacts, runs and locks. Exit status 1 if something bad remains."""
     remaining = 0
     for finding in findings(Project.find(), deep=deep):
         _print(finding.level, finding.area, "; ".join(filter(None, (finding.message, finding.remedy))))
-        mended = fix and finding.fix is not None and _mend(finding.fix)
-        remaining += finding.level == "bad" and not mended
+        repaired = fix and finding.fix is not None and _repair(finding.fix)
+        remaining += finding.level == "bad" and not repaired
     if remaining:
         print(f"{remaining} bad", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _mend(fix: Callable[[], str]) -> bool:
-    """Repair, and say what was done; or why it could not be, and go on with the rest."""
+def _repair(fix: Callable[[], str]) -> bool:
+    """Repair, and print what was done, or why it was not possible."""
     try:
         _print("ok", "fixed", fix())
     except (SumiError, OSError) as error:
@@ -53,7 +53,7 @@ def _mend(fix: Callable[[], str]) -> bool:
 
 
 def findings(project: Project, *, deep: bool = False) -> Iterator[Finding]:
-    """Everything that is looked at, in order. Repairs may run while this is iterated."""
+    """Every finding, in order. Repairs may run while this is iterated."""
     from pipelines.health import check_dagster, check_environment_file
 
     yield from _guarded("versions", check_versions(project.root))
@@ -70,13 +70,15 @@ def findings(project: Project, *, deep: bool = False) -> Iterator[Finding]:
 
 
 def _guarded(area: str, looked_at: Iterator[Finding]) -> Iterator[Finding]:
-    """The findings of one area; what keeps it from being looked at is one too, and hides no other area."""
+    """The findings of one area; an error that prevents the check is one too, and hides no other area."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield from looked_at
     except (SumiError, OSError, SQLAlchemyError) as error:
-        yield Finding("bad", area, str(error).splitlines()[0], "mend that, and look again for the rest")
+        yield Finding(
+            "bad", area, str(error).splitlines()[0], "correct that, then run `sumi doctor` again for the rest"
+        )
 
 
 def _check_mlflow(project: Project) -> Iterator[Finding]:
@@ -94,7 +96,7 @@ def _check_mlflow(project: Project) -> Iterator[Finding]:
         if any(finding.level == "bad" for finding in damage):
             return
     if uri.startswith("sqlite:///") and not is_writable(project.home):
-        yield Finding("info", "mlflow", f"runs were not looked at: MLflow needs to write to {project.home}")
+        yield Finding("info", "mlflow", f"runs were not checked: MLflow needs to write to {project.home}")
         return
     os.environ.setdefault(
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"

@@ -28,7 +28,7 @@ def plan_command(
 
     Cells of other experiments are shown where their outputs are needed and not there."""
     if jobs is not None:  # the arguments are those of `sumi run`, often the very line with another verb
-        print("sumi: --jobs changes nothing about a plan; `sumi run` takes it", file=sys.stderr)
+        print("sumi: --jobs does not change a plan; it is an option of `sumi run`", file=sys.stderr)
     names, overrides = split_arguments(arguments)
     project = Project.find()
     print_plans(plan_with_ancestors(select_cells(project.sweeps(overrides), names), project.store))

@@ -32,7 +32,7 @@ def reproduce_command(
     """Compute something again from its record, and compare.
 
     In a clean store; every figure old, new and their difference. Exit status 0 when all figures and weights are equal,
-    1 otherwise. Interrupted, it goes on when asked again."""
+    1 otherwise. After an interruption, the same command continues."""
     from sumi_core.trainer.launcher import SubprocessLauncher
 
     project = Project.find()
@@ -73,7 +73,7 @@ def print_reproduction(result: Reproduction) -> None:
         print("\n\n".join(filter(None, [stage, *(render_text_table(rows, width) for rows in (figures, files))])) + "\n")
     clocks = [f"{f.stage}/{f.name} {_text(f.old)} / {_text(f.new)}" for f in result.figures if not f.compared]
     if clocks:
-        print(filled(f"not compared, since they tell the clock (old / new): {'; '.join(clocks)}", width, further="  "))
+        print(filled(f"not compared, since they are times (old / new): {'; '.join(clocks)}", width, further="  "))
     for title, lines in (
         ("the recipe gives another fingerprint now", result.recipe),
         ("the environment differs from the recorded one", result.environment),
@@ -90,8 +90,8 @@ def print_reproduction(result: Reproduction) -> None:
         print(f"\n{result.key}: nothing of it is recorded, so nothing was compared")
     else:
         names = ", ".join(f"{f.stage}/{f.name}" for f in result.different)
-        told = f"{result.key}: NOT reproduced; {len(result.different)} of {compared} differ: {names}"
-        print(f"\n{filled(told, width, further='  ')}")
+        verdict = f"{result.key}: NOT reproduced; {len(result.different)} of {compared} differ: {names}"
+        print(f"\n{filled(verdict, width, further='  ')}")
 
 
 def _row(figure: Figure) -> dict[str, str]:

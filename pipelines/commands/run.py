@@ -40,7 +40,7 @@ def run_command(
     for planned in blocked:
         print(f"sumi: {planned.cell.key} is blocked: {planned.why}", file=sys.stderr)
     todo = [p for p in todo if p.state != "blocked"]
-    if overrides:  # tokens, cells and reports are called by the names of their files, which do not tell of these
+    if overrides:  # tokens, cells and reports are named after their files, which do not show these
         print(f"changed on the command line: {shlex.join(overrides)}", flush=True)
     if not todo and not blocked:
         print(f"{counted(len(plans), 'cell')}: done already")
@@ -78,7 +78,7 @@ def _executed(project: Project, todo: Sequence[CellPlan], jobs: int) -> dict[str
 
 def _reported(project: Project, sweep: Sweep, overrides: tuple[str, ...]) -> dict[str, str]:
     """Make a sweep's report where it is not made, or MLflow lacks it: what was computed may have been cut off before.
-    What was asked aside from the file is no part of the sweep's record in MLflow."""
+    Overrides are not part of the sweep's record in MLflow."""
     from sumi_core.reports.artifact import find_sweep_report
 
     report = find_sweep_report(project.store, sweep)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipelines.commands.arguments import Changes
-from sumi_core.base.options import MAX_SEED, ConfigError
-from sumi_core.experiments.resolve import resolve_recorded
-from sumi_core.experiments.schema import Experiment
+from sumi_core.base.options import MAX_SEED
+from sumi_core.lineage.models import exported_folder, prompt_ids, sampled_experiment
 from sumi_core.lineage.project import Project
-from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target, find_target
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sumi_core.data.tokenizers.tokenizer import Tokenizer
+from sumi_core.lineage.targets import find_target
 
 
 def sample_command(
@@ -39,8 +32,8 @@ def sample_command(
 ) -> None:
     """Write texts with a trained model.
 
-    A cell's own `evaluation` section says which sampler and how many steps, a folder's own record where a folder is
-    named. Characters that would act on the terminal are shown escaped."""
+    The `evaluation` section of a cell decides which sampler and how many steps; for a folder, its record does.
+    Characters that would act on the terminal are shown escaped."""
     from sumi_core.base.numerics import choose_device, deterministic
     from sumi_core.base.text import counted, visible
     from sumi_core.evaluation.samples import shown_text
@@ -58,7 +51,7 @@ def sample_command(
         note(f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them")
     ids = prompt_ids(prompt, tokenizer, length)
     if steps is not None and not sampler.uses_steps:
-        note(f"--steps means nothing to {name}: it writes token by token")
+        note(f"--steps has no effect on {name}, which writes token by token")
     with deterministic(experiment.runtime.threads):
         denoiser = exported.denoiser.to(choose_device(experiment.runtime.device)).eval()
         samples = sampler.sample(
@@ -76,45 +69,6 @@ def sample_command(
         print(visible(shown_text(row, tokenizer)))
 
 
-def exported_folder(project: Project, target: Target) -> Path:
-    """The exported model of ``target``. Raises LineageError when it is not computed."""
-    if target.folder is not None and (target.folder / EXPORT_RECORD).is_file():
-        return target.folder
-    own = target.fingerprints.get("exported_model")
-    artifact = project.store.find("exported_model", own) if own else None
-    if artifact is None:
-        raise LineageError(f"'{target.given}' has no exported model here; run `sumi run {target.request}` first")
-    return artifact.folder
-
-
-def sampled_experiment(project: Project, target: Target) -> Experiment | None:
-    """Whose sampler, steps and threads are meant: the cell's that was named, or the evaluation's that a run or a folder
-    stands for. An export records those of the cell it was first made for, which may be another. None: only they are
-    known."""
-    own = target.fingerprints.get("evaluation")
-    if target.experiment is not None or own is None:
-        return target.experiment
-    evaluation = project.store.find("evaluation", own)
-    return resolve_recorded(evaluation.manifest["experiment"], str(evaluation.folder)) if evaluation else None
-
-
-def prompt_ids(prompt: str, tokenizer: Tokenizer, length: int) -> Tensor | None:
-    """The prompt's tokens ``[P]``, P < length. Raises ConfigError for one that leaves no room."""
-    import torch
-
-    if not prompt:
-        return None
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError("command line", "--prompt", "is not UTF-8 text; set the terminal to UTF-8") from None
-    ids = torch.as_tensor(tokenizer.encode_batch([prompt])[0].astype("int64"))
-    if len(ids) >= length:
-        problem = f"has {len(ids)} tokens, which leaves nothing to write in {length}; shorten it or raise --length"
-        raise ConfigError("command line", "--prompt", problem)
-    return ids
-
-
 def note(line: str) -> None:
-    """Say something that is no part of the texts."""
+    """Print a remark beside the texts, to standard error."""
     print(f"sumi: {line}", file=sys.stderr, flush=True)

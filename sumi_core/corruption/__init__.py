@@ -45,7 +45,7 @@ CLOCKS = Registry(
 #: What ``corruption: <name>`` in an experiment stands for: processes and clocks that make one idea together.
 CORRUPTION_PRESETS: dict[str, dict[str, Any]] = {
     # Random corruption that preserves local structure: whole stretches stay readable while others are noise, and what
-    # is replaced is first replaced by its like (design: math.md 4 and 5).
+    # is replaced is first replaced by its like (docs/mathematics.md 4 and 5).
     "structured": {
         "process": {"name": "clustered"},
         "clock": {"name": "spans", "mean_length": 8.0, "window": 0.5},

@@ -2,7 +2,7 @@
 
 A clock gives every position a level that never falls as t rises; given the clocks, positions are corrupted
 independently. Clocks are drawn independently of the data, so the bound, averaged over them, is a bound on the
-likelihood whether or not the denoiser is given their levels (design: math.md 5).
+likelihood whether or not the denoiser is given their levels (docs/mathematics.md 5).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Spans(Clocks):
 
 
 class Spans(Clock):
-    """A clock per span: τ(t) = clip((t − u)/w, 0, 1) with u ~ U(0, 1 − w) (design: math.md 5).
+    """A clock per span: τ(t) = clip((t − u)/w, 0, 1) with u ~ U(0, 1 − w) (docs/mathematics.md 5).
 
     mean_length: spans are cut at each position with probability 1 / mean_length, so lengths are geometric. window: w;
     1 gives every span the ordinary clock, a small one corrupts one stretch after another and leaves whole stretches

@@ -1,4 +1,4 @@
-"""Clustered noise: a token is first replaced by one of its own cluster, later by any (design: math.md 4).
+"""Clustered noise: a token is first replaced by one of its own cluster, later by any (docs/mathematics.md 4).
 
 Tokens carry a cluster c(·) of n_c members. Two clocks run: jumps within the cluster, survived with probability s(t),
 and jumps anywhere, survived with g(t); a = g s survives both and is the schedule's α.
@@ -124,7 +124,8 @@ class Clustered(ForwardProcess):
     # --- the bound --------------------------------------------------------------------------------------------------
 
     def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
-        """Global jumps pay the divergence of all tokens, jumps within the cluster that of z's cluster (math.md 4)."""
+        """Global jumps pay the divergence of all tokens, jumps within the cluster that of z's cluster
+        (docs/mathematics.md 4)."""
         self._to(x.device)
         (kept, near, far), (anywhere, within) = self.shares(t), self.rates(t)
         at_z = self.likelihood(z, x, t)

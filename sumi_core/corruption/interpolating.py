@@ -3,7 +3,7 @@
     q_t(y|x) = α δ_{xy} + (1 − α) π(y),    jump rate y→z:  r(t) π(z),   r = −α′/α
 
 π uniform, all on a mask, or the corpus frequencies give uniform, absorbing and unigram diffusion (D3PM, 2107.03006;
-GIDD, 2503.04482). Design: math.md 1.
+GIDD, 2503.04482; docs/mathematics.md 1).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Interpolating(ForwardProcess):
         return self.inflow(z, t) / self.likelihood(z, x, t)
 
     def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
-        """weight · [KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1],  ρ = q_t(z|x) / q_θ(z)  (GIDD, Thm. 1; design: math.md 1).
+        """weight · [KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1],  ρ = q_t(z|x) / q_θ(z)  (GIDD, Thm. 1; docs/mathematics.md 1).
 
         Where nothing jumps into z the weight is 0: there is nothing to pay, however wrong the denoiser."""
         start = torch.zeros_like(t)
@@ -190,7 +190,7 @@ _TINY_PI, _MOST_SIGNAL = 1e-20, 1e18
 
 @dataclass
 class MixingDivergence(RowLoss):
-    """KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1 for any π, quantities ``[N]`` float64 (design: math.md 8).
+    """KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1 for any π, quantities ``[N]`` float64 (docs/mathematics.md 8).
 
     With b_y = (1−α) π(y) = share · pi_y, which may be 0, p = softmax(logits) and q_θ = αp + b:
         KL = own_divergence(x) − Σ_y b_y log(1 + αp_y/b_y)

@@ -1,4 +1,4 @@
-"""What a denoiser's logits mean: p(x_i | z_{−i}), which the bound needs, or p(x_i | z) (design: math.md 2)."""
+"""What a denoiser's logits mean: p(x_i | z_{−i}), which the bound needs, or p(x_i | z) (docs/mathematics.md 2)."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ tested against.
 
 Shapes: x, z ``[B, L]`` int64; logits ``[B, L, S]``; t a float tensor broadcastable to ``[B, L]`` (a level per
 sequence is ``[B, 1]``, a level per position ``[B, L]``), 0 = clean, 1 = noise.
-Logits are those of the *leave-one-out* posterior p(x_i | z_{−i}) (design: math.md 2): ``predict`` asks a denoiser for
-them.
+Logits are those of the *leave-one-out* posterior p(x_i | z_{−i}) (docs/mathematics.md 2): ``predict`` gets
+them from a denoiser.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class ForwardProcess(Part, ABC):
         (t, z ~ q_t(·|x)), nats per unit t at each position.
 
         The generalised KL divergence between true and predicted reverse rates (Campbell et al., 2205.14987;
-        design: math.md 4):
+        docs/mathematics.md 4):
             Σ_{y≠z} R(y→z) · [ρ_θ(y) − A(y) + A(y) log(A(y) / ρ_θ(y))],  A = q(y|x)/q(z|x),  ρ_θ = q_θ(y)/q_θ(z).
         """
         clean, places, levels = x.reshape(-1), z.reshape(-1), t.expand(z.shape).reshape(-1)
@@ -215,7 +215,7 @@ class ForwardProcess(Part, ABC):
     def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """p_θ(z_s = y | z_t = z) for s < t: ``[B, L, S]`` float64, rows sum to one. For sampling: no gradient.
 
-        q_{t|s}(z|y) q_s^θ(y) / q_t^θ(z) (design: math.md 7). At s = 0 this is the posterior over clean tokens.
+        q_{t|s}(z|y) q_s^θ(y) / q_t^θ(z) (docs/mathematics.md 7). At s = 0 this is the posterior over clean tokens.
         """
         p = self.denoiser(logits.double())
         joint = self.transition(z, t, s) * self.marginal(p, s)

@@ -7,7 +7,7 @@ Both ends are exact and α does not jump, because others lean on it: q_{t|0} is 
 clean, samplers start from π at level 1 and read clean tokens at level 0, every α has a level, and the bound's two end
 terms vanish as its cut ε does.
 The NELBO of an interpolating process does not depend on the schedule; the variance of its estimate and the
-quality of few-step sampling do (VDM, 2107.00630, Sec. 5; design: math.md 6).
+quality of few-step sampling do (VDM, 2107.00630, Sec. 5; docs/mathematics.md 6).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Uniform(Interpolating):
 
 @dataclass
 class UniformDivergence(RowLoss):
-    """KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1 for π = 1/V (design: math.md 8), every quantity ``[N]``, float64.
+    """KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1 for π = 1/V (docs/mathematics.md 8), every quantity ``[N]``, float64.
 
     With b = (1−α)/V, c = α/b, p = softmax(logits) and q_θ = b (1 + c p):
         KL = (α+b) log(1+c) − α log(1 + c p_x) − b Σ_y log(1 + c p_y)

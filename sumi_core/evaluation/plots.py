@@ -1,4 +1,5 @@
-"""Plots as PNG files. Each function draws one figure from plain tables and writes it; none touches global state.
+"""Plots from plain tables. ``draw_…`` returns a matplotlib figure, ``plot_…`` writes it as a PNG file; neither touches
+global state.
 
 Colours are those of Okabe & Ito (2008), which people with any kind of colour vision can tell apart; lines differ in
 their marker too.
@@ -47,7 +48,7 @@ class Gap:
     index: int
 
 
-def plot_loss_history(histories: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
+def draw_loss_history(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """Training and validation loss against tokens seen, one colour a cell; tokens on a logarithmic axis.
 
     histories: by cell, a long table with columns step, tokens, name, value (history.parquet of pretrained_denoiser).
@@ -73,10 +74,15 @@ def plot_loss_history(histories: Mapping[str, pd.DataFrame], path: Path, title: 
     axes.set_xscale("log")
     axes.set_xlabel("tokens seen in training")
     axes.set_ylabel("loss (nats per token)")
-    return _save(figure, axes, path, title)
+    return _finished(figure, axes, title)
 
 
-def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
+def plot_loss_history(histories: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
+    """Write ``draw_loss_history`` as a PNG file; returns its path."""
+    return _write(draw_loss_history(histories, title), path)
+
+
+def draw_loss_by_level(curves: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """Where the bound comes from: its part of the bits per byte in each interval of t, and what a token costs per unit
     of α against the share of tokens hit, a curve that does not depend on the schedule.
 
@@ -112,10 +118,15 @@ def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: st
     _legend(part)
     if title:
         figure.suptitle(title)
-    return _write(figure, path)
+    return figure
 
 
-def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
+def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
+    """Write ``draw_loss_by_level`` as a PNG file; returns its path."""
+    return _write(draw_loss_by_level(curves, title), path)
+
+
+def draw_comparison(bars: Sequence[Bar], title: str = "") -> Figure:
     """Bits per byte of cells (coloured, with ± one standard error; dots: each seed) among the yardsticks (grey, dotted
     lines)."""
     ordered = sorted(bars, key=lambda bar: bar.value)
@@ -140,7 +151,12 @@ def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
     axes.set_xlim(0, 1.25 * reach)
     axes.set_xlabel("bits per byte of validation text (lower is better; ≤ upper bound, = exact)")
     axes.grid(axis="y", visible=False)
-    return _save(figure, axes, path, title, legend=False)
+    return _finished(figure, axes, title, legend=False)
+
+
+def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
+    """Write ``draw_comparison`` as a PNG file; returns its path."""
+    return _write(draw_comparison(bars, title), path)
 
 
 def plot_differences(gaps: Sequence[Gap], path: Path, title: str = "", reference: str = "") -> Path:
@@ -159,10 +175,10 @@ def plot_differences(gaps: Sequence[Gap], path: Path, title: str = "", reference
     axes.set_xlabel(
         f"bits per byte minus those of {reference} (95 % intervals; hollow: not significant after correction)"
     )
-    return _save(figure, axes, path, title, legend=False)
+    return _write(_finished(figure, axes, title, legend=False), path)
 
 
-def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "") -> Path:
+def draw_quality_against_steps(table: pd.DataFrame, title: str = "") -> Figure:
     """Sample metrics against the number of sampling steps, a panel each; the dashed line is validation text.
 
     table: columns cell, steps (0: the validation text beside that cell's samples), name, value, stderr.
@@ -204,7 +220,12 @@ def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "")
         figure.legend(shown.values(), shown.keys(), loc="outside right upper", fontsize=8, frameon=False)
     if title:
         figure.suptitle(title)
-    return _write(figure, path)
+    return figure
+
+
+def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "") -> Path:
+    """Write ``draw_quality_against_steps`` as a PNG file; returns its path."""
+    return _write(draw_quality_against_steps(table, title), path)
 
 
 def _band(axes: Axes, across: Any, values: Any, error: Any, colour: str) -> None:
@@ -238,7 +259,7 @@ def _legend(axes: Axes) -> None:
         axes.legend(kept.values(), kept.keys(), fontsize=8, frameon=False)
 
 
-def _save(figure: Figure, axes: Axes, path: Path, title: str, *, legend: bool = True) -> Path:
+def _finished(figure: Figure, axes: Axes, title: str, *, legend: bool = True) -> Figure:
     _tidy(axes)
     if not legend:
         axes.grid(axis="y", visible=False)
@@ -246,7 +267,7 @@ def _save(figure: Figure, axes: Axes, path: Path, title: str, *, legend: bool = 
         _legend(axes)
     if title:
         axes.set_title(title, loc="left", fontsize=11)
-    return _write(figure, path)
+    return figure
 
 
 def _write(figure: Figure, path: Path) -> Path:

@@ -4,9 +4,9 @@
                 + E_{z~q_ε(·|x)}[−log p_θ(x|z)]                              reconstruction, the clean end
                 + KL(q_{1−ε}(·|x) ‖ p_{1−ε})                                  prior, the noisy end
 
-per position, summed over positions (design: math.md 1 and 2). The process supplies every term. Where positions have
+per position, summed over positions (docs/mathematics.md 1 and 2). The process supplies every term. Where positions have
 clocks of their own, t is the level of each and the integral runs along the clocks: ∫ E[integrand · dlevel/dt] dt
-(design: math.md 5).
+(docs/mathematics.md 5).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loss of discrete flow matching along mixture paths (Shaul et al., 2412.03487, Sec. 6; design: math.md 2).
+"""The loss of discrete flow matching along mixture paths (Shaul et al., 2412.03487, Sec. 6; docs/mathematics.md 2).
 
 A mixture path leads from noise to a text by one jump per token: conditioned on x, what is not yet x jumps to it at
 rate c = −α′/(1 − α) per unit t, and stays. The model jumps z → y at rate c p_θ(y|z). The generalised KL divergence

@@ -1,4 +1,4 @@
-"""The negative evidence lower bound of a corruption process as a training loss (design: math.md 1 and 2)."""
+"""The negative evidence lower bound of a corruption process as a training loss (docs/mathematics.md 1 and 2)."""
 
 from __future__ import annotations
 

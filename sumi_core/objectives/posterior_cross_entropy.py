@@ -1,4 +1,4 @@
-"""Plain cross-entropy of the clean token given everything, its own noisy token too (design: math.md 2)."""
+"""Plain cross-entropy of the clean token given everything, its own noisy token too (docs/mathematics.md 2)."""
 
 from __future__ import annotations
 

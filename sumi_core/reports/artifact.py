@@ -32,7 +32,7 @@ def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
 
 
 def sweep_question(sweep: Sweep) -> Question:
-    """What a sweep asks, as its report tells it."""
+    """The question of a sweep, for its report."""
     budget = sweep.options.budget
     spent = {"tokens": budget.tokens, "training FLOPs": budget.flops, "total FLOPs": budget.total_flops}
     return Question(

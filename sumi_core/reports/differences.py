@@ -1,4 +1,4 @@
-"""Which methods predict text better, told from the nats of each validation sequence under each training seed.
+"""Which methods predict text better, from the nats of each validation sequence under each training seed.
 
 A method is what cells that differ only in their seed have in common. Methods measured on the same texts are compared
 sequence by sequence, and seed by seed where they share seeds, so that what makes a text or a seed hard for both
@@ -6,7 +6,7 @@ cancels. Every pair is one comparison, and all are corrected together by Holm's 
 called significant is none stays below 5 %, whichever pairs a reader picks after seeing the table. Where a reference is
 named beforehand, the differences to it are planned, and corrected together with each other alone.
 
-Errors come from two sources, other validation documents and other training seeds. A method with one seed says nothing
+Errors come from two sources, other validation documents and other training seeds. A method with one seed shows nothing
 of the second: its differences are between two trained models.
 """
 

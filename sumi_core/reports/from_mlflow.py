@@ -1,6 +1,6 @@
 """Cells side by side as MLflow has them: the latest run of each cell's current recipe, and the yardsticks.
 
-MLflow has every figure; a cell's state is that of the plan, as `sumi list` tells it, and the likelihoods of the texts,
+MLflow has every figure; a cell's state is that of the plan, as `sumi list` prints it, and the likelihoods of the texts,
 which paired differences are made from, are in the store.
 """
 
@@ -73,7 +73,7 @@ def _finished(planned: CellPlan, runs: Sequence[Run]) -> Run | None:
 
 
 def _evaluation_of(planned: CellPlan) -> str:
-    """The fingerprint of its evaluation; empty while it cannot be told."""
+    """The fingerprint of its evaluation; empty while it is not known."""
     return next(stage.fingerprint for stage in planned.stages if stage.stage == "evaluation")
 
 

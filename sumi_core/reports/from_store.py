@@ -37,7 +37,7 @@ class ReportCell:
 
 @dataclass(frozen=True)
 class Question:
-    """What a sweep asks, and how to ask it again."""
+    """The question of a sweep, and what repeats it."""
 
     name: str
     description: str = ""
@@ -49,7 +49,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepComparison(Comparison):
-    """What the report of a sweep says."""
+    """The comparison in the report of a sweep."""
 
     question: Question
     cells: dict[str, ReportCell]  # those that are evaluated, best method first

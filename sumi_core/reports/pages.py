@@ -93,8 +93,8 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
 
 
 def _seeds(row: Row) -> str:
-    asked = row.seeds_planned or 1
-    return f"{row.seeds or 0} of {asked}" if (row.seeds or 0) < asked else str(asked)
+    planned = row.seeds_planned or 1
+    return f"{row.seeds or 0} of {planned}" if (row.seeds or 0) < planned else str(planned)
 
 
 def _change(row: Row) -> str:
@@ -108,8 +108,8 @@ def _p(value: float) -> str:
 
 
 def error_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """Where the errors of each method come from, and how noisy its bound and its gradient are. Columns that nobody
-    has anything in are left out."""
+    """Where the errors of each method come from, and how noisy its bound and its gradient are. Columns that
+    are empty in every row are left out."""
     rows = [
         {
             "cell": row.name,
@@ -169,18 +169,18 @@ def _pair_row(d: Difference) -> dict[str, str]:
 
 
 def question_rows(comparison: Comparison, question: Question) -> list[dict[str, str]]:
-    """What was asked, a row for each thing that was set."""
+    """The question, a row for each setting."""
     reference = comparison.reference or "–"
     if comparison.reference and not comparison.asked_reference:
         reference += " (the best: none was named)"
     done = sum(row.bits_per_byte is not None for row in comparison.cell_rows)
-    told = {
+    settings = {
         **{f"axis {axis}": ", ".join(labels) for axis, labels in question.axes.items()},
         "cells": f"{len(comparison.cell_rows)}, {done} of them evaluated",
         "differences are taken to": reference,
         "budget": question.budget,
     }
-    return [{"set": name, "to": value} for name, value in told.items() if value]
+    return [{"set": name, "to": value} for name, value in settings.items() if value]
 
 
 def command(comparison: Comparison, question: Question) -> str:
@@ -205,7 +205,7 @@ def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
 
 
 def report_text(comparison: SweepComparison, width: int = WIDTH) -> str:
-    """The report of a sweep for a terminal or a log: what is asked, the comparison, a sample of each method."""
+    """The report of a sweep for a terminal or a log: the question, the comparison, a sample of each method."""
     title = f"{comparison.name}: {comparison.description}".removesuffix(": ")
     parts = [filled(title, width), comparison_text(comparison, width).rstrip("\n")]
     for key, steps, text in _first_samples(comparison):

@@ -1,6 +1,6 @@
 """The comparison of a sweep: every method side by side, ranked as far as the evidence goes, among honest yardsticks.
 
-report.md       the page: what is asked, what was found, how sure it is, how to reproduce it, what every figure means
+report.md       the page: the question, what was found, how sure it is, how to reproduce it, what every figure means
 report.html     the same page with its plots in it; needs no other file
 report.txt      its table and samples for a terminal or a log
 report.json     all of it as data; a study is written from it (``sumi_core.reports.study``)
@@ -180,7 +180,7 @@ def _history(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _quality(frames: dict[str, list[pd.DataFrame]]) -> pd.DataFrame:
-    """Sample metrics by method. Seeds share the noise that samples are drawn with: the error over samples is no part of
+    """Sample metrics by method. Seeds share the noise that samples are drawn with: the error over samples is not in
     that over seeds, and is added to it."""
     import numpy as np
     import pandas as pd

@@ -22,7 +22,7 @@ TRAINING_METRICS = (
 COLUMNS = {
     "kind": "cell, group (cells that differ only in their seed) or yardstick",
     "name": "what it is called; a group by its cells' name without the seed",
-    "state": "of a cell, as `sumi list` tells: done, failed, stale …; of a group, done if any of its cells has figures",
+    "state": "of a cell, as `sumi list` prints it: done, failed, stale …; of a group, done if a cell of it has figures",
     "why": "why it is in its state",
     "objective": "what was minimised",
     "process": "the corruption process; empty without one",
@@ -30,7 +30,7 @@ COLUMNS = {
     "seed": "of training: initial weights, order of the data, noise; empty for a group",
     "group": "the group that a cell is one seed of; its figures stand for it in ranks and differences",
     "seeds": "training seeds in the figure",
-    "seeds_planned": "training seeds that the sweep asks for",
+    "seeds_planned": "training seeds that the sweep has",
     "exact": "whether bits_per_byte is exact (true) or an upper bound (false)",
     "bits_per_byte": "of the validation text; of a group, the mean over its seeds; empty without figures",
     "stderr": "one standard error: √(stderr_documents² + stderr_seeds²), over documents alone where there is one seed",
@@ -40,7 +40,7 @@ COLUMNS = {
     "draw_deviation": "standard deviation of a mean sequence's bound from one draw of noise level and noise, in bits "
     "per byte: the noise that K draws a sequence make small; of a group, the root of the mean variance",
     "rank": "1 + the number of rows that are significantly better, corrected over all pairs",
-    "reference": "the row that differences are taken to: the one asked for, else the best",
+    "reference": "the row that differences are taken to: the one that the file names, else the best",
     "difference": "bits_per_byte minus that of the reference, over what both were measured on; above 0 is worse",
     "difference_stderr": "its standard error: √(difference_stderr_documents² + difference_stderr_seeds²)",
     "difference_stderr_documents": "its part over documents: paired if `paired`, else of two independent figures",
@@ -55,7 +55,7 @@ COLUMNS = {
     "paired": "whether both were measured on the same texts",
     "paired_seeds": "whether each seed was compared with itself",
     "p_adjusted": "two-sided p of the difference (Student's t), Holm-corrected over the differences to the "
-    "reference where one was asked for, else over all pairs of rows compared",
+    "reference where the file names one, else over all pairs of rows compared",
     "significant": "whether p_adjusted < 0.05",
     "parameters": "of the denoiser",
     "tokens_seen": "in training; of a group, as every cost, the mean over its seeds",

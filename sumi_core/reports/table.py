@@ -1,6 +1,6 @@
 """Cells side by side, as data: figures, differences, ranks, and the yardsticks among them.
 
-Cells that differ only in their seed are one method, and one row. One row type, whoever asks: the report of a sweep
+Cells that differ only in their seed are one method, and one row. There is one row type: the report of a sweep
 reads its figures from the store, `sumi compare` from MLflow.
 """
 
@@ -43,8 +43,8 @@ class Comparison:
     reference: str | None  # the row that differences are taken to
     differences: list[Difference]
     overrides: tuple[str, ...] = ()  # what the command line changed in every cell
-    asked_reference: str | None = None  # what the reference was asked to be; None: nobody asked, it is the best
-    reference_missing: bool = False  # what was asked for has no figures, so that the best stands in for it
+    asked_reference: str | None = None  # the reference that was requested; None: the best
+    reference_missing: bool = False  # the requested one has no figures, so the best stands in for it
 
     @property
     def planned(self) -> bool:
@@ -118,7 +118,7 @@ def compare_rows(
 ) -> Comparison:
     """Order the rows, rank their methods and take differences to the reference, where the likelihoods are at hand.
 
-    groups: the cells of each method; those that nobody names are methods of their own. reference: a cell or group;
+    groups: the cells of each method; other cells are methods of their own. reference: a cell or group;
     without it, or where it has no likelihoods, the best that has. p-values of differences to a reference that was named
     are corrected for those, others for all pairs: the best is known only after looking at all."""
     rows, groups = list(rows), groups or {}
@@ -216,7 +216,7 @@ def _add_difference(row: Row, d: Difference, groups: Mapping[str, SeedGroup]) ->
 
 
 def add_measured(row: Row, likelihood: CellLikelihood | None, training: Path | None) -> None:
-    """What a cell's files in the store tell beside its figures: the noise of one draw, and of the gradient."""
+    """Add what a cell's files in the store hold beside its figures: the noise of one draw, and of the gradient."""
     row.seeds = row.seeds_planned = 1
     row.stderr_documents = row.stderr
     if likelihood is not None and row.mc_stderr is not None:

@@ -1,4 +1,4 @@
-"""Ancestral sampling: walk the reverse process from pure noise to text (design: math.md 7; D3PM, 2107.03006)."""
+"""Ancestral sampling: walk the reverse process from pure noise to text (docs/mathematics.md 7; D3PM, 2107.03006)."""
 
 from __future__ import annotations
 

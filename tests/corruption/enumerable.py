@@ -165,7 +165,7 @@ def rates_of(process: str, num_tokens: int, alpha: Tensor) -> Tensor:
 def reference_integrand(
     process: str, schedule: NoiseSchedule, logits: Tensor, x: Tensor, z: Tensor, t: Tensor
 ) -> Tensor:
-    """The generalised KL divergence between true and predicted reverse rates (math.md 4), in plain tensor algebra.
+    """The generalised KL divergence of true and predicted reverse rates (docs/mathematics.md 4), in tensor algebra.
 
     logits ``[B, L, S]`` float64, t broadcastable to x. Tables of S² a position: for autograd and small vocabularies.
     """

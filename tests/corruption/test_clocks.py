@@ -1,4 +1,4 @@
-"""Noise clocks (math.md 5): levels along a sequence, their bound, and sampling with them."""
+"""Noise clocks (docs/mathematics.md 5): levels along a sequence, their bound, and sampling with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The acceptance test of every process: with the exact denoiser the bound is the entropy (design: math.md 2 and 3)."""
+"""The acceptance test of every process: the exact denoiser's bound is the entropy (docs/mathematics.md 2 and 3)."""
 
 import math
 

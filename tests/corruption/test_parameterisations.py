@@ -1,4 +1,4 @@
-"""What a denoiser's logits mean: the posterior with its conversion is the leave-one-out posterior (math.md 2)."""
+"""What a denoiser's logits mean: the converted posterior is the leave-one-out posterior (docs/mathematics.md 2)."""
 
 from __future__ import annotations
 

@@ -276,8 +276,8 @@ def test_a_read_only_project_is_looked_over(project: Project, monkeypatch: pytes
     assert status == 1, "the damaged output"
     told = "\n".join(line for line in output.splitlines() if not line.startswith("ok"))
     assert f"{project.home} cannot be written: nothing can be computed or repaired" in told
-    assert f"runs were not looked at: Dagster needs to write to {project.dagster_home}" in told
-    assert f"runs were not looked at: MLflow needs to write to {project.home}" in told
+    assert f"runs were not checked: Dagster needs to write to {project.dagster_home}" in told
+    assert f"runs were not checked: MLflow needs to write to {project.home}" in told
     assert "databases in" in output, "they were read"
     assert "1 files with 1 cells are valid" in output
     assert folder.is_dir()
@@ -291,7 +291,10 @@ def test_an_area_that_cannot_be_looked_at_hides_no_other(project: Project, monke
     monkeypatch.setattr("pipelines.health.check_dagster", broken)
     status, output = doctor()
     assert status == 1
-    assert "bad   dagster      no locks here; mend that, and look again for the rest" in output.splitlines()
+    assert (
+        "bad   dagster      no locks here; correct that, then run `sumi doctor` again for the rest"
+        in output.splitlines()
+    )
     assert any(line.startswith("ok    mlflow") for line in output.splitlines())
 
 

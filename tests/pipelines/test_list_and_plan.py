@@ -148,5 +148,5 @@ def test_a_size_beyond_the_machine_is_told_and_one_beyond_counting_refused(proje
 def test_the_line_of_a_run_can_be_planned(project: Project) -> None:
     result = sumi("plan", "demo.s0", "-j", "2")
     assert result.exit_code == 0
-    assert "--jobs changes nothing about a plan" in result.stderr
+    assert "--jobs does not change a plan" in result.stderr
     assert "6 outputs to compute" in result.stdout

@@ -123,7 +123,7 @@ def test_a_cell_without_its_export_is_told(project: Project, tmp_path: Path, mon
 def test_the_autoregressive_baseline_writes_token_by_token(project: Project) -> None:
     compute(project, "tiny.left")
     stdout, said = sample("tiny.left", "--num", "2", "--prompt", "And", "--steps", "3")
-    assert "--steps means nothing to tiny.left" in said
+    assert "--steps has no effect on tiny.left" in said
     assert all(text.split("\n", 1)[1].startswith("And") for text in texts(stdout))
 
 

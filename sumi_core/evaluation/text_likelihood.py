@@ -1,0 +1,158 @@
+"""How well a model predicts given texts, each by itself: nats and bits per byte with their standard errors.
+
+A text is its tokens and an end-of-text token, cut into pieces of at most the trained length. Pieces share no context,
+so a text that is cut costs more than it would in one piece. ``evaluation.likelihood`` has the terms and the two errors.
+The noise of a text is addressed by its content: the same text has the same figures, whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sumi_core.base.statistics import ratio_over_units
+from sumi_core.data.batch import Batch
+from sumi_core.data.noise import EVALUATION
+from sumi_core.evaluation.likelihood import Floats, monte_carlo_stderr
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
+    from sumi_core.models.interface import DenoiserFunction
+    from sumi_core.objectives.objective import Objective
+
+ALL = "all"  # the row of all texts together
+_ROWS = 64  # sequences of one network call
+
+
+def text_likelihoods(
+    objective: Objective,
+    denoiser: DenoiserFunction,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    length: int,
+    levels: int = 8,
+    epsilon: float = 1e-3,
+    seed: int = 1,
+    device: torch.device | str = "cpu",
+) -> pd.DataFrame:
+    """One row for each text, numbered from 0, and the row ``all``.
+
+    length: tokens of a piece at most. levels: noise levels drawn for each piece. epsilon: the bound integrates t over
+    [ε, 1 − ε]. The denoiser must be in evaluation mode, on ``device``.
+
+    Columns: tokens (end-of-text counted), bytes (UTF-8), nats, bits_per_byte; bits_per_byte_stderr: over texts, in the
+    row ``all`` of two texts or more; bits_per_byte_mc_stderr: over noise levels and noise, 0 for an exact likelihood,
+    NaN for one level per piece; exact: False for an upper bound. Raises ValueError, naming the text by its number, for
+    a text that is empty or not valid UTF-8 and for a likelihood that is not finite, and for no text at all.
+    """
+    import pandas as pd
+
+    _check(texts)
+    rows: list[dict[str, Any]] = []
+    nats_errors: list[float] = []
+    for number, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(list(texts)), strict=True)):
+        data = text.encode()
+        tokens = np.append(ids, tokenizer.eos_id).astype(np.int64)
+        own = EVALUATION + seed + int.from_bytes(hashlib.blake2b(data, digest_size=7).digest(), "big")
+        nats, variance = 0.0, 0.0
+        for step, pieces in enumerate(_pieces(tokens, length)):
+            draws = 1 if objective.exact else levels
+            values, times = _measured(objective, denoiser, pieces, draws, epsilon, own, step, device)
+            nats += float(values.mean(axis=1).sum())
+            variance += 0.0 if objective.exact else monte_carlo_stderr(values, times) ** 2
+        if not math.isfinite(nats):
+            raise ValueError(f"the likelihood of text {number} is not finite; the model has diverged")
+        scale = 1 / math.log(2) / len(data)
+        rows.append(
+            {
+                "tokens": len(tokens),
+                "bytes": len(data),
+                "nats": nats,
+                "bits_per_byte": nats * scale,
+                "bits_per_byte_stderr": math.nan,
+                "bits_per_byte_mc_stderr": math.sqrt(variance) * scale,
+                "exact": objective.exact,
+            }
+        )
+        nats_errors.append(math.sqrt(variance))
+    table = pd.DataFrame([*rows, _together(rows, nats_errors)], index=pd.Index([*range(len(rows)), ALL], name="text"))
+    return table
+
+
+def _check(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise ValueError("expected a list of texts, got one text; write [text]")
+    if not texts:
+        raise ValueError("expected at least one text, got none")
+    for number, text in enumerate(texts):
+        if not text:
+            raise ValueError(f"text {number} is empty; leave it out")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(f"text {number} is not valid UTF-8; leave it out") from None
+
+
+def _pieces(ids: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]:
+    """The pieces of full length ``[N, length]``, and what is left ``[1, rest]``, where there is any."""
+    whole = len(ids) // length
+    if whole:
+        yield ids[: whole * length].reshape(whole, length)
+    if len(ids) % length:
+        yield ids[None, whole * length :]
+
+
+def _measured(
+    objective: Objective,
+    denoiser: DenoiserFunction,
+    pieces: NDArray[np.int64],
+    draws: int,
+    epsilon: float,
+    seed: int,
+    step: int,
+    device: torch.device | str,
+) -> tuple[Floats, Floats]:
+    """Nats and times of every draw of pieces ``[N, L]``: two arrays ``[N, draws]``."""
+    count = len(pieces)
+    rows, tokens = count * draws, torch.from_numpy(pieces)
+    nats, times = np.zeros(rows), np.zeros(rows)
+    for start in range(0, rows, _ROWS):
+        row = torch.arange(start, min(start + _ROWS, rows))
+        piece, draw = row // draws, row % draws
+        batch = Batch(
+            tokens=tokens[piece].to(device),
+            examples=row,
+            positions=draw * count + piece,
+            global_size=rows,
+            step=step,
+            seed=seed,
+        )
+        with torch.inference_mode():
+            found = objective.likelihood(denoiser, batch, epsilon)
+        stop = start + len(row)
+        nats[start:stop] = found.total.double().cpu().numpy()
+        times[start:stop] = found.time.double().cpu().numpy()
+    return nats.reshape(count, draws), times.reshape(count, draws)
+
+
+def _together(rows: Sequence[dict[str, Any]], nats_errors: Iterable[float]) -> dict[str, Any]:
+    """All texts as one: Σ nats / Σ bytes."""
+    total = {name: sum(row[name] for row in rows) for name in ("tokens", "bytes", "nats")}
+    bits = [row["nats"] / math.log(2) for row in rows]
+    estimate = ratio_over_units(bits, [row["bytes"] for row in rows], range(len(rows)))
+    return {
+        **total,
+        "bits_per_byte": estimate.value,
+        "bits_per_byte_stderr": estimate.stderr,
+        "bits_per_byte_mc_stderr": math.hypot(*nats_errors) / math.log(2) / total["bytes"],
+        "exact": rows[0]["exact"],
+    }

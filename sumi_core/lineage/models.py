@@ -1,0 +1,60 @@
+"""The exported model that a name means, and the settings it is used with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.schema import Experiment
+from sumi_core.lineage.project import Project
+from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
+
+
+def exported_folder(project: Project, target: Target) -> Path:
+    """The exported model of ``target``. Raises LineageError when it is not computed."""
+    if target.folder is not None and (target.folder / EXPORT_RECORD).is_file():
+        return target.folder
+    own = target.fingerprints.get("exported_model")
+    artifact = project.store.find("exported_model", own) if own else None
+    if artifact is None:
+        raise LineageError(f"'{target.given}' has no exported model here; run `sumi run {target.request}` first")
+    return artifact.folder
+
+
+def sampled_experiment(project: Project, target: Target) -> Experiment | None:
+    """The experiment whose sampler, steps and threads apply: that of a named cell, or that of the evaluation behind a
+    run or a folder. An export records those of the cell it was first made for, which may be another one. None: only the
+    export's own record is known."""
+    own = target.fingerprints.get("evaluation")
+    if target.experiment is not None or own is None:
+        return target.experiment
+    evaluation = project.store.find("evaluation", own)
+    return resolve_recorded(evaluation.manifest["experiment"], str(evaluation.folder)) if evaluation else None
+
+
+def prompt_ids(
+    prompt: str, tokenizer: Tokenizer, length: int, where: str = "command line", dashes: str = "--"
+) -> Tensor | None:
+    """The prompt's tokens ``[P]``, P < length; None for no prompt. Raises ConfigError for one that leaves no room."""
+    import torch
+
+    if not prompt:
+        return None
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(where, f"{dashes}prompt", "is not UTF-8 text; set the terminal to UTF-8") from None
+    ids = torch.as_tensor(tokenizer.encode_batch([prompt])[0].astype("int64"))
+    if len(ids) >= length:
+        problem = (
+            f"has {len(ids)} tokens, which leaves nothing to write in {length}; shorten it or raise {dashes}length"
+        )
+        raise ConfigError(where, f"{dashes}prompt", problem)
+    return ids
