@@ -79,7 +79,7 @@ def _check_spec(stage: Stage, check: Check, partitions: PartitionsDefinition) ->
 
 
 def check_results(stage: Stage, artifact: Artifact) -> list[AssetCheckResult]:
-    """What the checks of a stage find in an output, as Dagster has it."""
+    """The results of a stage's checks on an output, for Dagster."""
     return [
         AssetCheckResult(
             check_name=check.name,

@@ -1,6 +1,6 @@
-"""Run a plan through Dagster from the command line: one Dagster run a token set, a cell, a report.
+"""Run a plan through Dagster from the command line: one Dagster run for each token set, cell and report.
 
-Runs execute in this process, or, with several jobs at once, one process a cell; training always has its own process.
+Runs execute in this process, or, with several jobs at once, in one process per cell; training always has its own.
 What is already whole is found by the assets themselves, so two of these at once never compute a thing twice.
 
     python -m pipelines.execution CELL [key=value …]      one cell, as the parallel runner starts it
@@ -34,7 +34,7 @@ _CLASS_PATH = re.compile(r"^(?:\w+\.)+\w+: ")  # "sumi_core.data.shards.ShardErr
 
 @dataclass
 class Outcome:
-    """What became of a request: the reason of each key that did not end well."""
+    """The outcome of a request: the reason for each key that failed."""
 
     failed: dict[str, str] = field(default_factory=dict)
 

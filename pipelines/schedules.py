@@ -43,7 +43,7 @@ _RELOAD = "mutation($name: String!) { reloadRepositoryLocation(repositoryLocatio
 
 
 def sweep_schedules(sweeps: Iterable[Sweep] = SWEEPS_BY_NAME.values()) -> list[ScheduleDefinition]:
-    """One for each sweep with a cron, off until it is turned on in Dagster."""
+    """One schedule for each sweep with a cron, off until it is turned on in Dagster."""
     return [_schedule(sweep) for sweep in sweeps if sweep.options.cron is not None]
 
 
@@ -149,7 +149,7 @@ def _loaded(sweeps: Sweeps) -> Partitions:
 
 
 def reload_location(name: str | None) -> str:
-    """Ask the web server to load a code location, and so the experiment files, again. Returns what came of it."""
+    """Ask the web server to load a code location, and so the experiment files, again. Returns the outcome in words."""
     url, by_hand = os.environ.get("SUMI_DAGSTER_UI", _UI), "reload the code location in the Dagster UI (Deployment)"
     if name is None:
         return by_hand

@@ -21,14 +21,14 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text. Empty: nothing."""
+    """Running text; nothing where it is empty."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Bullets:
-    """One point a line."""
+    """A list with one point per line."""
 
     lines: Sequence[str]
 
@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Preformatted:
-    """Text as it is, of a sample or a command."""
+    """Verbatim text, such as a sample or a command."""
 
     text: str
 
@@ -80,7 +80,7 @@ def _markdown(block: Block) -> str:
 
 
 def html_page(title: str, blocks: Iterable[Block]) -> str:
-    """The blocks as a page that needs nothing beside itself: its pictures are in it, and it has no scripts."""
+    """The blocks as one self-contained page: pictures are embedded, and there are no scripts."""
     body = "\n".join(filter(None, map(_html, blocks)))
     head = f'<meta charset="utf-8"/>\n<title>{_text(title)}</title>\n<style>{_STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
