@@ -137,7 +137,7 @@ def materialize_stage(
 
 
 def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -> tuple[Sweep, Cell]:
-    """The partition's cell as its file is now, with the run's overrides. Other files are not read."""
+    """The partition's cell as its file says now, with the run's overrides. Other files are not read."""
     if stage.partition == "cell":
         known = CELLS_BY_KEY[partition]
     else:  # overrides are those of one cell: others that share its tokens may not take them

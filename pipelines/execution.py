@@ -105,7 +105,7 @@ def _run_cells_at_once(keys: Sequence[str], overrides: Sequence[str], jobs: int,
 
     def run(key: str) -> None:
         command = [sys.executable, "-m", "pipelines.execution", key, *overrides]
-        with tempfile.TemporaryFile("w+") as errors:  # a pipe that is not emptied would stop the child
+        with tempfile.TemporaryFile("w+") as errors:  # a pipe nobody empties would stop the child
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
             children.append(child)
             assert child.stdout is not None

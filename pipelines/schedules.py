@@ -149,7 +149,7 @@ def _loaded(sweeps: Sweeps) -> Partitions:
 
 
 def reload_location(name: str | None) -> str:
-    """Ask the web server to load a code location, and so the experiment files, again. Returns the outcome in words."""
+    """Ask the web server to load a code location, and so the experiment files, again. Returns what came of it."""
     url, by_hand = os.environ.get("SUMI_DAGSTER_UI", _UI), "reload the code location in the Dagster UI (Deployment)"
     if name is None:
         return by_hand

@@ -65,7 +65,7 @@ def run_command(
 
 
 def _executed(project: Project, todo: Sequence[CellPlan], overrides: tuple[str, ...], jobs: int) -> dict[str, str]:
-    """Compute what is missing; returns what failed, and why."""
+    """Compute what is to do; returns what failed, and why."""
     from pipelines.execution import execute
     from pipelines.health import end_abandoned
     from pipelines.instance import open_instance

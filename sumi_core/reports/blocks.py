@@ -80,7 +80,7 @@ def _markdown(block: Block) -> str:
 
 
 def html_page(title: str, blocks: Iterable[Block]) -> str:
-    """The blocks as one self-contained page: pictures are embedded, and there are no scripts."""
+    """The blocks as a page that needs nothing beside itself: its pictures are in it, and it has no scripts."""
     body = "\n".join(filter(None, map(_html, blocks)))
     head = f'<meta charset="utf-8"/>\n<title>{_text(title)}</title>\n<style>{_STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
