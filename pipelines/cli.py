@@ -19,7 +19,7 @@ SUMMARIES = {
     "list": "List experiments and their cells: done, failed, stale …",
     "plan": "Show what `sumi run` would do, and why.",
     "run": "Compute experiments or whole sweeps, and compare them.",
-    "compare": "Print the comparison of cells, from their figures in MLflow.",
+    "compare": "Print the comparison of cells, from what MLflow has of them.",
     "sample": "Write texts with a trained model.",
     "fit-schedule": "Print the noise schedule that suits a finished model best.",
     "lineage": "Walk back from a model or a number to what made it.",
