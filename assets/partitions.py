@@ -1,4 +1,4 @@
-"""What Dagster's partitions are here: token sets, cells and sweeps, read from the project's experiment files.
+"""Dagster's partitions: token sets, cells and sweeps, read from the project's experiment files.
 
 Keys are names, not recipes: whether a key's *current* recipe is done follows from its fingerprint, which is the asset's
 data version.

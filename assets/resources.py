@@ -1,4 +1,4 @@
-"""What assets are given: the project on disk, and a way to start a trainer."""
+"""Resources of the assets: the project on disk, and a launcher of trainings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SumiProject(ConfigurableResource):
 
 
 class TrainerLauncher(ConfigurableResource):
-    """Starts training processes: here, in a job queue, on a cluster. One subclass a place."""
+    """A launcher of training processes: here, in a job queue, on a cluster. One subclass for each place."""
 
     @abstractmethod
     def bind(self, context: AssetExecutionContext) -> Launcher:

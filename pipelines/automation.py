@@ -57,7 +57,7 @@ class History:
         self.runs: Sequence[DagsterRun] = instance.get_runs(RunsFilter(tags={SWEEP_TAG: sweep}))
 
     def in_progress(self) -> list[DagsterRun]:
-        """Runs that have not ended, and whose processes are not known to be gone."""
+        """The runs that have not ended and whose processes, as far as known, are alive."""
         return [run for run in self.runs if not run.is_finished and not is_gone(self.instance, run)]
 
     def count(self, recipe: str) -> int:

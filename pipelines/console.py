@@ -18,7 +18,7 @@ class _OneLine(logging.Formatter):
 
 @logger({})
 def console_logger(context: InitLoggerContext) -> logging.Logger:
-    """Prints messages of level INFO that assets log; the command that started the run reports failures."""
+    """A logger that prints messages of level INFO of the assets; the command that started the run reports failures."""
     made = logging.Logger("sumi")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_OneLine())

@@ -21,7 +21,7 @@ _GONE = "the process that executed this run is gone"
 
 
 def check_dagster(project: Project) -> Iterator[Finding]:
-    """Everything of the instance; nothing is created where there is none yet."""
+    """Check databases, runs and pool slots of the instance. Creates nothing where there is none yet."""
     home = project.dagster_home
     if not (home / "dagster.yaml").is_file():
         yield Finding(
@@ -66,7 +66,7 @@ def check_environment_file(project: Project) -> Iterator[Finding]:
 
 
 def check_runs_of(instance: DagsterInstance) -> Iterator[Finding]:
-    """Runs that count as running although no process executes them."""
+    """Report runs that count as running although no process executes them."""
     unfinished = instance.get_runs(RunsFilter(statuses=_IN_PROGRESS))
     dead = [run for run in unfinished if is_gone(instance, run)]
     for run in dead:
@@ -87,7 +87,7 @@ def end_abandoned(instance: DagsterInstance) -> None:
 
 
 def check_slots(instance: DagsterInstance) -> Iterator[Finding]:
-    """Pool slots held, or waited for, by runs that have ended: later runs would wait for them for ever."""
+    """Report pool slots that ended runs hold or wait for: later runs would wait for them for ever."""
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
         return

@@ -45,7 +45,7 @@ def open_instance(project: Project) -> DagsterInstance:
 
 
 def process_tag() -> dict[str, str]:
-    """Names this process on the runs it executes, so that a later process can check whether it is alive."""
+    """The tag of this process on the runs it executes, so that a later process can check whether it is alive."""
     started = psutil.Process().create_time()
     return {PROCESS_TAG: f"{socket.gethostname()} {os.getpid()} {started:.2f}"}
 
@@ -57,7 +57,7 @@ def is_dead(tag: str) -> bool:
 
 
 def initialise(project: Project) -> None:
-    """Everything below ``.sumi/``: Dagster's instance, MLflow's database, the artifact store."""
+    """Create what is missing below ``.sumi/``: Dagster's instance, MLflow's database, the artifact store."""
     for folder in (project.home, project.store.root, project.home / "locks"):
         made_folder(folder)
     project.tracking.initialise()

@@ -1,4 +1,4 @@
-"""Where training runs. The orchestrator never trains: it starts ``pipelines.trainer`` somewhere and listens.
+"""Launchers of trainings. The orchestrator never trains: it starts ``pipelines.trainer`` and follows its messages.
 
 A job queue or a cluster is another ``TrainerLauncher``: what it has to run is always a request file.
 """
@@ -19,7 +19,7 @@ from sumi_core.training.errors import TrainingFailed
 
 
 class LocalLauncher(TrainerLauncher):
-    """Training in a process of its own on this machine; under torchrun when ``runtime.devices`` is above one."""
+    """A launcher of training processes on this machine, under torchrun when ``runtime.devices`` is above one."""
 
     def bind(self, context: AssetExecutionContext) -> Launcher:
         """A launcher whose messages arrive in this asset's log."""

@@ -40,7 +40,7 @@ _UI = "http://127.0.0.1:3000"  # where `dagster dev` answers unless SUMI_DAGSTER
 
 
 def sweep_schedules(sweeps: Iterable[Sweep] = SWEEPS_BY_NAME.values()) -> list[ScheduleDefinition]:
-    """One for each sweep with a cron, off until it is turned on in Dagster."""
+    """One schedule for each sweep with a cron, off until it is turned on in Dagster."""
     return [_schedule(sweep) for sweep in sweeps if sweep.options.cron is not None]
 
 

@@ -1,6 +1,6 @@
 """Several servers as one program: they start together, stop together, and the first to die takes the others along.
 
-Each has a session of its own, so that Ctrl-C in the terminal reaches only us and is passed on in order, and so that
+Each has a session of its own, so that Ctrl-C in the terminal reaches only this process and is passed on in order, and
 whatever a server starts can be ended with it. If this process is killed, the kernel stops each server.
 """
 
@@ -30,7 +30,7 @@ _TAIL_LINES = 20
 
 @dataclass
 class Server:
-    """One server: how it is started, where it answers, where it logs."""
+    """A server process: its command, its address and its log file."""
 
     name: str
     command: Sequence[str]

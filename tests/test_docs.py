@@ -30,6 +30,18 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 CELLS = [1, 12, 4]  # of the experiments that experiments.md writes, in its order
+COMING_COMMANDS = {"explain", "schema", "evaluate"}  # described here, added by branches that are merged with this one
+COMING_FILES = {
+    "sumi_core/base/outside.py",
+    "sumi_core/base/references.py",
+    "sumi_core/evaluation/measurement.py",
+    "sumi_core/experiments/files.py",
+    "sumi_core/experiments/reference.py",
+    "sumi_core/experiments/references.py",
+    "sumi_core/stages/measurements.py",
+    "sumi_core/stages/other_text.py",
+    "sumi_core/training/strategies/",
+}
 PARTS = {
     "process": PROCESSES,
     "clock": CLOCKS,
@@ -65,7 +77,7 @@ def test_experiments_are_valid(number: int, tmp_path: Path) -> None:
 def test_every_command_stands_in_the_table_in_the_order_of_the_help() -> None:
     written = re.findall(r"^\| `sumi ([\w-]+)", PAGES["command-line.md"], re.MULTILINE)
     assert [command for command in written if command in COMMANDS] == list(COMMANDS)
-    assert set(written) - {*COMMANDS} <= {"explain", "schema", "evaluate"}
+    assert set(written) - {*COMMANDS} <= COMING_COMMANDS
 
 
 def test_every_part_stands_in_the_row_of_its_section() -> None:
@@ -107,8 +119,7 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     for path in re.findall(r"`((?:sumi_core|assets|pipelines|tests|experiments|docs)/[\w/.-]*)`", text):
-        known = (ROOT / path).exists() or path == "experiments/schedules.yaml"
-        assert known, f"{page} names {path}"
+        assert (ROOT / path).exists() or path in COMING_FILES, f"{page} names {path}"
 
 
 def test_what_where_to_change_what_points_at_is_there() -> None:

@@ -8,8 +8,8 @@ from sumi_core.base.options import ConfigError
 
 
 def check_changes(items: list[str] | None) -> list[str] | None:
-    """What follows a name, if all of it is ``key=value``. Raises ConfigError for a second name, or a name that comes
-    last."""
+    """Return the arguments after a name, each of which is ``key=value``. Raises ConfigError for any other, such as a
+    second name."""
     for item in items or ():
         if "=" not in item:
             raise ConfigError("command line", item, "expected key=value; write one name, and after it what to change")

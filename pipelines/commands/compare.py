@@ -26,14 +26,16 @@ def compare_command(
         Path | None, typer.Option("--csv", help="Write the rows to this file as well; -: to stdout, and no table.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Likewise rows, differences and the standing, as JSON.")
+        Path | None, typer.Option("--json", help="The same for rows, differences and the standing, as JSON.")
     ] = None,
     study: Annotated[
         Path | None,
-        typer.Option("--study", help="Write the figures of one experiment into this Markdown file, its plots beside."),
+        typer.Option(
+            "--study", help="Write the figures of one experiment into this Markdown file, and its plots next to it."
+        ),
     ] = None,
 ) -> None:
-    """Print the comparison of cells, from what MLflow has of them.
+    """Print the comparison of cells, from their figures in MLflow.
 
     Cells that differ only in their seed are one row. Bits per byte (≤ an upper bound, = exact) ± standard error, paired
     differences to the reference with corrected p-values, and what each model cost."""
@@ -57,7 +59,7 @@ def compare_command(
 
 
 def _write_study(project: Project, sweeps: Sweeps, cells: Sequence[Cell], path: Path) -> None:
-    """The report of the one sweep that was named, as the generated part of a document."""
+    """Write the report of the one named sweep as the generated part of a document."""
     from sumi_core.reports.artifact import build_sweep_report
     from sumi_core.reports.study import write_study
 

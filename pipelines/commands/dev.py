@@ -20,7 +20,9 @@ def dev_command(
     mlflow_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the MLflow UI (5000, or the next free one).")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; any but the default opens both to others.")] = LOCAL,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but the default opens both servers to others.")
+    ] = LOCAL,
 ) -> None:
     """Open the Dagster UI and the MLflow UI on this machine, until Ctrl-C."""
     project = Project.find()

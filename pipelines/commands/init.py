@@ -4,7 +4,7 @@ from sumi_core.lineage.project import Project
 
 
 def init_command() -> None:
-    """Create .sumi/: Dagster's instance, MLflow's database, the artifact store. Harmless when repeated."""
+    """Create .sumi/: Dagster's instance, MLflow's database, the artifact store. Repeating it changes nothing."""
     from pipelines.instance import initialise
 
     project = Project.find()

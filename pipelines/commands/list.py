@@ -19,7 +19,7 @@ def list_command(
 ) -> None:
     """List experiments and their cells: done, running, failed, interrupted, stale or missing, and why.
 
-    Blocked: what a corpus is made from cannot be read. Damaged: `sumi doctor --fix` sets the output aside."""
+    Blocked: the source of the corpus cannot be read. Damaged: `sumi doctor --fix` sets the output aside."""
     project = Project.find()
     sweeps = project.sweeps()
     asked = select_cells(sweeps, names) if names else [cell for sweep in sweeps.values() for cell in sweep.cells]

@@ -63,7 +63,7 @@ def reproduce_command(
 
 
 def print_reproduction(result: Reproduction) -> None:
-    """The comparison as tables, stage by stage, then what it comes to."""
+    """Print the comparison as tables, stage by stage, then the verdict."""
     from sumi_core.base.text import filled, render_text_table, text_width
 
     width = text_width(sys.stdout)

@@ -26,14 +26,14 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text. Empty: nothing."""
+    """Running text; nothing where it is empty."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Bullets:
-    """One point a line."""
+    """A list with one point per line."""
 
     lines: Sequence[str]
 
@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Preformatted:
-    """Text as it is, of a sample or a command."""
+    """Verbatim text, such as a sample or a command."""
 
     text: str
 

@@ -78,7 +78,7 @@ class CellLikelihood:
 
     def draw_deviation(self, mc_stderr: float) -> float:
         """Standard deviation of the bound of a sequence of mean length from a single draw, over noise levels and noise
-        alone, in bits per byte. ``mc_stderr``: the Monte-Carlo error of the whole figure; NaN with one draw a sequence.
+        alone, in bits per byte. ``mc_stderr``: the Monte-Carlo error of the whole figure; NaN with one draw each.
 
         A draw's variance is that among the draws of a sequence plus that of their mean: var(x) = E[var_n] + var(x̄).
         """

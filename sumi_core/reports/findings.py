@@ -1,4 +1,4 @@
-"""What a comparison found and how sure it is, in sentences made from its rows."""
+"""The findings of a comparison and their certainty, in sentences made from its rows."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def changed(comparison: Comparison) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What is amiss with cells, a sentence each: why they have no figures, or are not as their figures were."""
+    """One sentence for each cell that has no figures, or has changed since they were measured."""
     return [
         f"{row.name} is {row.state}: {visible(' '.join(row.why.split()))}"
         for row in comparison.cell_rows

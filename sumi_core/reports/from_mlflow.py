@@ -55,7 +55,7 @@ def compare_tracked(project: Project, cells: Sequence[Cell], reference: str | No
 
 
 def _runs_by_cell(project: Project, cells: Sequence[Cell]) -> dict[str, list[Run]]:
-    """Cell runs by cell, newest first. Asks MLflow once, and creates nothing."""
+    """Cell runs by cell, newest first. Queries MLflow once, and creates nothing."""
     if not mlflow_exists(project):
         return {}
     known = {experiment.name for experiment in project.tracking.client.search_experiments()}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportCell:
-    """A cell and what is whole of it. ``state`` and ``why`` are those of the plan: done, failed, missing …"""
+    """A cell and its whole outputs. ``state`` and ``why`` are those of the plan: done, failed, missing …"""
 
     cell: Cell
     state: str
@@ -146,7 +146,7 @@ def figures_of(cell: ReportCell) -> dict[str, Any]:
 
 
 def folder_of(cell: ReportCell) -> Path:
-    """What the evaluation of a cell wrote."""
+    """The folder of a cell's evaluation."""
     assert cell.evaluation is not None
     return cell.evaluation.folder
 

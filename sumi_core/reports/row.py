@@ -1,4 +1,4 @@
-"""One row of a comparison, and what each of its columns means."""
+"""A row of a comparison, and the meaning of its columns."""
 
 from __future__ import annotations
 

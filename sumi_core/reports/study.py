@@ -1,4 +1,4 @@
-"""The generated parts of a study: a document in which people write what they conclude, and this module the figures.
+"""The generated parts of a study: a document whose conclusions are hand-written and whose figures are generated.
 
 Everything between two marks of the document is written from the data of one sweep's report, so that text and numbers
 cannot drift apart; what people write around the marks is kept. A document may have a part for each of several sweeps.
@@ -25,7 +25,7 @@ from sumi_core.reports.table import Comparison
 
 
 class StudyError(SumiError, ValueError):
-    """A document whose generated part cannot be found."""
+    """A document without its generated part."""
 
 
 def marks(sweep: str) -> tuple[str, str]:

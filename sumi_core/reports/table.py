@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def method_rows(self) -> list[Row]:
-        """What is compared: groups, and cells that are in none; those with figures first."""
+        """The methods: groups, and cells that are in none; those with figures first."""
         return [row for row in self.rows if row.kind != "yardstick" and row.group is None]
 
     @property

@@ -18,6 +18,7 @@ from sumi_core.reports.row import COLUMNS
 from sumi_core.stages import STAGES
 from tests.lineage.fakes import compute, fake_project, record
 from tests.pipelines.homes import furnish
+from tests.test_layering import HEAVY, loaded_after
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,7 @@ def test_latex_accepts_it(tmp_path: Path) -> None:
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_importing_the_api_loads_nothing_heavy() -> None:
+    assert not loaded_after("sumi_core.api") & {*HEAVY, "torch", "pandas"}
