@@ -118,8 +118,8 @@ class Interpolating(ForwardProcess):
             pi=pi,
             width=self.num_tokens,
         )
-        weight = self.weight(x, z, t)
-        return divergence.times(torch.where(weight > 0, weight, 0.0))
+        # Only 0 / 0 becomes 0: any other NaN is a mistake that must reach the loss.
+        return divergence.times(torch.where(self.inflow(z, t) == 0, 0.0, self.weight(x, z, t)))
 
     def reconstruction(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         log_p = self.log_denoiser(logits)

@@ -65,7 +65,8 @@ class Wrapper(RowLoss):
 
 
 class Weighted(Wrapper):
-    """weight · inner, and 0 where the weight is 0, whatever the inner value is: not even 0 · ∞. weight: ``[N]``."""
+    """weight · inner. Value and gradient are 0 where the weight is 0, even if the inner ones are not finite.
+    weight: ``[N]``."""
 
     def __init__(self, inner: RowLoss, weight: Tensor) -> None:
         super().__init__(inner)
@@ -77,7 +78,9 @@ class Weighted(Wrapper):
         return torch.where(weight != 0, weight * value, 0.0)
 
     def gradient(self, chunk: Tensor, rows: Rows, scale: Tensor) -> Tensor:
-        return self.inner.gradient(chunk, rows, scale * self.weight[rows].to(scale.dtype))
+        weight = self.weight[rows].to(scale.dtype)
+        gradient = self.inner.gradient(chunk, rows, scale * weight)
+        return torch.where((weight != 0)[:, None], gradient, 0.0)
 
 
 class Shifted(Wrapper):

@@ -41,6 +41,7 @@ _DIMENSIONS = (
     "rope_theta",
     "norm_epsilon",
 )
+_BLOCKS = ("llama", "mistral", "qwen3", "eurobert")  # stock model types whose blocks are the denoiser's
 _ADDED = ("modulation", "time_embedding", "q_norm", "k_norm")  # modules that a model may lack and its successor have
 
 
@@ -264,7 +265,9 @@ def _check_shape(path: Path, model: ModelConfig) -> None:
         return
     try:
         stock = json.loads(path.read_text(encoding="utf-8"))
-        theta = (stock.get("rope_parameters") or {}).get("rope_theta", stock.get("rope_theta", model.rope_theta))
+        rope = stock.get("rope_parameters") or stock.get("rope_scaling") or {}
+        theta = rope.get("rope_theta", stock.get("rope_theta", model.rope_theta))
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
     except (ValueError, AttributeError):
         raise InitialiserError(f"{path} is damaged; copy the folder again") from None
     for key, there, here in (
@@ -275,3 +278,15 @@ def _check_shape(path: Path, model: ModelConfig) -> None:
     ):
         if there is not None and there != here:
             raise InitialiserError(f"{path}: {key} is {there} there and {here} here; set model.{key} to {there}")
+    windowed = stock.get("use_sliding_window", True) and stock.get("sliding_window") is not None
+    for key, there, supported in (
+        ("model_type", stock.get("model_type"), _BLOCKS),
+        ("hidden_act", stock.get("hidden_act"), ("silu",)),
+        ("rope_type", rope_type, ("default",)),
+        ("partial_rotary_factor", rope.get("partial_rotary_factor", stock.get("partial_rotary_factor")), (1.0,)),
+        ("sliding_window", stock["sliding_window"] if windowed else None, ()),
+        ("head_dim", stock.get("head_dim"), (model.hidden_size // model.num_heads,)),
+    ):
+        if there is not None and there not in supported:
+            known = " or ".join(map(str, supported)) or "none"
+            raise InitialiserError(f"{path}: {key} is {there}, but only {known} is supported; start from another model")

@@ -41,6 +41,7 @@ class MixturePath(PosteriorObjective):
         super().__init__(options, **context)
         if not _noise_stays(type(self.process)):
             raise ValueError(f"{type(self.process).__name__} noise has no mixture path; it needs a π that stays")
+        self._every_row = bool((self.process.stationary() > 0).all())  # asked once: each time would wait for the device
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -52,7 +53,7 @@ class MixturePath(PosteriorObjective):
     def token_loss(self, noisy: NoisyBatch) -> RowLoss:
         process, x, z = self.process, noisy.x, noisy.z
         pace = -process.dalpha(noisy.level) / process.noise_fraction(noisy.level) * (1 - 2 * self.options.time_epsilon)
-        open_rows = (process.mass(z) > 0).reshape(-1).nonzero().squeeze(1)
+        open_rows = None if self._every_row else (process.mass(z) > 0).reshape(-1).nonzero().squeeze(1)
         divergence = PathDivergence(x.reshape(-1), z.reshape(-1), self.num_tokens, open_rows)
         return divergence.times(pace.expand(x.shape))
 

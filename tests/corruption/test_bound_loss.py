@@ -45,7 +45,23 @@ def test_a_weight_of_zero_silences_a_row_whatever_it_says() -> None:
             return torch.full_like(chunk[:, 0], torch.inf)
 
         def gradient(self, chunk: torch.Tensor, rows: object, scale: torch.Tensor) -> torch.Tensor:
-            return chunk * scale[:, None]
+            return torch.full_like(chunk, torch.inf) * scale[:, None]  # 0 · ∞ is NaN
 
     weight = torch.tensor([[0.0, 2.0], [1.0, 0.0]])
-    assert Infinite().times(weight).of(torch.zeros(2, 2, 3)).tolist() == [[0.0, torch.inf], [torch.inf, 0.0]]
+    logits = torch.zeros(2, 2, 3, requires_grad=True)
+    value = Infinite().times(weight).of(logits)
+    assert value.tolist() == [[0.0, torch.inf], [torch.inf, 0.0]]
+    (slope,) = torch.autograd.grad(value.sum(), logits)
+    assert slope.tolist() == [[[0.0] * 3, [torch.inf] * 3], [[torch.inf] * 3, [0.0] * 3]]
+
+
+@pytest.mark.parametrize("name", ["unigram", "mixture", "hybrid"])
+def test_a_broken_schedule_reaches_the_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only 0 / 0 counts as nothing to pay: a rate that is not a number must not train on a loss of 0."""
+    process = build_process(name)
+    broken = {"rate": lambda t: torch.full_like(t, torch.nan), "dalpha": lambda t: torch.full_like(t, torch.nan)}
+    for method, value in broken.items():
+        monkeypatch.setattr(process, method, value)
+    x = torch.tensor([[0, 1, 2]])
+    loss = process.leave_one_out_loss(x, x.roll(1), torch.full((1, 3), 0.5, dtype=torch.float64))
+    assert loss.of(torch.zeros(1, 3, process.num_states)).isnan().all()

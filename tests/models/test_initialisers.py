@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,32 @@ def test_what_no_tensor_tells_must_be_the_same_too(tmp_path: Path) -> None:
         starting(start)
     config.write_text("{")
     with pytest.raises(InitialiserError, match=r"config.json is damaged"):
+        starting(start)
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ({"model_type": "gemma"}, "model_type is gemma, but only llama or mistral or qwen3 or eurobert is supported"),
+        ({"hidden_act": "gelu"}, "hidden_act is gelu, but only silu is supported"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0}}, "rope_type is llama3, but only default"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type is linear, but only default"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5, but only 1.0"),
+        ({"sliding_window": 128}, "sliding_window is 128, but only none is supported"),
+        ({"head_dim": 128}, "head_dim is 128, but only"),
+    ],
+)
+def test_a_stock_model_that_computes_something_else_is_refused(
+    tmp_path: Path, written: dict[str, Any], named: str
+) -> None:
+    """Its tensors fit, so nothing but the config tells that the logits would be others."""
+    exported(tmp_path / "other")
+    start = {"name": "exported", "folder": str(tmp_path / "other")}
+    config = tmp_path / "other" / "config.json"
+    config.write_text(json.dumps({"model_type": "qwen3", "sliding_window": 128, "use_sliding_window": False}))
+    starting(start)
+    config.write_text(json.dumps(written))
+    with pytest.raises(InitialiserError, match=re.escape(named)):
         starting(start)
 
 
