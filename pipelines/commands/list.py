@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sumi_core.base.text import visible
-from sumi_core.experiments.sweeps import select_cells
+from sumi_core.experiments.sweeps import select_cells, split_arguments
 from sumi_core.lineage.plan import plan
 from sumi_core.lineage.project import Project
 
@@ -13,15 +13,19 @@ _WHY = 160  # characters: a line is enough here, `sumi plan` has the rest
 
 
 def list_command(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="Experiments, cells or globs; default: all.")
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME… [key=value …]]", help="Experiments, cells or globs (default: all); then changes."
+        ),
     ] = None,
 ) -> None:
     """List experiments and their cells: done, running, failed, interrupted, stale or missing, and why.
 
     Blocked: the source of the corpus cannot be read. Damaged: `sumi doctor --fix` sets the output aside."""
     project = Project.find()
-    sweeps = project.sweeps()
+    names, overrides = split_arguments(arguments) if arguments else ([], ())
+    sweeps = project.sweeps(overrides)
     asked = select_cells(sweeps, names) if names else [cell for sweep in sweeps.values() for cell in sweep.cells]
     every = plan(asked, project.store)
     for sweep in sweeps.values():

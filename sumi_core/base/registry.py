@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 
 from sumi_core.base.outside import OutsidePart, PartError, code_digest, edited_since_import, outside_parts
 
+_SHOWN = 30  # names of a hint
+
 
 def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) -> str:
     """A hint for a misspelt name: ``did you mean 'uniform'?``, or else the list of what is known (or ``show``)."""
@@ -24,7 +26,9 @@ def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(sorted(set(known if show is None else show))) or 'none'}"
+    shown = sorted(set(known if show is None else show))
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return f"known: {', '.join(shown[:_SHOWN]) or 'none'}{more}"
 
 
 class UnknownName(KeyError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,20 @@ def expand_axes(own: Mapping[str, Any], file: Path) -> list[tuple[tuple[tuple[st
             shown = "nothing" if not points else repr(points)
             raise ConfigError(str(file), key, f"expected at least one value, as in [0, 1], got {shown}")
         if isinstance(points, list):
-            settings = [(_value_label(axis, value), nest(axis, value)) for value in points]
+            settings = [(_value_label(axis, value), nest(axis, value), key) for value in points]
         else:
-            settings = [(str(label), _nest_all(keys, file, f"{key}.{label}")) for label, keys in points.items()]
-        for label, setting in settings:
+            places = {label: f"{key}.{label}" for label in points}
+            settings = [(str(label), _nest_all(points[label], file, place), place) for label, place in places.items()]
+        for label, setting, place in settings:
             if not _LABEL.fullmatch(label):
                 raise ConfigError(
                     str(file), key, f"'{label}' cannot name a cell; use letters, digits, '_', '+', '-' and '.'"
                 )
-            check_keys(setting, str(file), prefix=f"{key}: ")
+            check_keys(setting, str(file), prefix=f"{place}: ")
             if key == "phases" and "initialiser" in (setting.get("model") or {}):
                 problem = "a phase starts from the one before it; remove model.initialiser, or write it in the file"
                 raise ConfigError(str(file), f"{key}.{label}", problem)
-        choices.append([((axis, label), setting) for label, setting in settings])
+        choices.append([((axis, label), setting) for label, setting, _ in settings])
     _refuse_shared_keys(choices, file)
     count = math.prod(map(len, choices))
     if count > MAX_CELLS:
@@ -130,4 +132,9 @@ def _nest_all(keys: Any, file: Path, where: str) -> dict[str, Any]:
         raise ConfigError(
             str(file), where, f"expected the keys this label sets, such as {{process: uniform}}, got {keys!r}"
         )
-    return one_layer(nest(str(dotted), value) for dotted, value in keys.items())
+    settings = [nest(str(dotted), value) for dotted, value in keys.items()]
+    written = [_whole(key) for setting in settings for key, _ in _leaves(setting)]
+    for key, count in Counter(written).items():
+        if count > 1:
+            raise ConfigError(str(file), where, f"the key '{key}' is written twice; remove one of them")
+    return one_layer(settings)

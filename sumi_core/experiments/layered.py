@@ -28,14 +28,18 @@ class Layer(NamedTuple):
 
 def resolve_layers(layers: list[Layer], find: FindCell) -> Experiment:
     """Merge layers, the first on top, and resolve them. A complaint names the layer that wrote the key."""
+    try:
+        return _resolved(layers, find)
+    except ConfigError as error:
+        raise type(error)(_culprit(layers, error, find), error.key, error.problem) from None
+
+
+def _resolved(layers: list[Layer], find: FindCell) -> Experiment:
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         written = {key: value for key, value in layer.data.items() if key not in FILE_KEYS}
         merged = merge(merged, expand_presets(written, layer.where))
-    try:
-        return resolve(merged, layers[0].where, find)
-    except ConfigError as error:
-        raise type(error)(_writer(layers, error.key), error.key, error.problem) from None
+    return resolve(merged, layers[0].where, find)
 
 
 def resolve_within(budget: Budget, layers: list[Layer], find: FindCell, on_top: int = 0) -> Experiment:
@@ -66,14 +70,26 @@ def writes(layer: Layer, key: str) -> bool:
     return value is not _ABSENT
 
 
-def _writer(layers: list[Layer], key: str) -> str:
-    """The topmost layer that wrote the key, or else the nearest key around it."""
+def _culprit(layers: list[Layer], error: ConfigError, find: FindCell) -> str:
+    """The layer with which the complaint begins: the topmost that wrote the key if it is wrong by itself, else the one
+    above whose other key does not go with it."""
+    for start in range(_writer(layers, error.key), 0, -1):
+        try:
+            _resolved(layers[start:], find)
+        except ConfigError as lower:
+            if (lower.key, lower.problem) == (error.key, error.problem):
+                return layers[start].where
+    return layers[0].where
+
+
+def _writer(layers: list[Layer], key: str) -> int:
+    """The number of the topmost layer that wrote the key, or else the nearest key around it."""
     parts = key.split(".")
     for length in range(len(parts), 0, -1):
-        for layer in layers:
+        for number, layer in enumerate(layers):
             if writes(layer, ".".join(parts[:length])):
-                return layer.where
-    return layers[0].where
+                return number
+    return 0
 
 
 def refuse_untrue_labels(
@@ -95,8 +111,10 @@ def inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> list[Layer]:
     base = data.get("base")
     if base is None:
         return [Layer(str(file), data)]
+    if not isinstance(base, str):
+        raise ConfigError(str(file), "base", f"expected the name of one file below {folder.name}/, got {base!r}")
     parent = folder / f"{base}.yaml"
-    if len(str(base)) > _LONGEST_NAME or not parent.is_file():
+    if len(base) > _LONGEST_NAME or not parent.is_file():
         known = [str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml") if p != file]
-        raise ConfigError(str(file), "base", f"there is no {parent}; {nearest(str(base), known)}")
+        raise ConfigError(str(file), "base", f"there is no {parent}; {nearest(base, known)}")
     return [Layer(str(file), data), *inherit(parent, folder, (*seen, file))]

@@ -62,6 +62,9 @@ def check_keys(data: Any, where: str, prefix: str = "", extra: tuple[str, ...] =
     """Refuse keys that no section knows, in one file as it is written, so that the complaint names that file."""
     for key in data if isinstance(data, Mapping) else ():
         if key not in (*type_hints(Experiment), *extra, "corruption"):
+            section, _, rest = str(key).partition(".")
+            if rest and section in type_hints(Experiment):
+                raise ConfigError(where, f"{prefix}{key}", f"unknown key; write it as {section}: {{{rest}: …}}")
             for section, hint in type_hints(Experiment).items():
                 if dataclasses.is_dataclass(hint) and key in type_hints(hint):
                     problem = f"unknown key; did you mean '{section}.{key}'?"

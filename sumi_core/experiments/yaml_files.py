@@ -17,20 +17,42 @@ from sumi_core.base.options import ConfigError
 _CLEARER = (
     (re.compile(r"found duplicate key (.+)"), r"the key '\1' is written twice"),
     (re.compile(r"found unhashable key"), "a key must be a plain word"),
+    (re.compile(r"but found another document"), "a file holds one document; remove the line ---"),
+    (
+        re.compile(r"found character .*that cannot start any token"),
+        "a tab or one of @ ` % begins a value; indent with spaces, or quote it",
+    ),
+    (re.compile(r"YAML node expansion exceeds.+"), "its aliases expand to too many values; write them out"),
+    (re.compile(r"could not determine a constructor for the tag (\S+)"), r"the tag \1 is not allowed; remove it"),
     (re.compile(r"no viable alternative at input .+"), r"the interpolation is not complete; write ${section.key}"),
 )
+
+_OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """The mapping or list in ``text`` as plain data; nothing is an empty mapping. Raises ConfigError with the line of a
     mistake."""
-    return _plain(lambda: OmegaConf.create(text), where)
+    data = _plain(lambda: OmegaConf.create(text), where)
+    _refuse_old_numbers(text, where)
+    return data
 
 
 def parse_override(item: str, where: str) -> dict[str, Any]:
     """``training.steps=10`` → ``{"training": {"steps": 10}}``. Raises ConfigError."""
     found: dict[str, Any] = _plain(lambda: OmegaConf.from_dotlist([item]), where)
+    _refuse_old_numbers(item.partition("=")[2], where)
     return found
+
+
+def _refuse_old_numbers(text: str, where: str) -> None:
+    """YAML 1.1 reads 010 as 8 and 1:30 as 90, which is hardly ever meant. Raises ConfigError."""
+    if not _OLD_NUMBER.search(text):
+        return
+    for token in yaml.scan(text, Loader=yaml.CSafeLoader):
+        if isinstance(token, yaml.ScalarToken) and token.plain and _OLD_NUMBER.fullmatch(token.value):
+            problem = f"YAML would read {token.value} as another number; write it in decimal, or put it in quotes"
+            raise ConfigError(where, f"line {token.start_mark.line + 1}", problem)
 
 
 def _plain(read: Callable[[], Any], where: str) -> Any:

@@ -270,7 +270,7 @@ def test_the_command_line_does_not_break_a_chain(write: Write, tmp_path: Path) -
         ("phases:", "phases: expected at least one phase, written as name: {key: value}, got None"),
         ("phases: [a, b]", "phases: expected at least one phase, written as name: {key: value}, got ['a', 'b']"),
         ("phases: {a: 3}", "phases.a: expected the keys this label sets, such as {process: uniform}, got 3"),
-        ("phases: {a: {stepz: 1}}", "phases: stepz: unknown key; "),
+        ("phases: {a: {stepz: 1}}", "phases.a: stepz: unknown key; "),
         ("phases: {a b: {}}", "phases: 'a b' cannot name a cell; "),
         (
             "phases: {a: {}, b: {model.initialiser: random}}",

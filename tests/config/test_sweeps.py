@@ -87,7 +87,17 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
         ),
         ("axes: {sede: [0]}", "axes.sede: sede: unknown key; did you mean 'seed'?"),
         ("axes: {training.step: [3]}", "axes.training.step: training.step: unknown key; did you mean 'steps'?"),
-        ("axes: {m: {a: {proces: uniform}}}", "axes.m: proces: unknown key; did you mean 'process'?"),
+        ("axes: {m: {a: {proces: uniform}}}", "axes.m.a: proces: unknown key; did you mean 'process'?"),
+        ("training.steps: 7", "training.steps: unknown key; write it as training: {steps: …}"),
+        ("base: [a, b]", "base: expected the name of one file below experiments/, got ['a', 'b']"),
+        (
+            "axes: {m: {a: {training: {steps: 5}, training.steps: 6}}}",
+            "axes.m.a: the key 'training.steps' is written twice; remove one of them",
+        ),
+        (
+            "axes: {m: {a: {process: uniform, process.name: unigram}}}",
+            "axes.m.a: the key 'process' is written twice; remove one of them",
+        ),
         (
             "axes: {m: {a: uniform}}",
             "axes.m.a: expected the keys this label sets, such as {process: uniform}, got 'uniform'",
@@ -609,3 +619,11 @@ def test_a_mistake_that_nobody_foresaw_hides_no_other_file(
     loaded = load_sweeps(folder)
     assert set(loaded) == {"sound"}
     assert "ZeroDivisionError" in str(loaded.broken[odd])
+
+
+def test_a_conflict_names_the_file_that_brings_it_in_not_its_innocent_base(write: Write) -> None:
+    write("low", "process: uniform\n")
+    file = write("high", "base: low\nphases: {a: {objective: autoregressive}, b: {}}\n")
+    assert complaint(lambda: load(file)).startswith(f"{file}: process: objective 'autoregressive' corrupts nothing")
+    broken = write("broken", "process: {name: mixture, share: 5}\n")
+    assert complaint(lambda: load(write("above", "base: broken\nseed: 2\n"))).startswith(f"{broken}: process.share")

@@ -53,12 +53,21 @@ def test_a_block_may_be_shared_with_yaml_anchors() -> None:
         ("a: *b", "here: line 1: not valid YAML: found undefined alias"),
         ("a: ${b", "here: a: not valid YAML: the interpolation is not complete; write ${section.key}"),
         ("5", "here: not valid YAML: expected a mapping, got a single value"),
-        ("a: 1\n---\nb: 2", "here: line 2: not valid YAML: but found another document"),
+        ("a: 1\n---\nb: 2", "here: line 2: not valid YAML: a file holds one document; remove the line ---"),
+        (
+            "a:\n\t- 1",
+            "here: line 2: not valid YAML: a tab or one of @ ` % begins a value; indent with spaces, or quote it",
+        ),
+        (
+            "a:\n  b: 010",
+            "here: line 2: YAML would read 010 as another number; write it in decimal, or put it in quotes",
+        ),
+        ("a: 1:30", "here: line 1: YAML would read 1:30 as another number; write it in decimal, or put it in quotes"),
         ("a: \x00", "here: not valid YAML: unacceptable character #x0000: control characters are not allowed"),
         (
             "a: !!python/object/apply:os.system [ls]",
-            "here: line 1: not valid YAML: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/object/apply:os.system'",
+            "here: line 1: not valid YAML: the tag 'tag:yaml.org,2002:python/object/apply:os.system' is not allowed; "
+            "remove it",
         ),
     ],
 )
