@@ -15,11 +15,12 @@ from sumi_core.models.interface import DenoiserFunction
 
 
 class Constraint(Protocol):
-    """A rule on what may be drawn."""
+    """A rule on what a text may hold."""
 
     def __call__(self, probs: Tensor, canvas: Canvas, positions: Tensor) -> Tensor:
-        """Probabilities of the next draw, ``[B, q, S]`` float64 (not normalised), at ``positions`` ``[q]`` of the
-        canvas; returns the allowed ones in the same shape. A row without any is an error of the draw."""
+        """Probabilities of clean tokens as the network predicts them, ``[B, q, S]`` float64 (0 on a mask), at
+        ``positions`` ``[q]`` of the canvas; returns the allowed ones in the same shape, not normalised. A position
+        that has none is an error of the draw. What is said of positions that are not written is not used."""
         ...
 
 
@@ -132,10 +133,15 @@ class Canvas:
         return Noise(self.seed, stream, step, self.rows, self.device, lengths=self.lengths.tolist())
 
     def allowed(self, probs: Tensor, positions: Tensor) -> Tensor:
-        """Probabilities ``[B, q, S]`` under the constraints."""
+        """Probabilities of clean tokens ``[B, q, S]`` at ``positions`` ``[q]`` under the constraints; unchanged where
+        nothing is written: at frozen positions, behind a row's end and in rows that are done."""
+        if not self.constraints:
+            return probs
+        held = probs
         for constraint in self.constraints:
-            probs = constraint(probs, self, positions)
-        return probs
+            held = constraint(held, self, positions)
+        stands = self.frozen[:, positions] | self.done[:, None] | (positions >= self.lengths[:, None])
+        return torch.where(stands.unsqueeze(-1), probs, held)
 
     def written(self, tokens: Tensor, **changes: Any) -> Canvas:
         """This canvas with other tokens where nothing is frozen, in rows that are not done."""

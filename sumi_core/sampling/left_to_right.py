@@ -22,7 +22,8 @@ from sumi_core.sampling.sampler import Sampler
 class LeftToRight(Sampler):
     """Draw x_i ~ p(x_i | x_{<i}) in order, after an end-of-text token. ``steps`` is ignored: a token takes a call.
 
-    temperature: logits are divided by it; 0 takes the most probable token. The keys and values of what stands are kept
+    temperature: logits are divided by it; 0 takes the most probable token. Constraints come first: the temperature acts
+    on what they allow. The keys and values of what stands are kept
     where the network can keep them, so that a call computes the new token alone; a network that cannot reads the whole
     text again. The canvas's age is the position that is written next, in all rows.
     """
@@ -45,8 +46,11 @@ class LeftToRight(Sampler):
     def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
         position = canvas.age
         logits, state, computed = self._read(denoiser, canvas)
-        probs = self._probabilities(logits[:, None, : self.num_tokens])
-        probs = canvas.allowed(probs, torch.tensor([position], device=canvas.device))
+        logits = logits[:, None, : self.num_tokens]
+        if canvas.constraints:
+            place = torch.tensor([position], device=canvas.device)
+            logits = canvas.allowed(logits.double().softmax(-1), place).log()
+        probs = self._probabilities(logits)
         uniform = canvas.noise("sample", position).uniform(1, dtype=torch.float64)
         chosen = draw_categorical(probs, uniform)
         writes = ~canvas.frozen[:, position] & (position < canvas.lengths)
@@ -87,7 +91,9 @@ class LeftToRight(Sampler):
         return denoiser(given).last().logits()[:, -1], cache, text.shape[1]
 
     def _probabilities(self, logits: Tensor) -> Tensor:
+        """Of the next token ``[..., V]`` float64; all 0 or NaN where no token has a finite logit."""
         if self.options.temperature == 0:
             best = logits.argmax(-1, keepdim=True)
-            return torch.zeros_like(logits, dtype=torch.float64).scatter_(-1, best, 1.0)
+            possible = (logits.gather(-1, best) > -torch.inf).double()
+            return torch.zeros_like(logits, dtype=torch.float64).scatter_(-1, best, possible)
         return (logits.double() / self.options.temperature).softmax(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.models.interface import DenoiserInput, DenoiserOutput
+from sumi_core.models.interface import DenoiserInput, DenoiserOutput, FromLogits
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.constraints import ForbiddenTokens
 from sumi_core.sampling.generate import generate
 from sumi_core.sampling.sampler import Sampler
-from tests.corruption.enumerable import build_process
+from tests.corruption.enumerable import build_process, chi_square
 from tests.models.stock import lively, small
 
 V, EOS = 6, 2
@@ -143,6 +144,62 @@ def test_a_constraint_decides_what_may_be_drawn(kind: str) -> None:
     held = sampler.sample(denoiser, **draw, constraints=[ForbiddenTokens([0, 4])]).tokens  # type: ignore[arg-type]
     assert {0, 4} <= set(free.flatten().tolist())
     assert not {0, 4} & set(held.flatten().tolist())
+
+
+CLEAN = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+
+def knows(states: int) -> FromLogits:
+    """A network that predicts ``CLEAN`` at every position, whatever stands there."""
+    logits = torch.cat([CLEAN.log(), torch.zeros(states - 3, dtype=torch.float64)])
+    return FromLogits(lambda tokens, level: logits.expand(*tokens.shape, -1))
+
+
+@pytest.mark.parametrize("kind", ["uniform", "absorbing", "hybrid", "mixture"])
+def test_a_constraint_acts_on_the_predicted_tokens_and_noise_keeps_its_schedule(kind: str) -> None:
+    process = build_process(kind, "linear", 3)
+    sampler = SAMPLERS.build("ancestral", {}, process=process, vocabulary=Vocabulary(3, EOS))
+    shape = ([torch.tensor([], dtype=torch.int64)] * 500, [20] * 500)
+    films = [
+        list(generate(sampler, knows(process.num_states), Canvas.blank(*shape, seed=0, steps=4, constraints=held)))
+        for held in ((), (ForbiddenTokens([0]),))
+    ]
+    if process.mask_id is not None:
+        for free, held in zip(*films, strict=True):
+            masked = [float((canvas.tokens == process.mask_id).double().mean()) for canvas in (free, held)]
+            assert masked[1] == pytest.approx(masked[0], abs=0.02)  # 10,000 positions: four standard errors
+    assert not bool((films[1][-1].tokens == 0).any())
+    assert chi_square(films[0][-1].tokens.flatten(), CLEAN) > 1e-3
+    assert chi_square(films[1][-1].tokens.flatten(), torch.tensor([0.0, 0.6, 0.4], dtype=torch.float64)) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "hybrid"])
+def test_a_constraint_leaves_alone_what_is_given(kind: str) -> None:
+    """A prompt may hold what must not be written; a row that ends earlier may have nothing allowed behind its end."""
+    sampler, denoiser = made(kind)
+    prompt = torch.tensor([4, 0])
+
+    def only_early(probs: Tensor, canvas: Canvas, positions: Tensor) -> Tensor:
+        late = (positions >= 5) & (canvas.lengths[:, None] <= 5)
+        return torch.where(late.unsqueeze(-1), 0.0, ForbiddenTokens([0, 4])(probs, canvas, positions))
+
+    canvas = Canvas.blank([prompt, prompt], [9, 5], seed=0, steps=4, constraints=[only_early])
+    final = last(generate(sampler, denoiser, canvas))
+    assert torch.equal(final.tokens[:, :2], prompt.expand(2, 2))
+    assert not {0, 4} & set(final.tokens[0, 2:].tolist()) | {0, 4} & set(final.tokens[1, 2:5].tolist())
+
+
+def test_a_token_behind_absorbing_noise_stays_whatever_a_constraint_says_later() -> None:
+    sampler, denoiser = made("absorbing")
+
+    def moody(probs: Tensor, canvas: Canvas, positions: Tensor) -> Tensor:
+        return ForbiddenTokens([0, 1, 2] if canvas.age % 2 else [3, 4, 5])(probs, canvas, positions)
+
+    canvas = Canvas.blank(PROMPTS, LENGTHS, seed=0, steps=6, constraints=[moody])
+    films = list(generate(sampler, denoiser, canvas))
+    for before, after in itertools.pairwise(films):
+        written = before.tokens < V
+        assert torch.equal(after.tokens[written], before.tokens[written])
 
 
 def test_a_constraint_sees_the_canvas_and_the_positions_of_the_draw() -> None:
