@@ -26,14 +26,16 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Canvas:
-    """B rows of up to L tokens. A sampler's step returns the next canvas; none is changed in place.
+    """B rows of up to L tokens. A sampler's step returns the next canvas and changes nothing that an earlier one says:
+    stepping twice from one canvas gives the same canvas twice.
 
     tokens: ``[B, L]`` int64. frozen: ``[B, L]`` bool, what stands as it is given. lengths: ``[B]`` int64; what lies
     beyond a row's length is not part of it. rows: the number of each row, which addresses its noise: row r is the same
     text in any company. seed, steps: as they were asked for. age: draws made so far. nfe: ``[B]`` int64, passes of the
-    network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that those passes
-    computed. done: ``[B]`` bool, rows that are finished. confidence: ``[B, L]`` float64, the probability that each
-    token was drawn with; NaN where none was. state: what the sampler keeps between its steps.
+    network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that had to be
+    computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
+    ``[B, L]`` float64, the probability that each token was drawn with; NaN where none was. state: what the sampler
+    keeps between its steps; it may share memory with other canvases of the same run.
     """
 
     tokens: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -68,6 +69,7 @@ def test_a_row_is_the_same_text_in_any_company(kind: str) -> None:
         alone = last(generate(sampler, denoiser, Canvas.blank([prompt], [length], seed=3, steps=6, rows=[row])))
         assert torch.equal(alone.tokens[0], together.tokens[row, :length])
         assert int(alone.nfe) == int(together.nfe[row])
+        assert int(alone.slots) == int(together.slots[row]) > 0
         assert torch.equal(together.tokens[row, : len(prompt)], prompt)
         torch.testing.assert_close(
             alone.confidence[0], together.confidence[row, :length], equal_nan=True, rtol=1e-4, atol=1e-6
@@ -100,7 +102,70 @@ def test_canvases_are_a_film_and_a_step_is_a_call(kind: str) -> None:
         assert canvases[-1].slots.tolist() == [4 * length for length in LENGTHS]
 
 
-def test_a_token_costs_the_same_however_long_the_text_is() -> None:
+@pytest.mark.parametrize("caches", [True, False])
+def test_a_row_with_given_tokens_costs_the_same_in_any_company(caches: bool) -> None:
+    """Given tokens are read for what is written behind them, and what is given at the end is not read at all."""
+    sampler, denoiser = made("autoregressive")
+    denoiser.caches = caches
+    tokens = torch.tensor([[5, 0, 3, 1, 0, 4, 3, 1], [0, 0, 0, 0, 0, 0, 0, 0]])
+    frozen = torch.tensor([[1, 0, 1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 0]], dtype=torch.bool)
+    together = last(generate(sampler, denoiser, Canvas.of(tokens, frozen, seed=0, steps=1)))
+    alone = last(generate(sampler, denoiser, Canvas.of(tokens[:1], frozen[:1], seed=0, steps=1)))
+    assert torch.equal(alone.tokens[0], together.tokens[0])
+    assert together.nfe.tolist() == [2, 8]
+    assert together.slots.tolist() == ([5, 8] if caches else [2 + 5, sum(range(1, 9))])
+    assert int(alone.slots) == int(together.slots[0])
+
+
+def test_a_canvas_steps_alike_however_often() -> None:
+    """The kept keys and values are shared by the canvases of a run; a step takes of them what its canvas had."""
+    sampler, denoiser = made("autoregressive")
+    canvas = sampler.start(Canvas.blank(PROMPTS, LENGTHS, seed=3, steps=1))
+    with torch.no_grad():
+        for _ in range(5):
+            once, later = sampler.step(denoiser, canvas), sampler.step(denoiser, canvas)
+            sampler.step(denoiser, once)  # goes on from one of them
+            again = sampler.step(denoiser, canvas)
+            for other in (later, again):
+                assert torch.equal(other.tokens, once.tokens)
+                assert torch.equal(other.confidence.nan_to_num(), once.confidence.nan_to_num())
+                assert torch.equal(other.slots, once.slots)
+            canvas = once
+
+
+def test_two_continuations_of_one_canvas_do_not_mix() -> None:
+    """Canvases that went apart take turns: each draws on as if the other were not there."""
+    sampler, denoiser = made("autoregressive")
+    with torch.no_grad():
+        start = sampler.step(denoiser, sampler.start(Canvas.blank([PROMPTS[1]] * 3, [12] * 3, seed=3, steps=1)))
+        pair = [start, dataclasses.replace(start, tokens=(start.tokens + 1) % V, state=start.state)]
+        apart = [dataclasses.replace(canvas, state=None) for canvas in pair]
+        for _ in range(6):
+            pair = [sampler.step(denoiser, canvas) for canvas in pair]
+            apart = [sampler.step(denoiser, canvas) for canvas in apart]
+            for one, other in zip(pair, apart, strict=True):
+                torch.testing.assert_close(one.confidence, other.confidence, equal_nan=True, rtol=1e-4, atol=1e-6)
+                assert torch.equal(one.tokens, other.tokens)
+
+
+def test_no_layer_of_a_step_waits_for_the_device() -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    def waits(layers: int) -> int:
+        """Numbers that a step fetches from the device."""
+        sampler, _ = made("autoregressive")
+        denoiser = lively(Denoiser(small(attention="causal", num_layers=layers), V))
+        canvas = sampler.start(Canvas.blank([PROMPTS[0]], [12], seed=0, steps=1))
+        with torch.no_grad():
+            canvas = sampler.step(denoiser, sampler.step(denoiser, canvas))
+            with profile(activities=[ProfilerActivity.CPU]) as profiled:
+                sampler.step(denoiser, canvas)
+        return sum(event.count for event in profiled.key_averages() if event.key == "aten::_local_scalar_dense")
+
+    assert 0 < waits(1) == waits(6)
+
+
+def test_a_call_computes_one_token_however_long_the_text_is() -> None:
     """With kept keys and values each call computes one slot; the texts are those of a network that keeps nothing."""
     sampler, cached = made("autoregressive")
     forgetful = Watched(cached.denoiser, caches=False)
