@@ -57,31 +57,12 @@ class Slots:
         """``noisy``, written out."""
         return torch.zeros_like(self.position, dtype=torch.bool) if self.noisy is None else self.noisy
 
-    def beside(self, other: Slots) -> Slots:
-        """These slots and then the others, as the keys of one pass."""
-
-        def joined(name: str, default: Callable[[Tensor], Tensor]) -> Tensor | None:
-            own, more = getattr(self, name), getattr(other, name)
-            if own is None and more is None:
-                return None
-            pair = (default(self.position) if own is None else own, default(other.position) if more is None else more)
-            rows = torch.broadcast_shapes(pair[0].shape[:-1], pair[1].shape[:-1])
-            return torch.cat([part.expand(*rows, part.shape[-1]) for part in pair], -1)
-
-        position = joined("position", lambda position: position)
-        assert position is not None
-        return Slots(
-            position,
-            joined("document", torch.zeros_like),
-            joined("noisy", lambda position: torch.zeros_like(position, dtype=torch.bool)),
-            joined("valid", lambda position: torch.ones_like(position, dtype=torch.bool)),
-        )
-
 
 class AttentionPattern(Part, ABC):
     """Who sees whom. Stateless: the same object serves every layer and every length."""
 
     causal: ClassVar[bool] = False  # a position sees only itself and what stands before it
+    reads_noisy: ClassVar[bool] = False  # ``sees`` tells a noisy copy of a text from the clean one
     #: The class of stock transformers with this pattern over the same block, None where there is none.
     stock_class: ClassVar[StockClass | None] = None
 
@@ -92,7 +73,10 @@ class AttentionPattern(Part, ABC):
 
     def mask(self, queries: Slots, keys: Slots) -> Tensor:
         """The dense mask: ``[Q, K]`` or, where fields differ by row, ``[B, Q, K]`` bool, True where a query sees a key.
-        Documents do not see each other, and empty slots are not seen."""
+        Documents do not see each other, and empty slots are not seen.
+
+        Raises ValueError for slots of a noisy copy where the pattern does not tell them from the clean text."""
+        self._check_noisy(queries, keys)
         query = Slots(*(None if f is None else f.unsqueeze(-1) for f in _fields(queries)))  # type: ignore[arg-type]
         key = Slots(*(None if f is None else f.unsqueeze(-2) for f in _fields(keys)))  # type: ignore[arg-type]
         seen = self.sees(query, key)
@@ -104,7 +88,8 @@ class AttentionPattern(Part, ABC):
 
     def mask_mod(self, queries: Slots, keys: Slots) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """The same mask as ``torch.nn.attention.flex_attention`` takes it, a function of (batch, head, query, key)
-        indices, of which the kernel makes blocks without ever holding the dense mask."""
+        indices, of which the kernel makes blocks without ever holding the dense mask. Raises as ``mask``."""
+        self._check_noisy(queries, keys)
 
         def at(slots: Slots, batch: Tensor, place: Tensor) -> Slots:
             return Slots(*(f if f is None else f[place] if f.ndim == 1 else f[batch, place] for f in _fields(slots)))  # type: ignore[arg-type]
@@ -118,6 +103,13 @@ class AttentionPattern(Part, ABC):
 
         return mod
 
+    def _check_noisy(self, queries: Slots, keys: Slots) -> None:
+        if not self.reads_noisy and (queries.noisy is not None or keys.noisy is not None):
+            raise ValueError(
+                f"attention pattern {type(self).__name__} does not tell a noisy copy of a text from the clean one, "
+                "which would be seen by its own copy: use a pattern that does, such as block_causal"
+            )
+
     def sdpa_arguments(self, queries: Slots, keys: Slots) -> dict[str, Any]:
         """Keyword arguments of ``scaled_dot_product_attention``: ``is_causal``, or an ``attn_mask`` broadcastable to
         ``[B, heads, Q, K]``. A pattern that needs no mask where queries and keys are the same plain slots overrides
@@ -129,6 +121,11 @@ class AttentionPattern(Part, ABC):
 
     def whole(self) -> dict[str, Any] | None:
         """The arguments for one whole text, standing in order, where those need no mask; None: a mask is made."""
+        return None
+
+    def newest(self) -> dict[str, Any] | None:
+        """The arguments for the last slot of a text that stands in order, beside all the others as keys, where those
+        need no mask; None: a mask is made."""
         return None
 
     def attended(self, length: int) -> float:
@@ -152,6 +149,9 @@ class Bidirectional(AttentionPattern):
     def whole(self) -> dict[str, Any]:
         return {}
 
+    def newest(self) -> dict[str, Any]:
+        return {}
+
     def attended(self, length: int) -> float:
         return float(length)
 
@@ -167,6 +167,9 @@ class Causal(AttentionPattern):
 
     def whole(self) -> dict[str, Any]:
         return {"is_causal": True}
+
+    def newest(self) -> dict[str, Any]:
+        return {}
 
     def attended(self, length: int) -> float:
         return length / 2  # as training is counted everywhere: half of the square
@@ -184,6 +187,8 @@ class BlockCausal(AttentionPattern):
     class Options(Part.Options):
         length: Annotated[int, Field(ge=1, le=2**20, description="positions of a block")] = 16
 
+    reads_noisy = True
+
     def sees(self, query: Slots, key: Slots) -> Tensor:
         own, other = query.position // self.options.length, key.position // self.options.length
         if query.noisy is None and key.noisy is None:
@@ -191,3 +196,11 @@ class BlockCausal(AttentionPattern):
         from_noise, of_noise = query.of_noise, key.of_noise
         of_noisy_query = torch.where(of_noise, other == own, other < own)
         return torch.where(from_noise, of_noisy_query, ~of_noise & (other <= own))
+
+    def newest(self) -> dict[str, Any]:
+        return {}
+
+    def attended(self, length: int) -> float:
+        block = self.options.length
+        whole, rest = divmod(length, block)  # the queries of block i see i blocks, those of the last one everything
+        return (block * block * whole * (whole + 1) / 2 + rest * length) / length

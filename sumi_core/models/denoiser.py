@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 
 from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS
 from sumi_core.models.attention import Slots
+from sumi_core.models.cache import KeyValues
 from sumi_core.models.config import ModelConfig
 from sumi_core.models.interface import DenoiserInput, DenoiserOutput
 from sumi_core.models.layers import (
     Block,
     Embedding,
     Head,
-    KeyValue,
     Modulation,
     RMSNorm,
     Rotary,
@@ -91,8 +92,10 @@ class Denoiser(nn.Module):
         """Hidden states of every slot, and the head that reads them.
 
         A denoiser without time conditioning ignores the level; one with it raises ValueError where there is none.
+        Raises ValueError, too, for what a cache cannot do: see ``DenoiserInput``.
         """
         model, tokens, cache, time = self.model, given.tokens, given.cache, None
+        counts = [] if cache is None else self._counts(given, cache)
         x: Tensor = model.embed_tokens(tokens)
         if given.context is not None:
             x = x + given.context
@@ -102,20 +105,18 @@ class Denoiser(nn.Module):
             time = model.time_embedding(given.level)
             if model.modulation is None:
                 x, time = x + time, None
-        positions = given.positions
-        if positions is None and cache is not None:
-            positions = cache.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        rotary = model.rotary(tokens.shape[1], tokens.device, positions)
-        sdpa = self._sdpa(given, positions)
-        new: list[KeyValue] = []
-        for number, block in enumerate(model.layers):
-            x, own = block(x, rotary, sdpa, time, cache.layer(number) if cache is not None else None)
-            if cache is not None:
-                new.append(own)
+        length, positions = tokens.shape[1], given.positions
+        # How far the rotary tables must reach: one look at the device where positions are given, else none.
+        reach = length if positions is None else int(positions.max()) + 1
         if cache is not None:
-            assert positions is not None
-            keep = torch.as_tensor(given.keep, device=tokens.device).expand(len(tokens))
-            cache.append(new, positions.expand(tokens.shape), keep)
+            positions = cache.open(length, given.positions)
+            reach = max(reach, cache.longest + length)
+        rotary = model.rotary(reach, tokens.device, positions)
+        sdpa = self._sdpa(given, positions)
+        for number, block in enumerate(model.layers):
+            x = block(x, rotary, sdpa, time, None if cache is None else partial(cache.extend, number))
+        if cache is not None:
+            cache.keep(counts)
         x = model.norm(x)
         hidden = x if model.modulation is None else modulate(x, *model.modulation(time))
         return DenoiserOutput(hidden, self.lm_head)
@@ -125,14 +126,34 @@ class Denoiser(nn.Module):
         output: DenoiserOutput = self(DenoiserInput(tokens, level, **more))
         return output.logits()
 
+    @staticmethod
+    def _counts(given: DenoiserInput, cache: KeyValues) -> list[int]:
+        """How many new slots each row is to keep. ValueError for what a cache cannot do, before anything is computed:
+        it does not remember of which document a slot is, and what it keeps is clean and holds a token."""
+        rows, slots = given.tokens.shape
+        if rows != len(cache.lengths):
+            raise ValueError(f"a cache of {len(cache.lengths)} rows cannot serve {rows} rows of tokens")
+        counts = cache.accepted(given.keep, slots)
+        if given.documents is not None and (cache.longest or any(counts)):
+            raise ValueError("a cache does not remember documents: give none where slots are kept, now or before")
+        if given.noisy is not None and any(counts):
+            raise ValueError("slots of a noisy copy are never kept: give no `noisy` beside `keep`")
+        if given.valid is not None and any(counts):
+            raise ValueError("a cache keeps slots that hold a token: give their number as `keep`, and no `valid`")
+        return counts
+
     def _sdpa(self, given: DenoiserInput, positions: Tensor | None) -> dict[str, Any]:
         """What attention is called with: the pattern's own arguments for a whole plain text, else a mask."""
         pattern, tokens = given.pattern or self.pattern, given.tokens
         in_order = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions
         queries = Slots(in_order, given.documents, given.noisy, given.valid)
-        if given.cache is not None and given.cache.longest:
-            return pattern.sdpa_arguments(queries, given.cache.kept().beside(queries))
-        if positions is not None and given.cache is None:  # not known to be in order
+        cache = given.cache
+        if cache is not None and cache.longest:
+            alone = tokens.shape[1] == 1 and cache.plain and queries.plain
+            if alone and (newest := pattern.newest()) is not None:
+                return newest
+            return pattern.sdpa_arguments(queries, cache.seen(queries))
+        if given.positions is not None:  # not known to be in order
             return pattern.sdpa_arguments(queries, replace(queries))
         return pattern.sdpa_arguments(queries, queries)
 

@@ -26,8 +26,13 @@ class DenoiserInput:
     follows the cache. documents: ``[B, L]`` int64, slots of different documents do not see each other; None: all are
     one. noisy: ``[L]`` or ``[B, L]`` bool, the slots of a noisy copy that stands beside the clean text; None: one copy.
     valid: ``[B, L]`` bool, slots that hold a token, which others may see; None: all. pattern: who sees whom in this
-    pass; None: the model's own. cache: tokens that were read before and are seen too. keep: how many of the new slots
-    the cache keeps, of every row or ``[B]``. context: ``[B, L, D]``, added to the input embeddings.
+    pass; None: the model's own. cache: tokens that were read before and are seen too, all of them clean and of one
+    document. keep: how many of the new slots the cache keeps, from the left, of every row or ``[B]``; without a cache
+    none. context: ``[B, L, D]``, added to the input embeddings.
+
+    A cache refuses, with a ValueError before anything is computed: documents where it holds slots or is to keep some;
+    noisy or valid where it is to keep some; more to keep than there are slots; another number of rows than its own.
+    noisy also needs a pattern that reads it.
     """
 
     tokens: Tensor
@@ -64,7 +69,9 @@ class DenoiserOutput:
         return self.apply_all([loss])[0]
 
     def apply_all(self, losses: Sequence[RowLoss]) -> tuple[Tensor, ...]:
-        """Several losses of the same logits, each ``[B, L]``."""
+        """Several losses of the same logits, each ``[B, L]``; none for no losses, and then nothing is computed."""
+        if not losses:
+            return ()
         return cast("tuple[Tensor, ...]", self.head(self.hidden, losses))
 
     def last(self) -> DenoiserOutput:

@@ -28,6 +28,9 @@ class Ancestral(Sampler):
     spacing ``time``: times 1, 1 − 1/steps, …, 1/steps. spacing ``log_snr``: times evenly spaced in the log-SNR of a
     position whose clock shows t itself (Sumi, 2606.19005), dense at both ends. The first is pure noise, t = 1, in
     either. Positions step from and to the levels that their clocks show; one whose clock stands keeps its state.
+
+    Constraints hold for the predicted clean tokens. Under noise that consists of tokens a text on its way may hold one
+    that is forbidden, as noise; the step that takes a position to level 0 writes allowed tokens only.
     """
 
     @dataclass
@@ -66,7 +69,11 @@ class Ancestral(Sampler):
             level = torch.where(canvas.frozen, 0.0, level)  # what is given is clean
         logits = process.predict(denoiser, DenoiserInput(z, level, valid=canvas.valid), now.level)
         place = torch.arange(canvas.length, device=z.device)
-        probs = canvas.allowed(process.reverse(logits, z, now.level, aim), place)
+        if canvas.constraints:
+            clean = canvas.allowed(process.denoiser(logits.double()), place)
+            probs = _only(clean, process.reverse(clean.log(), z, now.level, aim), where=then.level == 0)
+        else:
+            probs = process.reverse(logits, z, now.level, aim)
         drawn = draw_categorical(
             probs, canvas.noise("sample", canvas.age + 1).uniform(canvas.length, dtype=torch.float64)
         )
@@ -82,3 +89,12 @@ class Ancestral(Sampler):
 
     def finished(self, canvas: Canvas) -> Tensor:
         return torch.full_like(canvas.done, canvas.age >= canvas.steps)
+
+
+def _only(clean: Tensor, probs: Tensor, where: Tensor) -> Tensor:
+    """Reverse probabilities ``[B, L, S]`` that lead, ``where`` a position becomes clean, only to tokens that ``clean``
+    ``[B, L, S]`` gives any probability: rounding leaves some to others. where: broadcastable to ``[B, L]``.
+
+    A state that the process cannot leave any more, a token behind absorbing noise, stays as it was written."""
+    held = torch.where(clean > 0, probs, 0.0)
+    return torch.where((where & (held.sum(-1) > 0)).unsqueeze(-1), held, probs)

@@ -15,24 +15,27 @@ from sumi_core.models.interface import DenoiserFunction
 
 
 class Constraint(Protocol):
-    """A rule on what may be drawn."""
+    """A rule on what a text may hold."""
 
     def __call__(self, probs: Tensor, canvas: Canvas, positions: Tensor) -> Tensor:
-        """Probabilities of the next draw, ``[B, q, S]`` float64 (not normalised), at ``positions`` ``[q]`` of the
-        canvas; returns the allowed ones in the same shape. A row without any is an error of the draw."""
+        """Probabilities of clean tokens as the network predicts them, ``[B, q, S]`` float64 (0 on a mask), at
+        ``positions`` ``[q]`` of the canvas; returns the allowed ones in the same shape, not normalised. A position
+        that has none is an error of the draw. What is said of positions that are not written is not used."""
         ...
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """B rows of up to L tokens. A sampler's step returns the next canvas; none is changed in place.
+    """B rows of up to L tokens. A sampler's step returns the next canvas and changes nothing that an earlier one says:
+    stepping twice from one canvas gives the same canvas twice.
 
     tokens: ``[B, L]`` int64. frozen: ``[B, L]`` bool, what stands as it is given. lengths: ``[B]`` int64; what lies
     beyond a row's length is not part of it. rows: the number of each row, which addresses its noise: row r is the same
     text in any company. seed, steps: as they were asked for. age: draws made so far. nfe: ``[B]`` int64, passes of the
-    network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that those passes
-    computed. done: ``[B]`` bool, rows that are finished. confidence: ``[B, L]`` float64, the probability that each
-    token was drawn with; NaN where none was. state: what the sampler keeps between its steps.
+    network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that had to be
+    computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
+    ``[B, L]`` float64, the probability that each token was drawn with; NaN where none was. state: what the sampler
+    keeps between its steps; it may share memory with other canvases of the same run.
     """
 
     tokens: Tensor
@@ -132,10 +135,15 @@ class Canvas:
         return Noise(self.seed, stream, step, self.rows, self.device, lengths=self.lengths.tolist())
 
     def allowed(self, probs: Tensor, positions: Tensor) -> Tensor:
-        """Probabilities ``[B, q, S]`` under the constraints."""
+        """Probabilities of clean tokens ``[B, q, S]`` at ``positions`` ``[q]`` under the constraints; unchanged where
+        nothing is written: at frozen positions, behind a row's end and in rows that are done."""
+        if not self.constraints:
+            return probs
+        held = probs
         for constraint in self.constraints:
-            probs = constraint(probs, self, positions)
-        return probs
+            held = constraint(held, self, positions)
+        stands = self.frozen[:, positions] | self.done[:, None] | (positions >= self.lengths[:, None])
+        return torch.where(stands.unsqueeze(-1), probs, held)
 
     def written(self, tokens: Tensor, **changes: Any) -> Canvas:
         """This canvas with other tokens where nothing is frozen, in rows that are not done."""

@@ -19,12 +19,41 @@ from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.sampler import Sampler
 
 
+@dataclass
+class _Memory:
+    """What the network has read, shared by the canvases of one run. text: ``[B, n]``, the tokens in the cache."""
+
+    cache: KeyValues
+    text: Tensor
+
+    def back_to(self, text: Tensor, kept: int) -> tuple[KeyValues, int]:
+        """The cache with the first ``kept`` tokens of ``text`` in it and no others, or with none where another text
+        was read since; and how many there are. So a canvas steps alike however often, whatever came of it before."""
+        if not torch.equal(self.text[:, :kept], text[:, :kept]):
+            kept = 0
+        self.cache.crop(kept)
+        self.text = self.text[:, :kept]
+        return self.cache, kept
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a canvas has of the memory: the first ``kept`` tokens, after the end-of-text token that starts a text."""
+
+    memory: _Memory
+    kept: int
+
+
 class LeftToRight(Sampler):
     """Draw x_i ~ p(x_i | x_{<i}) in order, after an end-of-text token. ``steps`` is ignored: a token takes a call.
 
-    temperature: logits are divided by it; 0 takes the most probable token. The keys and values of what stands are kept
-    where the network can keep them, so that a call computes the new token alone; a network that cannot reads the whole
-    text again. The canvas's age is the position that is written next, in all rows.
+    temperature: logits are divided by it; 0 takes the most probable token. Constraints come first: the temperature acts
+    on what they allow. The keys and values of what stands are kept where the network can keep them, so that a call
+    computes the new token alone and only reads what is kept of the others; a network that cannot keep them reads the
+    whole text again. The canvas's age is the position that is written next, in all rows.
+
+    A row counts as computed what it needs, the same in any company: with kept keys and values every token once, up to
+    the last that it writes; without them the whole text before each token that it writes.
     """
 
     needs_process: ClassVar[bool] = False
@@ -44,9 +73,12 @@ class LeftToRight(Sampler):
 
     def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
         position = canvas.age
-        logits, state, computed = self._read(denoiser, canvas)
-        probs = self._probabilities(logits[:, None, : self.num_tokens])
-        probs = canvas.allowed(probs, torch.tensor([position], device=canvas.device))
+        logits, reading, computed = self._read(denoiser, canvas)
+        logits = logits[:, None, : self.num_tokens]
+        if canvas.constraints:
+            place = torch.tensor([position], device=canvas.device)
+            logits = canvas.allowed(logits.double().softmax(-1), place).log()
+        probs = self._probabilities(logits)
         uniform = canvas.noise("sample", position).uniform(1, dtype=torch.float64)
         chosen = draw_categorical(probs, uniform)
         writes = ~canvas.frozen[:, position] & (position < canvas.lengths)
@@ -58,13 +90,14 @@ class LeftToRight(Sampler):
             written,
             age=self._next(written, position + 1),
             nfe=canvas.nfe + writes,
-            slots=canvas.slots + writes * computed,
+            slots=canvas.slots + (writes if reading is None else ~canvas.done) * computed,
             confidence=confidence,
-            state=state,
+            state=reading,
         )
 
     def finished(self, canvas: Canvas) -> Tensor:
-        return canvas.age >= canvas.lengths
+        place = torch.arange(canvas.length, device=canvas.device)
+        return ~(self._open(canvas) & (place >= canvas.age)).any(-1)
 
     def settled(self, canvas: Canvas) -> Tensor:
         return canvas.lengths.clamp(max=canvas.age)
@@ -72,22 +105,33 @@ class LeftToRight(Sampler):
     def _next(self, canvas: Canvas, position: int) -> int:
         """The first position from here on that some row has to write."""
         place = torch.arange(canvas.length, device=canvas.device)
-        open_ = (~canvas.frozen & (place < canvas.lengths[:, None])).any(0) & (place >= position)
+        open_ = self._open(canvas).any(0) & (place >= position)
         return int(torch.where(open_, place, canvas.length).min())
 
-    def _read(self, denoiser: DenoiserFunction, canvas: Canvas) -> tuple[Tensor, KeyValues | None, int]:
-        """Logits of the next token ``[B, S]``, the cache, and how many tokens were computed for each row."""
+    def _open(self, canvas: Canvas) -> Tensor:
+        """Positions that have to be written, or had to be, ``[B, L]`` bool."""
+        place = torch.arange(canvas.length, device=canvas.device)
+        return ~canvas.frozen & (place < canvas.lengths[:, None])
+
+    def _read(self, denoiser: DenoiserFunction, canvas: Canvas) -> tuple[Tensor, _Reading | None, int]:
+        """Logits of the next token ``[B, S]``, what has been read then, and how many tokens were computed of a row."""
         text = torch.cat([torch.full_like(canvas.tokens[:, :1], self.eos_id), canvas.tokens[:, : canvas.age]], 1)
-        cache = canvas.state
-        if cache is None and caches(denoiser):
-            cache = KeyValues(len(text), canvas.length + 1, canvas.device)
-        if cache is not None:
-            text = text[:, int(cache.lengths[0]) :]  # all rows stand at one position
-        given = DenoiserInput(text, cache=cache, keep=text.shape[1])
-        return denoiser(given).last().logits()[:, -1], cache, text.shape[1]
+        reading = canvas.state
+        if reading is None and caches(denoiser):
+            reading = _Reading(_Memory(KeyValues(len(text), canvas.length + 1, canvas.device), text[:, :0]), 0)
+        if reading is None:
+            return denoiser(DenoiserInput(text)).last().logits()[:, -1], None, text.shape[1]
+        assert isinstance(reading, _Reading)
+        cache, kept = reading.memory.back_to(text, reading.kept)
+        new = text[:, kept:]
+        logits = denoiser(DenoiserInput(new, cache=cache, keep=new.shape[1])).last().logits()[:, -1]
+        reading.memory.text = text
+        return logits, _Reading(reading.memory, text.shape[1]), new.shape[1]
 
     def _probabilities(self, logits: Tensor) -> Tensor:
+        """Of the next token ``[..., V]`` float64; all 0 or NaN where no token has a finite logit."""
         if self.options.temperature == 0:
             best = logits.argmax(-1, keepdim=True)
-            return torch.zeros_like(logits, dtype=torch.float64).scatter_(-1, best, 1.0)
+            possible = (logits.gather(-1, best) > -torch.inf).double()
+            return torch.zeros_like(logits, dtype=torch.float64).scatter_(-1, best, possible)
         return (logits.double() / self.options.temperature).softmax(-1)

@@ -58,6 +58,25 @@ def test_attended_is_what_an_average_query_sees(name: str) -> None:
     assert pattern(name).attended(64) == (counted - 0.5 if name == "causal" else counted)
 
 
+def test_the_closed_form_of_blocks_counts_the_dense_mask() -> None:
+    for block in (1, 2, 3, 5, 16):
+        for length in range(1, 20):
+            blocks, slots = BlockCausal(BlockCausal.Options(block)), Slots(torch.arange(length))
+            assert blocks.attended(length) == pytest.approx(float(blocks.mask(slots, slots).sum()) / length)
+    # Of a mask this long there would be 10¹² entries.
+    assert BlockCausal(BlockCausal.Options(16)).attended(10**6) == 16 * (10**6 / 16 + 1) / 2
+
+
+@pytest.mark.parametrize("name", ["bidirectional", "causal"])
+def test_a_noisy_copy_is_refused_where_it_would_see_its_clean_text(name: str) -> None:
+    plain = Slots(torch.arange(LENGTH))
+    two = Slots(torch.arange(LENGTH), noisy=torch.arange(LENGTH) >= 6)
+    for queries, keys in ((two, two), (plain, two), (two, plain)):
+        for derive in (pattern(name).mask, pattern(name).mask_mod, pattern(name).sdpa_arguments):
+            with pytest.raises(ValueError, match="does not tell a noisy copy of a text from the clean one"):
+                derive(queries, keys)
+
+
 def test_a_noisy_copy_sees_its_own_block_and_clean_earlier_ones() -> None:
     """Two streams (BD3LM, 2503.09573): the strict comparison keeps a noisy block from its own clean tokens."""
     slots = Slots(torch.arange(LENGTH).repeat(2), noisy=torch.arange(2 * LENGTH) >= LENGTH)

@@ -60,6 +60,8 @@ def test_a_mask_written_out_is_the_fast_path(monkeypatch: pytest.MonkeyPatch) ->
 class _Halves(AttentionPattern):
     """Two texts side by side that do not see each other."""
 
+    reads_noisy = True
+
     def sees(self, query: Slots, key: Slots) -> torch.Tensor:
         return query.of_noise == key.of_noise
 
@@ -209,6 +211,7 @@ def test_losses_are_those_of_the_logits_and_hooks_see_one_call_of_each_module() 
     (apart,) = torch.autograd.grad(losses[0].of(output.logits()).sum(), denoiser.lm_head.weight)
     assert torch.equal(whole, apart)
     assert torch.equal(output.last().logits(), output.logits()[:, -1:])
+    assert output.apply_all([]) == ()
 
 
 @each_conditioning

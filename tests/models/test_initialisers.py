@@ -40,7 +40,7 @@ def attention_of(denoiser: Denoiser, layer: int, tokens: torch.Tensor) -> torch.
             q, k = (rotate(p(seen).view(heads), rotary).transpose(1, 2) for p in (attention.q_proj, attention.k_proj))
             k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
             return (q @ k.transpose(-1, -2) / attention.head_width**0.5).softmax(-1).mean(0)
-        x, _ = block(x, rotary, {})
+        x = block(x, rotary, {})
     raise AssertionError(layer)
 
 

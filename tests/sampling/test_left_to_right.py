@@ -6,6 +6,7 @@ from sumi_core.base.options import ConfigError, typed
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.interface import FromLogits
 from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling.constraints import ForbiddenTokens
 from tests.corruption.enumerable import World, chi_square
 
 V, EOS = 4, 1
@@ -45,6 +46,21 @@ def test_temperature():
     assert greedy.tolist() == [[first, int(world.p.view(V, V)[first].argmax())]] * 3
     sharp = build(temperature=0.5).sample(FromLogits(exact_model(world)), num=10_000, length=1, steps=1, seed=0).tokens
     assert chi_square(sharp, world.p.view(V, V).sum(1) ** 2) > 1e-3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-3])
+def test_the_most_probable_token_is_the_most_probable_that_is_allowed(temperature):
+    """The constraint comes before the temperature, which would leave nothing of the others."""
+    world = World("uniform")
+    order = world.p.view(V, V).sum(1).argsort(descending=True).tolist()
+    drawn = build(temperature=temperature).sample(
+        FromLogits(exact_model(world)), num=3, length=1, steps=1, seed=0, constraints=[ForbiddenTokens(order[:1])]
+    )
+    assert drawn.tokens.tolist() == [[order[1]]] * 3
+    with pytest.raises(ValueError, match="NaN or all zero"):
+        build(temperature=temperature).sample(
+            FromLogits(exact_model(world)), num=1, length=1, steps=1, seed=0, constraints=[ForbiddenTokens(range(V))]
+        )
 
 
 def test_prompt_is_kept_and_conditions():
