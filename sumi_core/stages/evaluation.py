@@ -41,12 +41,12 @@ def build(context: StageContext) -> dict[str, Any]:
 
 def _measure(context: StageContext) -> dict[str, Artifact]:
     """The output of each measurement by its name, in the order of the config."""
-    from sumi_core.stages.identity import made_from
+    from sumi_core.stages.identity import made_from, outside_code
 
     assert context.store is not None
     experiment = context.experiment
     inputs = {name: artifact.fingerprint for name, artifact in context.inputs.items()}
-    sources = made_from(experiment, STAGE)
+    sources, code = made_from(experiment, STAGE), outside_code(experiment, STAGE)
     opened = functools.cache(lambda: open_model(experiment, context.inputs["exported_model"].folder))
     measured: dict[str, Artifact] = {}
     with deterministic(experiment.runtime.threads):
@@ -61,7 +61,7 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
                 write_findings(found, folder)
                 return dict(found.summary)
 
-            identity = measurement_identity(experiment, name, inputs, sources)
+            identity = measurement_identity(experiment, name, inputs, sources, code)
             measured[name], ready = ensure_measured(
                 context.store,
                 measurement_kind(name),

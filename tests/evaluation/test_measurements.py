@@ -172,10 +172,11 @@ def test_the_identity_names_what_is_read_and_nothing_else() -> None:
         cls = MEASUREMENTS.get(name)
         assert set(cls.inputs) <= set(STAGE.inputs)
         assert set(cls.reads) <= set(EvaluationConfig.__dataclass_fields__)
-        identity = measurement_identity(experiment, name, inputs, {"evaluation.metrics[0].corpus": 1})
+        identity = measurement_identity(experiment, name, inputs, {"evaluation.metrics[0].corpus": 1}, {})
         assert set(identity["config"]) == {"options", *cls.reads}
         assert set(identity["inputs"]) == set(cls.inputs)
         assert ("source" in identity) == ("metrics" in cls.reads)
+        assert "code" not in identity, "Sumi's own parts have versions"
         assert is_measurement(measurement_kind(name))
     assert not any(is_measurement(stage) for stage in STAGE.inputs)
 
