@@ -10,9 +10,10 @@ import pytest
 
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.references import ancestors, located, stage_refs
-from sumi_core.experiments.resolve import resolve, resolve_recorded
+from sumi_core.experiments.resolve import resolve, resolve_for, resolve_recorded
 from sumi_core.experiments.size import experiment_size
 from sumi_core.experiments.sweeps import Cell, load_sweep, load_sweeps, select_cells, with_ancestors
+from sumi_core.stages.identity import stage_fingerprint
 
 Write = Callable[[str, str], Path]
 CAUSAL = "process: null\nobjective: autoregressive\nmodel: {attention: causal}\n"
@@ -96,6 +97,33 @@ def test_a_resolved_experiment_is_whole_by_itself(write: Write, tmp_path: Path) 
     assert folders.model.initialiser["of"]["folder"] == str(tmp_path.resolve())
     assert "folder" not in experiment.model.initialiser["of"]
     assert folders.identity() == experiment.identity()
+
+
+def test_a_parents_evaluation_may_name_parts_that_are_gone(write: Write, tmp_path: Path) -> None:
+    """The child is made from the parent's weights, which no measurement decides."""
+    write("a", CAUSAL)
+    write("b", of("a"))
+    write("c", of("b"))
+    experiment = cells(tmp_path)["c"].experiment
+    record = experiment.to_dict()
+    parent = record["model"]["initialiser"]["of"]["experiment"]
+    for own in (parent, parent["model"]["initialiser"]["of"]["experiment"]):
+        own["evaluation"]["measurements"].append({"name": "mine"})
+        own["evaluation"]["sampler"] = {"name": "mine"}
+    again = resolve_recorded(record, "manifest.json")
+    assert [ref.cell for ref in ancestors(again)] == ["a", "b"]
+    assert stage_fingerprint(again, "evaluation") == stage_fingerprint(experiment, "evaluation")
+    own["training"]["steps"] = 0
+    with pytest.raises(ConfigError, match=r"manifest\.json: .*\(b\): .*\(a\): training\.steps: must be at least 1"):
+        resolve_recorded(record, "manifest.json")
+
+
+def test_for_the_sake_of_an_evaluation_a_record_is_taken_as_it_is() -> None:
+    record = resolve({}, "a.yaml").to_dict()
+    record["evaluation"]["metrics"].append({"name": "mine"})
+    with pytest.raises(ConfigError, match=r"evaluation\.metrics\[4\]: no sample metric is called 'mine'"):
+        resolve_for("evaluation", record, "manifest.json")
+    assert resolve_for("exported_model", record, "manifest.json") == resolve({}, "a.yaml")
 
 
 def test_runtime_and_places_of_the_parent_are_no_part_of_the_recipe(write: Write, tmp_path: Path) -> None:
