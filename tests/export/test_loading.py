@@ -139,7 +139,7 @@ def damage(folder: Path, how: str) -> None:
         ("endless", r"sumi\.json is damaged"),
         ("vast model", r"model\.safetensors is far smaller than the model that sumi\.json describes"),
         ("odd tokenizer", r"sumi_tokenizer\.json is missing or damaged"),
-        ("odd end", r"names end-of-text 999999, which is no token"),
+        ("odd end", r"names end-of-text 999999, which is not a token"),
         ("cut tokenizer", r"sumi_tokenizer/tokenizer\.json is missing or damaged"),
     ],
 )
