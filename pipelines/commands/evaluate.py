@@ -13,7 +13,7 @@ import typer
 from pipelines.commands.arguments import check_changes
 from pipelines.commands.sample import exported_folder, note, sampled_experiment
 from sumi_core.base.options import ConfigError
-from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.sweeps import Cell, select_cells
 from sumi_core.lineage.project import Project
@@ -46,7 +46,8 @@ def evaluate_command(
     project = Project.find()
     target = find_target(project, name, check_changes(changes) or ())
     exported = exported_folder(project, target)
-    experiment = sampled_experiment(project, target) or _recorded(exported)
+    wanted = "exported_model" if files else "evaluation"  # other text is measured whatever the model's evaluation holds
+    experiment = sampled_experiment(project, target, wanted) or _recorded(exported, wanted)
     measured: list[tuple[str, Artifact]] = []
     if files:
         measured.append(_other_text(project, target, exported, experiment, files, column))
@@ -65,12 +66,12 @@ def _sorted(more: Sequence[str], text: Sequence[str]) -> tuple[list[str], list[s
     return [*text, *(item for item in more if item not in changes)], changes
 
 
-def _recorded(exported: Path) -> Experiment:
-    """The experiment that an exported folder records."""
+def _recorded(exported: Path, stage: str) -> Experiment:
+    """The experiment that an exported folder records, for the sake of one of its stages."""
     from sumi_core.export.loading import read_record
     from sumi_core.export.record import RECORD
 
-    return resolve_recorded(read_record(exported / RECORD)["experiment"], str(exported / RECORD))
+    return resolve_for(stage, read_record(exported / RECORD)["experiment"], str(exported / RECORD))
 
 
 def _cell(project: Project, target: Target) -> Cell | None:

@@ -45,6 +45,10 @@ def sample_command(
     exported = load_exported(exported_folder(project, target))
     experiment, tokenizer = sampled_experiment(project, target) or exported.experiment, exported.tokenizer
     sampler = build_parts(experiment, exported.parts.vocabulary).sampler
+    recorded = exported.sumi.get("sampler")
+    used = experiment.evaluation.sampler["name"]
+    if experiment is exported.experiment and isinstance(recorded, dict) and recorded.get("name") != used:
+        note(f"sampler '{recorded.get('name')}' of the record is not at hand; sampling with '{used}'")
     trained = experiment.shards.sequence_length
     length = length or trained
     if length > trained:

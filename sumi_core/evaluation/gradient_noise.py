@@ -114,5 +114,6 @@ def measure_gradient_noise(
         first, second = gradient(2 * pair + 1), gradient(2 * pair + 2)
         variances.append(sum(float((a.double() - b).square().sum()) for a, b in zip(first, second, strict=True)) / 2)
         products.append(sum(float((a.double() * b).sum()) for a, b in zip(first, second, strict=True)))
+        del first, second  # before those of the next pair are taken
         progress(2 * (pair + 1), 2 * pairs, "gradients", "noise of the training gradient")
     return GradientSpread(mean_estimate(variances), mean_estimate(products), count, 2 * pairs)

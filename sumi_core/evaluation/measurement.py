@@ -130,7 +130,9 @@ class Measurement(Part, ABC):
     """One thing that is measured of a finished model. Raise ``version`` whenever its code would find something else.
 
     reads: keys of the section ``evaluation``. inputs: the stages whose outputs decide what is found; without
-    ``exported_model`` the result is the same for every model of these tokens, and is computed once."""
+    ``exported_model`` the result is the same for every model of these tokens, and is computed once. What is not
+    declared is refused: the denoiser, the objective and the process belong to ``exported_model``, the sampler to that
+    and the key ``sampler``, the text and the counts of tokens to ``token_shards``."""
 
     version: ClassVar[str] = "1"
     reads: ClassVar[tuple[str, ...]] = ()
@@ -163,6 +165,72 @@ class _Declared:
 def declared_settings(config: EvaluationConfig, measurement: type[Measurement]) -> EvaluationConfig:
     """``config`` with the keys that a measurement may read. Any other raises AttributeError, naming it."""
     return cast(EvaluationConfig, _Declared(config, measurement))
+
+
+_MODEL = ("exported_model",)
+_SOURCES = {  # a part of a model → the stages of which one must be declared
+    "denoiser": _MODEL,
+    "objective": _MODEL,
+    "process": _MODEL,
+    "sampler": _MODEL,
+    "tokenizer": ("tokenizer", "token_shards", *_MODEL),
+}
+
+
+class _DeclaredModel:
+    """What a measurement declares of a model. Using another part is an error: what was found with the part of one model
+    would be found again for all."""
+
+    def __init__(self, model: Model, measurement: type[Measurement]) -> None:
+        self._model, self._measurement = model, measurement
+
+    def __getattr__(self, key: str) -> Any:
+        require_input(self._measurement, f"the model's {key}", *_SOURCES.get(key, self._measurement.inputs))
+        if key == "sampler" and "sampler" not in self._measurement.reads:
+            name = self._measurement.__name__
+            raise AttributeError(f"{name} uses the model's sampler; list sampler in its `reads`")
+        return getattr(self._model, key)
+
+
+class _RefusedText:
+    """The text of a measurement that declares none: every use of it is an error."""
+
+    def __init__(self, measurement: type[Measurement]) -> None:
+        self._measurement = measurement
+
+    def __len__(self) -> int:
+        raise self._refusal()
+
+    def __getitem__(self, index: int) -> NDArray[np.integer[Any]]:
+        raise self._refusal()
+
+    def __getattr__(self, key: str) -> Any:
+        raise self._refusal()
+
+    def _refusal(self) -> AttributeError:
+        return _undeclared(self._measurement, "the validation text", "token_shards")
+
+
+def _undeclared(measurement: type[Measurement], what: str, *stages: str) -> AttributeError:
+    return AttributeError(f"{measurement.__name__} uses {what}; list {' or '.join(stages)} in its `inputs`")
+
+
+def require_input(measurement: type[Measurement], what: str, *stages: str) -> None:
+    """Raise AttributeError, naming ``what`` a measurement uses, unless it declares one of the stages that this comes
+    from: they would not be in its fingerprint, and a result for another output of them would be found."""
+    if stages and not set(stages) & set(measurement.inputs):
+        raise _undeclared(measurement, what, *stages)
+
+
+def declared_model(model: Model, measurement: type[Measurement]) -> Model:
+    """``model`` with the parts that a measurement may use. Any other raises AttributeError, naming it."""
+    return cast(Model, _DeclaredModel(model, measurement))
+
+
+def declared_text(text: Sequences, measurement: type[Measurement]) -> Sequences:
+    """``text`` for a measurement that declares the stage that it comes from; for others every use of it raises
+    AttributeError."""
+    return text if "token_shards" in measurement.inputs else _RefusedText(measurement)
 
 
 def write_findings(found: Findings, folder: Path) -> None:

@@ -2,20 +2,22 @@
 
 A step sees batch_size · sequence_length tokens. A token costs what ``size.flops_per_token`` says: the model's matrices
 and its attention, forward and backward. ``total_flops`` also counts the trainings that a cell's weights come from, so
-that a cell that starts from another one is compared with one that starts from nothing. Steps are whole, so a cell comes
-within ``TOLERANCE`` of the budget or is refused: cells that spend different amounts answer no question about methods.
+that a cell that starts from another one is compared with one that starts from nothing. That other cell is in a file of
+its own: in the same file it would spend the whole budget itself. Steps are whole, so a cell comes within ``TOLERANCE``
+of the budget or is refused: cells that spend different amounts answer no question about methods.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.schema import Experiment
-from sumi_core.experiments.size import earlier_flops, expected_vocabulary
+from sumi_core.experiments.size import earlier_flops, earlier_trainings, expected_vocabulary
 from sumi_core.models.size import flops_per_token
 
 TOLERANCE = 0.01
@@ -36,8 +38,8 @@ class Budget:
     ] = None
 
     def steps(self, experiment: Experiment, where: str) -> int:
-        """Optimizer steps that spend the budget. Raises ConfigError when no whole number of them comes close, or when
-        nothing is left of it."""
+        """Optimizer steps that spend the budget. ``where``: the file whose cells have it. Raises ConfigError when no
+        whole number of them comes close, or when nothing is left of it."""
         tokens, spent = experiment.training.batch_size * experiment.shards.sequence_length, 0.0
         if self.tokens is not None:
             key, budget, per_step = "budget.tokens", self.tokens, float(tokens)
@@ -48,6 +50,7 @@ class Budget:
             assert self.total_flops is not None
             key, budget = "budget.total_flops", self.total_flops
             per_step = tokens * training_flops_per_token(experiment, where, key)
+            _refuse_siblings(experiment, where, key)
             spent = earlier_flops(experiment, expected_vocabulary(experiment.tokenizer) or 0)
             if spent and budget - spent < per_step:
                 problem = f"the cells that this one starts from spend {spent:.6g} of {budget:.6g}"
@@ -66,6 +69,18 @@ class Budget:
                 "budget",
             )
         return steps
+
+
+def _refuse_siblings(experiment: Experiment, where: str, key: str) -> None:
+    """Raise ConfigError where the experiment starts from a cell of its own file, as a phase does: that one has the same
+    budget and spends it."""
+    own = Path(where).stem
+    for ref in earlier_trainings(experiment):
+        if ref.cell.partition(".")[0] == own:
+            problem = f"every cell of this file has the same budget, and '{ref.cell}', which another one starts from, "
+            problem += "spends all of it; write budget: {flops: …}, which counts each cell by itself, or move "
+            problem += f"'{ref.cell}' to a file of its own"
+            raise ConfigError(where, key, problem)
 
 
 def training_flops_per_token(experiment: Experiment, where: str, key: str = "budget.flops") -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.base.hashing import canonical_json
-from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment, references_in
 
 
@@ -31,7 +31,9 @@ class StageRef:
 def stage_refs(experiment: Experiment) -> tuple[StageRef, ...]:
     """The references of a resolved experiment, its own only: those cells may refer to others in turn."""
     return tuple(
-        StageRef(key, component[option]["cell"], _experiment(canonical_json(component[option]["experiment"])), stage)
+        StageRef(
+            key, component[option]["cell"], _experiment(stage, canonical_json(component[option]["experiment"])), stage
+        )
         for key, stage, component, option in references_in(experiment.sections())
     )
 
@@ -55,7 +57,8 @@ def ancestors(experiment: Experiment) -> list[StageRef]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _experiment(plain: str) -> Experiment:
-    """A recorded experiment. Every plan of every cell looks at it; it is not to be changed."""
+def _experiment(stage: str, plain: str) -> Experiment:
+    """A recorded experiment, of which the output of ``stage`` is meant. Every plan of every cell looks at it; it is not
+    to be changed."""
     data: dict[str, Any] = json.loads(plain)
-    return resolve_recorded(data, "the recipe of a cell that is referred to")
+    return resolve_for(stage, data, "the recipe of a cell that is referred to")

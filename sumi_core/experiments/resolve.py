@@ -6,6 +6,7 @@ key, what is wrong and what to do.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import typing
@@ -27,6 +28,10 @@ from sumi_core.sampling import SAMPLERS
 
 #: (the name that is written, the option's key, the experiment that refers) → the cell's own name and its experiment.
 FindCell = Callable[[str, str, Experiment], tuple[str, Experiment]]
+
+#: What may be left out of a record's section ``evaluation`` for the sake of the others: no model is made from it.
+_DISPENSABLE: tuple[tuple[str, ...], ...] = ((), ("measurements", "metrics"), ("measurements", "metrics", "sampler"))
+_EVALUATION = "evaluation"  # the section, and the one stage that reads it
 
 
 def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -> Experiment:
@@ -60,7 +65,7 @@ def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -
 
 def _link(experiment: Experiment, where: str, find: FindCell | None) -> None:
     """Replace the names of cells that the experiment refers to by ``{cell, experiment}``, in place."""
-    for key, _, part, option in references_in(experiment.sections()):
+    for key, stage, part, option in references_in(experiment.sections()):
         written = part[option]
         if written is None or written == "":
             raise ConfigError(where, key, "is missing; write the name of a cell, such as demo.uniform")
@@ -68,7 +73,7 @@ def _link(experiment: Experiment, where: str, find: FindCell | None) -> None:
             cell, found = find(written, key, experiment)
             part[option] = {"cell": cell, "experiment": found.to_dict()}
         elif find is None and isinstance(written, Mapping) and _is_reference(written):
-            inner = resolve_recorded(written["experiment"], f"{where}: {key} ({written['cell']})")
+            inner = resolve_for(stage, written["experiment"], f"{where}: {key} ({written['cell']})")
             part[option] = {**written, "experiment": inner.to_dict()}
         else:
             expected = "the name of a cell" if find is not None else "a cell with its resolved experiment"
@@ -84,6 +89,23 @@ def resolve_recorded(recorded: Mapping[str, Any], where: str) -> Experiment:
 
     Raises ConfigError, naming ``where``, for a record that does not fit this version."""
     return resolve({**recorded, "model": {**recorded.get("model", {}), "preset": None}}, where)
+
+
+def resolve_for(stage: str, recorded: Mapping[str, Any], where: str) -> Experiment:
+    """An experiment as a record holds it, for the sake of the output of one of its stages.
+
+    A measurement, a metric or a sampler of the record may be a part from outside that is gone or another one by now.
+    Where the section ``evaluation`` cannot be read for it, the defaults of the measurements and metrics, and at last of
+    the sampler, are taken: of all stages only the evaluation is made from them, and for that one the record is taken as
+    it is. Raises ConfigError, naming ``where``, for a record that does not fit this version in what remains."""
+    evaluation = recorded.get(_EVALUATION)
+    if stage == _EVALUATION or not isinstance(evaluation, Mapping):
+        return resolve_recorded(recorded, where)
+    kept = [{key: own for key, own in evaluation.items() if key not in left_out} for left_out in _DISPENSABLE]
+    for some in kept[:-1]:
+        with contextlib.suppress(ConfigError):
+            return resolve_recorded({**recorded, _EVALUATION: some}, where)
+    return resolve_recorded({**recorded, _EVALUATION: kept[-1]}, where)
 
 
 def _interpolates(data: Any) -> bool:

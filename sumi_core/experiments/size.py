@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sumi_core.data import TOKENIZERS
-from sumi_core.experiments.references import ancestors
+from sumi_core.experiments.references import StageRef, ancestors
 from sumi_core.experiments.schema import Experiment
 from sumi_core.models.size import flops_per_token, num_parameters
 
@@ -53,8 +53,12 @@ def training_flops(experiment: Experiment, vocabulary: int) -> float:
 def earlier_flops(experiment: Experiment, vocabulary: int) -> float:
     """Training FLOPs of all cells that the weights of this one come from, each training once. Weights go from cell to
     cell with their tokenizer, so the vocabulary is the same."""
-    trainings = [ref.experiment for ref in ancestors(experiment) if ref.stage == _TRAINING]
-    return float(sum(training_flops(other, vocabulary) for other in trainings))
+    return float(sum(training_flops(ref.experiment, vocabulary) for ref in earlier_trainings(experiment)))
+
+
+def earlier_trainings(experiment: Experiment) -> list[StageRef]:
+    """The trainings that the weights of an experiment come from, each once, the first one first."""
+    return [ref for ref in ancestors(experiment) if ref.stage == _TRAINING]
 
 
 def expected_vocabulary(tokenizer: Mapping[str, Any]) -> int | None:

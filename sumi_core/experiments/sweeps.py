@@ -36,8 +36,9 @@ cells of the same file are taken with them; cells of other files are taken as th
 
 Phases are a chain of trainings: ``recipe.midtraining.s1`` starts at the weights of ``recipe.pretraining.s1``, the cell
 of the phase before with the same other labels, so a phase that writes model.initialiser is refused. Data, lengths and
-objectives may change from phase to phase, the tokenizer may not. A budget is each phase's own; one of total_flops
-counts the phases before. ``experiments/smoke-phases.yaml`` is one in small.
+objectives may change from phase to phase, the tokenizer may not. A budget is each phase's own, so total_flops, which
+counts the phases before too, is refused: the first phase would spend it. ``experiments/smoke-phases.yaml`` is one in
+small.
 """
 
 from __future__ import annotations

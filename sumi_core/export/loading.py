@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.hashing import file_sha256
 from sumi_core.base.options import ConfigError
-from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.export.record import RECORD, SCHEMA_VERSION, TABLES, TOKENIZER, WEIGHTS, ExportError
 from sumi_core.export.weights import read_weights
@@ -26,7 +26,8 @@ _LITTLE = 2**28  # bytes
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported model, ready to evaluate or sample."""
+    """An exported model, ready to evaluate or sample. Where the evaluation that it records has parts from outside which
+    are not at hand, ``experiment`` and ``parts`` have default ones in their place."""
 
     denoiser: Denoiser  # evaluation mode, float32, on the CPU
     parts: Parts  # process, objective, sampler
@@ -99,7 +100,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _experiment(sumi: dict[str, Any], path: Path) -> Experiment:
+    """The recorded experiment. Its evaluation is that of the cell that the export was first made for, and no part of
+    the model."""
     try:
-        return resolve_recorded(sumi["experiment"], str(path))
+        return resolve_for("exported_model", sumi["experiment"], str(path))
     except ConfigError as error:
         raise ExportError(str(error)) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sumi_core.base.options import ConfigError
-from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target
@@ -28,15 +28,16 @@ def exported_folder(project: Project, target: Target) -> Path:
     return artifact.folder
 
 
-def sampled_experiment(project: Project, target: Target) -> Experiment | None:
+def sampled_experiment(project: Project, target: Target, stage: str = "exported_model") -> Experiment | None:
     """The experiment whose sampler, steps and threads apply: that of a named cell, or that of the evaluation behind a
     run or a folder. An export records those of the cell it was first made for, which may be another one. None: only the
-    export's own record is known."""
+    export's own record is known. stage: what it is wanted for; for ``evaluation`` a record with measurements that are
+    no longer there is a ConfigError (see ``resolve_for``)."""
     own = target.fingerprints.get("evaluation")
     if target.experiment is not None or own is None:
         return target.experiment
     evaluation = project.store.find("evaluation", own)
-    return resolve_recorded(evaluation.manifest["experiment"], str(evaluation.folder)) if evaluation else None
+    return resolve_for(stage, evaluation.manifest["experiment"], str(evaluation.folder)) if evaluation else None
 
 
 def prompt_ids(

@@ -20,7 +20,7 @@ from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
 from sumi_core.base.progress import Log, Progress, unwatched
 from sumi_core.base.provenance import provenance
-from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.lineage.plan import changed_fields
 from sumi_core.lineage.targets import LineageError
@@ -223,18 +223,19 @@ def _recorded_experiments(traced: Trace) -> dict[str, Experiment]:
             f"{traced.target.key}"
         )
     recorded = {stage.stage: stage for stage in traced.stages}
-    needed = _with_inputs(resolve_recorded(traced.experiment, traced.target.given), traced.target.last)
-    return {name: _experiment(traced, recorded.get(name)) for name in STAGES if name in needed}
+    last = traced.target.last
+    needed = _with_inputs(resolve_for(last, traced.experiment, traced.target.given), last)
+    return {name: _experiment(traced, name, recorded.get(name)) for name in STAGES if name in needed}
 
 
 def _with_inputs(experiment: Experiment, stage: str) -> set[str]:
     return {stage}.union(*(_with_inputs(experiment, upstream) for upstream in stage_inputs(experiment, stage)))
 
 
-def _experiment(traced: Trace, stage: StageTrace | None) -> Experiment:
+def _experiment(traced: Trace, name: str, stage: StageTrace | None) -> Experiment:
     own = stage.manifest.get("experiment") if stage else None
     where = str(stage.folder / MANIFEST) if stage and stage.folder else f"the record of {traced.target.given}"
-    return resolve_recorded(own or traced.experiment, where)
+    return resolve_for(name, own or traced.experiment, where)
 
 
 def environment_differences(traced: Trace) -> list[str]:

@@ -14,7 +14,7 @@ from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import file_sha256, flatten
 from sumi_core.base.text import filled
 from sumi_core.experiments.references import stage_refs
-from sumi_core.experiments.resolve import resolve_recorded
+from sumi_core.experiments.resolve import resolve_for
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url, referenced
 from sumi_core.stages import DATA_STAGES, STAGES
@@ -136,7 +136,8 @@ def _parents(project: Project, traced: Trace, verify: bool) -> dict[str, Trace]:
     """The traces of what the stages take from other cells. Raises StoreError where the recipe cannot be read."""
     if not traced.experiment:
         return {}
-    refs = {ref.key: ref for ref in stage_refs(resolve_recorded(traced.experiment, traced.target.given))}
+    recorded = resolve_for("exported_model", traced.experiment, traced.target.given)
+    refs = {ref.key: ref for ref in stage_refs(recorded)}
     found: dict[str, Trace] = {}
     for stage in traced.stages:
         recorded = stage.manifest.get("references", {})

@@ -15,6 +15,9 @@ from sumi_core.stages.measurements import ensure_measured, measurement_identity,
 from sumi_core.stages.store import Artifact
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sumi_core.evaluation.measurement import Context, Measurement, Model
     from sumi_core.experiments.schema import Experiment
 
@@ -41,12 +44,12 @@ def build(context: StageContext) -> dict[str, Any]:
 
 def _measure(context: StageContext) -> dict[str, Artifact]:
     """The output of each measurement by its name, in the order of the config."""
-    from sumi_core.stages.identity import made_from
+    from sumi_core.stages.identity import made_from, outside_code
 
     assert context.store is not None
     experiment = context.experiment
     inputs = {name: artifact.fingerprint for name, artifact in context.inputs.items()}
-    sources = made_from(experiment, STAGE)
+    sources, code = made_from(experiment, STAGE), outside_code(experiment, STAGE)
     opened = functools.cache(lambda: open_model(experiment, context.inputs["exported_model"].folder))
     measured: dict[str, Artifact] = {}
     with deterministic(experiment.runtime.threads):
@@ -54,14 +57,15 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
             name = component["name"]
 
             def measure(folder: Path, component: Mapping[str, Any] = component) -> dict[str, Any]:
-                from sumi_core.evaluation.measurement import write_findings
+                from sumi_core.evaluation.measurement import declared_model, write_findings
 
                 measurement = MEASUREMENTS.from_config(component)
-                found = measurement.run(opened(), _material(context, type(measurement), folder))
+                model = declared_model(opened(), type(measurement))
+                found = measurement.run(model, _material(context, type(measurement), folder))
                 write_findings(found, folder)
                 return dict(found.summary)
 
-            identity = measurement_identity(experiment, name, inputs, sources)
+            identity = measurement_identity(experiment, name, inputs, sources, code)
             measured[name], ready = ensure_measured(
                 context.store,
                 measurement_kind(name),
@@ -96,24 +100,27 @@ def _material(context: StageContext, measurement: type[Measurement], folder: Pat
     from sumi_core.data.corpus import read_texts
     from sumi_core.data.shards import TokenShards
     from sumi_core.data.vocabulary import read_tables
-    from sumi_core.evaluation.measurement import Context, declared_settings
+    from sumi_core.evaluation.measurement import Context, declared_settings, declared_text, require_input
 
     experiment, folders = context.experiment, context.folders
     shards = TokenShards(folders["token_shards"])
 
     def train_texts() -> Iterator[str]:
-        assert "corpus" in measurement.inputs, f"{measurement.__name__} reads the corpus; list it in `inputs`"
+        require_input(measurement, "the train texts", "corpus")
         return (document.text for document in read_texts(folders["corpus"], "train"))
+
+    def train_counts() -> NDArray[np.int64]:
+        require_input(measurement, "the counts of train tokens", "token_shards")
+        tables = read_tables({"token_counts": folders["token_shards"]}, shards.index["vocab_size"])
+        return tables["token_counts"].numpy()
 
     return Context(
         declared_settings(experiment.evaluation, measurement),
-        shards.split("validation"),
+        declared_text(shards.split("validation"), measurement),
         folder,
         experiment.runtime.evaluation_batch,
         train_texts,
-        lambda: read_tables({"token_counts": folders["token_shards"]}, shards.index["vocab_size"])[
-            "token_counts"
-        ].numpy(),
+        train_counts,
         context.log,
         context.progress,
     )

@@ -34,28 +34,37 @@ def is_measurement(kind: str) -> bool:
 
 
 def measurement_identity(
-    experiment: Experiment, name: str, inputs: Mapping[str, str], made_from: Mapping[str, Any]
+    experiment: Experiment,
+    name: str,
+    inputs: Mapping[str, str],
+    made_from: Mapping[str, Any],
+    code: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The plain data that a measurement's fingerprint is the hash of.
 
-    inputs: fingerprints of stages. made_from: what the parts of the experiment are made from beside their options, by
-    key (``evaluation.sampler``, …)."""
+    inputs: fingerprints of stages. By key (``evaluation.sampler``, …), made_from: what the parts of the experiment are
+    made from beside their options; code: digests of the code of those that Sumi does not ship. Of both only what the
+    measurement reads is taken, and the code of the measurement itself."""
     measurement = MEASUREMENTS.get(name)
     section = experiment.identity()["evaluation"]
-    place, options = next((i, own) for i, own in enumerate(section["measurements"]) if own["name"] == name)
-    read = [f"evaluation.{key}" for key in measurement.reads] + [f"evaluation.measurements[{place}]"]
+    place, options = next((i, one) for i, one in enumerate(section["measurements"]) if one["name"] == name)
+    own = f"evaluation.measurements[{place}]"
+    read = [*(f"evaluation.{key}" for key in measurement.reads), own]
     identity = {
         "measurement": name,
         "version": measurement.version,
         "config": {"options": options, **{key: section[key] for key in measurement.reads}},
         "inputs": {stage: inputs[stage] for stage in measurement.inputs},
     }
-    parts = {
-        key.replace(f"measurements[{place}]", "options"): own  # wherever it stands in the list
-        for key, own in made_from.items()
-        if any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in read)
-    }
-    return {**identity, "source": parts} if parts else identity
+    for kind, parts in (("source", made_from), ("code", code)):
+        found = {
+            key.replace(own, "evaluation.options"): value  # wherever it stands in the list
+            for key, value in parts.items()
+            if any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in read)
+        }
+        if found:
+            identity[kind] = found
+    return identity
 
 
 def ensure_measured(

@@ -10,9 +10,10 @@ import pytest
 
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.references import ancestors, located, stage_refs
-from sumi_core.experiments.resolve import resolve, resolve_recorded
+from sumi_core.experiments.resolve import resolve, resolve_for, resolve_recorded
 from sumi_core.experiments.size import experiment_size
 from sumi_core.experiments.sweeps import Cell, load_sweep, load_sweeps, select_cells, with_ancestors
+from sumi_core.stages.identity import stage_fingerprint
 
 Write = Callable[[str, str], Path]
 CAUSAL = "process: null\nobjective: autoregressive\nmodel: {attention: causal}\n"
@@ -96,6 +97,33 @@ def test_a_resolved_experiment_is_whole_by_itself(write: Write, tmp_path: Path) 
     assert folders.model.initialiser["of"]["folder"] == str(tmp_path.resolve())
     assert "folder" not in experiment.model.initialiser["of"]
     assert folders.identity() == experiment.identity()
+
+
+def test_a_parents_evaluation_may_name_parts_that_are_gone(write: Write, tmp_path: Path) -> None:
+    """The child is made from the parent's weights, which no measurement decides."""
+    write("a", CAUSAL)
+    write("b", of("a"))
+    write("c", of("b"))
+    experiment = cells(tmp_path)["c"].experiment
+    record = experiment.to_dict()
+    parent = record["model"]["initialiser"]["of"]["experiment"]
+    for own in (parent, parent["model"]["initialiser"]["of"]["experiment"]):
+        own["evaluation"]["measurements"].append({"name": "mine"})
+        own["evaluation"]["sampler"] = {"name": "mine"}
+    again = resolve_recorded(record, "manifest.json")
+    assert [ref.cell for ref in ancestors(again)] == ["a", "b"]
+    assert stage_fingerprint(again, "evaluation") == stage_fingerprint(experiment, "evaluation")
+    own["training"]["steps"] = 0
+    with pytest.raises(ConfigError, match=r"manifest\.json: .*\(b\): .*\(a\): training\.steps: must be at least 1"):
+        resolve_recorded(record, "manifest.json")
+
+
+def test_for_the_sake_of_an_evaluation_a_record_is_taken_as_it_is() -> None:
+    record = resolve({}, "a.yaml").to_dict()
+    record["evaluation"]["metrics"].append({"name": "mine"})
+    with pytest.raises(ConfigError, match=r"evaluation\.metrics\[4\]: no sample metric is called 'mine'"):
+        resolve_for("evaluation", record, "manifest.json")
+    assert resolve_for("exported_model", record, "manifest.json") == resolve({}, "a.yaml")
 
 
 def test_runtime_and_places_of_the_parent_are_no_part_of_the_recipe(write: Write, tmp_path: Path) -> None:
@@ -291,7 +319,9 @@ def test_the_command_line_does_not_break_a_chain(write: Write, tmp_path: Path) -
         ("phases: {a: {}, b: {tokenizer: bpe}}", "tokenizer: is not that of 'child.a', whose weights know its tokens"),
         (
             "phases: {a: {}, b: {}}\nbudget: {total_flops: 1e15}",
-            "budget.total_flops: the cells that this one starts from spend 1.00001e+15 of 1e+15, so no step",
+            "budget.total_flops: every cell of this file has the same budget, and 'child.a', which another one starts "
+            "from, spends all of it; write budget: {flops: …}, which counts each cell by itself, or move 'child.a' to "
+            "a file of its own",
         ),
     ],
 )
@@ -319,6 +349,26 @@ def test_flops_add_up_along_a_chain(write: Write, tmp_path: Path) -> None:
     assert sizes["a"].total_flops == sizes["a"].flops > 0
     assert sizes["b"].total_flops == sizes["a"].flops + sizes["b"].flops
     assert sizes["c"].total_flops == pytest.approx(sum(size.flops for size in sizes.values()))
+
+
+def test_what_is_advised_for_a_total_of_phases_works(write: Write, tmp_path: Path) -> None:
+    write("recipe", "phases: {a: {}, b: {}}\nbudget: {flops: 1e15}")
+    sizes = [experiment_size(cell.experiment, 257).flops for cell in cells(tmp_path).values()]
+    assert sizes == [pytest.approx(1e15, rel=1e-2)] * 2
+    write("recipe", "training: {steps: 300}")
+    write("after", f"{of('recipe')}budget: {{total_flops: 1e15}}")
+    assert experiment_size(cells(tmp_path)["after"].experiment, 257).total_flops == pytest.approx(1e15, rel=1e-2)
+
+
+@pytest.mark.parametrize("total", ["1e15", "1.3e15", "5e12"])
+def test_a_total_is_refused_wherever_a_cell_starts_from_one_of_its_file(
+    write: Write, tmp_path: Path, total: str
+) -> None:
+    """Rounding to whole steps may leave a step of the budget: the child would spend that one alone."""
+    axes = "axes: {start: {x: {}, y: {model.initialiser: {name: cell, of: own.x}}}}"
+    file = write("own", f"budget: {{total_flops: {total}}}\n{axes}")
+    assert "'own.x', which another one starts from, spends all of it" in str(load_sweeps(tmp_path).broken[file])
+    assert load_sweep(write("own", f"training: {{steps: 300}}\n{axes}"), tmp_path).cells
 
 
 def test_a_budget_of_total_flops_leaves_a_child_what_its_parents_did_not_spend(write: Write, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The noise of the training gradient, against models whose gradient is known."""
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -104,3 +105,20 @@ def test_the_denoiser_is_left_as_it_is_and_the_figures_are_seeded():
 def test_one_pair_has_no_error():
     with pytest.raises(ValueError, match="at least 2"):
         measure_gradient_noise(Linear(), Weights(), TOKENS, pairs=1)
+
+
+def test_no_more_than_two_gradients_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is as large as the model. When one is taken, the other one of its pair may be there and no third."""
+    taken: list[weakref.ref[torch.Tensor]] = []
+    held: list[int] = []
+    real = torch.autograd.grad
+
+    def grad(*args, **kwargs):
+        held.append(sum(one() is not None for one in taken))
+        found = real(*args, **kwargs)
+        taken.append(weakref.ref(found[0]))
+        return found
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
+    measure_gradient_noise(Linear(), Weights(), TOKENS, pairs=3)
+    assert held == [0, 1, 0, 1, 0, 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -172,10 +172,11 @@ def test_the_identity_names_what_is_read_and_nothing_else() -> None:
         cls = MEASUREMENTS.get(name)
         assert set(cls.inputs) <= set(STAGE.inputs)
         assert set(cls.reads) <= set(EvaluationConfig.__dataclass_fields__)
-        identity = measurement_identity(experiment, name, inputs, {"evaluation.metrics[0].corpus": 1})
+        identity = measurement_identity(experiment, name, inputs, {"evaluation.metrics[0].corpus": 1}, {})
         assert set(identity["config"]) == {"options", *cls.reads}
         assert set(identity["inputs"]) == set(cls.inputs)
         assert ("source" in identity) == ("metrics" in cls.reads)
+        assert "code" not in identity, "Sumi's own parts have versions"
         assert is_measurement(measurement_kind(name))
     assert not any(is_measurement(stage) for stage in STAGE.inputs)
 
@@ -250,8 +251,63 @@ def test_a_setting_that_is_not_declared_cannot_be_read(project: Project, monkeyp
     with pytest.raises(AttributeError, match=told):
         evaluate(project, "evaluation.seed=24")
     monkeypatch.setattr(Yardsticks, "inputs", ("token_shards",))
-    with pytest.raises(AssertionError, match="Yardsticks reads the corpus"):
+    with pytest.raises(AttributeError, match="Yardsticks uses the train texts; list corpus in its `inputs`"):
         evaluate(project, "evaluation.seed=25")
+
+
+USES: dict[str, Callable[[Model, Context], object]] = {
+    "denoiser": lambda model, context: model.denoiser,
+    "objective": lambda model, context: model.objective,
+    "process": lambda model, context: model.process,
+    "sampler": lambda model, context: model.sampler,
+    "tokenizer": lambda model, context: model.tokenizer,
+    "device": lambda model, context: model.device,
+    "tokens": lambda model, context: context.tokens,
+    "bytes": lambda model, context: context.text.bytes(0),
+    "train_texts": lambda model, context: context.train_texts(),
+    "train_counts": lambda model, context: context.train_counts(),
+}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reads", "allowed"),
+    [
+        (("token_shards",), ("sampler",), {"tokenizer", "tokens", "bytes", "train_counts"}),
+        (("exported_model",), (), {"denoiser", "objective", "process", "tokenizer"}),
+        (("exported_model",), ("sampler",), {"denoiser", "objective", "process", "sampler", "tokenizer"}),
+        (("corpus",), (), {"train_texts"}),
+        (("tokenizer",), (), {"tokenizer"}),
+    ],
+)
+def test_what_is_not_declared_cannot_be_used(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    inputs: tuple[str, ...],
+    reads: tuple[str, ...],
+    allowed: set[str],
+) -> None:
+    """What was found with the weights of one model would be found for every other one."""
+    found: dict[str, str] = {}
+
+    def run(self: Measurement, model: Model, context: Context) -> Findings:
+        for name, use in USES.items():
+            try:
+                use(model, context)
+            except AttributeError as error:
+                found[name] = str(error)
+        return Findings({"letters": {}})
+
+    monkeypatch.setitem(MEASUREMENTS._entries, "letters", f"{__name__}:Letters")
+    monkeypatch.setattr(Letters, "run", run)
+    monkeypatch.setattr(Letters, "inputs", inputs)
+    monkeypatch.setattr(Letters, "reads", ("sequences", *reads))
+    monkeypatch.setattr(Letters, "version", f"{inputs} {reads}")
+    evaluate(project, "evaluation.measurements=[likelihood,letters]", "evaluation.seed=26")
+    assert USES.keys() - found.keys() == {"device", *allowed}
+    if "exported_model" not in inputs:
+        assert found["denoiser"] == "Letters uses the model's denoiser; list exported_model in its `inputs`"
+    elif not reads:
+        assert found["sampler"] == "Letters uses the model's sampler; list sampler in its `reads`"
 
 
 def test_the_fingerprint_of_the_evaluation_knows_its_measurements() -> None:

@@ -259,7 +259,7 @@ def test_holm_keeps_the_order_and_corrects_the_smallest_like_bonferroni(p_values
     ("call", "words"),
     [
         (lambda: mean_estimate([]), "non-empty"),
-        (lambda: ratio_estimate([1.0], [0.0]), "nothing"),
+        (lambda: ratio_estimate([1.0], [0.0]), "sum to zero"),
         (lambda: ratio_estimate([1.0, 2.0], [1.0]), "do not pair"),
         (lambda: ratio_over_units([1.0, 2.0], [1.0], [0, 1]), "do not pair"),
         (lambda: crossed_bootstrap([[[1.0]]], [1.0]), "two or more documents"),

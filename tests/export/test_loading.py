@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -138,7 +139,7 @@ def damage(folder: Path, how: str) -> None:
         ("endless", r"sumi\.json is damaged"),
         ("vast model", r"model\.safetensors is far smaller than the model that sumi\.json describes"),
         ("odd tokenizer", r"sumi_tokenizer\.json is missing or damaged"),
-        ("odd end", r"names end-of-text 999999, which is no token"),
+        ("odd end", r"names end-of-text 999999, which is not a token"),
         ("cut tokenizer", r"sumi_tokenizer/tokenizer\.json is missing or damaged"),
     ],
 )
@@ -155,6 +156,30 @@ def test_weights_changed_on_purpose_can_be_loaded(exported: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     changed = load_exported(exported, verify=False)
     assert torch.equal(changed.denoiser.model.norm.weight, tensors["model.norm.weight"])
+
+
+def test_an_export_outlives_the_parts_that_its_first_cell_was_measured_with(exported: Path) -> None:
+    """They made nothing of the model, and cells that never named them share the export."""
+    record = json.loads((exported / "sumi.json").read_text())
+    whole = load_exported(exported).experiment
+    evaluation = record["experiment"]["evaluation"]
+    evaluation["samples"] = 3
+    evaluation["measurements"].append({"name": "mine"})
+    evaluation["metrics"].append({"name": "mine", "words": 3})
+    evaluation["sampler"] |= {"spacing": "log_snr"}
+    change_json(exported / "sumi.json", experiment=record["experiment"])
+    opened = load_exported(exported)
+    assert opened.experiment.evaluation.sampler["spacing"] == "log_snr"
+    assert opened.experiment.evaluation.samples == 3
+    assert opened.experiment.evaluation.measurements == whole.evaluation.measurements
+    assert dataclasses.replace(opened.experiment, evaluation=whole.evaluation) == whole
+    evaluation["sampler"] = {"name": "mine"}
+    change_json(exported / "sumi.json", experiment=record["experiment"])
+    assert load_exported(exported).experiment.evaluation.sampler == whole.evaluation.sampler
+    evaluation["samples"] = 0
+    change_json(exported / "sumi.json", experiment=record["experiment"])
+    with pytest.raises(ExportError, match=r"sumi\.json: evaluation\.samples: must be at least 1"):
+        load_exported(exported)
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

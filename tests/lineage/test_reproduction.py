@@ -163,6 +163,9 @@ def test_a_copied_export_is_reproduced_from_its_own_record(project: Project, tmp
     copy = tmp_path / "elsewhere"
     shutil.copytree(folder_of(project, "exported_model"), copy)
     (copy / "manifest.json").unlink()
+    record = json.loads((copy / "sumi.json").read_text())
+    record["experiment"]["evaluation"]["metrics"].append({"name": "gone"})  # from outside; it made nothing of the model
+    (copy / "sumi.json").write_text(json.dumps(record))
     shutil.rmtree(project.store.root)
     result = again(project, str(copy))
     assert result.equal

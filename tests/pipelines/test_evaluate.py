@@ -195,6 +195,11 @@ def test_an_exported_folder_is_measured_like_its_cell(
     assert len(counted) == 1
     assert folder == cell
     assert "no MLflow run" not in said
+    record = json.loads((copy / "sumi.json").read_text())
+    record["experiment"]["evaluation"]["measurements"].append({"name": "gone"})
+    (copy / "sumi.json").write_text(json.dumps(record))
+    assert evaluate(copy, "--text", texts / "a.txt")[0] == cell, "a measurement of the record that is gone is not asked"
+    assert "no measurement is called 'gone'" in refusal(copy)
 
 
 def test_one_document_has_no_error_over_documents(project: Project, texts: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,18 @@ def test_a_copied_export_writes_the_same_texts(project: Project, tmp_path: Path)
     folder = exported_folder(project, find_target(project, "tiny.uniform"))
     shutil.copytree(folder, tmp_path / "model")
     assert sample(str(tmp_path / "model"), "--seed", "3")[0] == sample("tiny.uniform", "--seed", "3")[0]
+
+
+def test_a_record_whose_sampler_is_gone_is_sampled_with_the_default_one(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported_folder(project, find_target(project, "tiny.uniform")), folder)
+    record = json.loads((folder / "sumi.json").read_text())
+    record["sampler"] = record["experiment"]["evaluation"]["sampler"] = {"name": "mine"}
+    record["experiment"]["evaluation"]["measurements"].append({"name": "mine"})
+    (folder / "sumi.json").write_text(json.dumps(record))
+    told = "sampler 'mine' of the record is not at hand; sampling with 'ancestral'"
+    assert told in sample(str(folder))[1]
+    assert told not in sample("tiny.uniform")[1]
 
 
 def test_a_cell_is_sampled_as_its_own_evaluation_says(project: Project, tmp_path: Path) -> None:
