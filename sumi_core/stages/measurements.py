@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sumi_core.base.errors import StoreError
 from sumi_core.base.hashing import fingerprint
 from sumi_core.base.progress import Log
 from sumi_core.base.provenance import provenance as circumstances
@@ -83,6 +84,8 @@ def ensure_measured(
     measure: writes into the folder that it is given and returns the summary. Raises what it raises, and StoreError."""
     with store.building(kind, fingerprint(identity), log=log) as build:
         if build.artifact is not None:
+            if wrong := store.verify(build.artifact):  # its figures would be published under a new, whole manifest
+                raise StoreError(f"{wrong[0]}; `sumi doctor --deep --fix` sets its output aside, then run again")
             return build.artifact, True
         started = time.time()
         summary = measure(build.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from pydantic import Field
 
+from sumi_core.base.errors import StoreError
 from sumi_core.base.options import ConfigError
 from sumi_core.base.registry import Part
 from sumi_core.evaluation import MEASUREMENTS
@@ -152,6 +154,29 @@ def test_a_killed_evaluation_finds_what_it_had_measured(
     runs.clear()
     evaluate(project, "evaluation.seed=23")
     assert runs == ["samples"]
+
+
+@pytest.mark.parametrize("damage", ["edited", "missing", "broken"])
+def test_a_damaged_measurement_is_not_published_again(project: Project, damage: str) -> None:
+    """A figure edited in place keeps its size: only its SHA-256 shows it."""
+    alone, with_another = ("evaluation.measurements=[likelihood]", "evaluation.measurements=[likelihood,yardsticks]")
+    sequences = "evaluation.sequences=6"
+    first = evaluate(project, alone, sequences)
+    own = project.store.folder(measurement_kind("likelihood"), measured(first)["likelihood"])
+    kept = shutil.copytree(own, own.parent / "kept.partial")
+    if damage == "edited":
+        text = (own / "findings.json").read_text()
+        (own / "findings.json").write_text(text.translate(str.maketrans("1", "2")))
+    elif damage == "missing":
+        (own / "metrics.parquet").unlink()
+    else:
+        (own / "findings.json").write_text("broken")
+    try:
+        with pytest.raises(StoreError, match=r"likelihood/.*; `sumi doctor --deep --fix` sets its output aside"):
+            evaluate(project, with_another, sequences)
+    finally:
+        shutil.rmtree(own)
+        kept.rename(own)
 
 
 def test_a_new_code_version_of_one_is_another_evaluation_that_keeps_the_rest(
