@@ -24,7 +24,7 @@ class CorpusConfig:
 
 @dataclass
 class ShardsConfig:
-    """Packing of tokens into sequences: documents, joined by an end-of-text token, are cut every ``sequence_length``."""
+    """Packing of tokens into sequences: documents, joined by end-of-text, are cut every ``sequence_length`` tokens."""
 
     sequence_length: Annotated[int, Field(ge=2, le=2**20, description="tokens in a training sequence")] = 128
     shard_documents: Annotated[
