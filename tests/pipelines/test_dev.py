@@ -92,7 +92,7 @@ def test_the_death_of_one_stops_the_other_and_shows_its_log(tmp_path: Path) -> N
     assert serve(servers, said.append) == 1
     assert "frail ended with status 7" in said[-1]
     assert "out of luck" in said[-1]
-    assert group_of(servers[0]) == []
+    assert remaining(servers[0]) == []
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
     assert serve([silent], said.append, start_seconds=1.5) == 1
     assert "silent does not answer after 2 s" in said[-1]
     assert "still loading" in said[-1]
-    assert group_of(silent) == []
+    assert remaining(silent) == []
 
 
 def test_servers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
