@@ -139,7 +139,7 @@ def materialize_stage(
 
 
 def _references(project: Project, artifact: Artifact) -> dict[str, Any]:
-    """The outputs of other cells that an output is made from. They are no dependencies of the asset, since a partition
+    """The outputs of other cells that an output is made from. They are not dependencies of the asset, since a partition
     cannot depend on another one of the same asset."""
     shown: dict[str, Any] = {}
     for key, ref in artifact.manifest.get("references", {}).items():
