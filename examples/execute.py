@@ -3,8 +3,8 @@
 A line that begins with ``!`` runs in a shell, as in Jupyter. What the last expression of a cell gives is its output:
 tables and figures as a notebook shows them, anything else as text. Needs nothing beyond Sumi's own packages.
 
-Like Jupyter, it runs whatever the notebook says with your rights: execute only notebooks that you trust. Sumi itself never
-runs it on a checkpoint or a configuration.
+Like Jupyter, it runs whatever the notebook says with your rights: execute only notebooks that you trust. Sumi itself
+never runs it on a checkpoint or a configuration.
 """
 
 from __future__ import annotations
