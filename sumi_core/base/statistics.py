@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Vector = NDArray[np.float64]
 
-_SMALLEST = math.log(1e-250)  # p-values below are 0
+_SMALLEST = math.log(1e-30)  # p-values below are 0; quantiles are right down to here, and not much further
 _RESAMPLED_AT_ONCE = 4_000_000  # numbers: bounds the memory of a bootstrap
 
 
@@ -132,9 +132,15 @@ def t_reach(errors: Sequence[Error], alpha: float) -> float:
     does not serve: when three seeds happen to lie close together it takes the many degrees of the documents, and at the
     small levels that a correction for many comparisons asks for it is wrong several times as often as it says.
     """
+    return math.hypot(*(_quantile(f, alpha) * se if se else 0.0 for se, f in errors))
+
+
+def _quantile(freedom: float, alpha: float) -> float:
+    """t_f(1 − α/2); infinite where a float cannot hold it, as with next to no degrees of freedom."""
     from scipy.special import stdtrit
 
-    return math.hypot(*(float(stdtrit(f, alpha / 2)) * se if se else 0.0 for se, f in errors))
+    found = -float(stdtrit(freedom, alpha / 2))
+    return found if math.isfinite(found) else math.inf
 
 
 def t_interval(value: float, errors: Sequence[Error], level: float = 0.95) -> tuple[float, float]:
@@ -146,7 +152,8 @@ def t_interval(value: float, errors: Sequence[Error], level: float = 0.95) -> tu
 def two_sided_p(value: float, errors: Sequence[Error]) -> float:
     """Probability of a figure at least this far from 0 if the truth were 0: the α whose ``t_reach`` just reaches it.
 
-    An exact zero error means the figure is exact: p is 0, or 1 for a figure of exactly 0. An unknown error gives 1.
+    An exact zero error means the figure is exact: p is 0, or 1 for a figure of exactly 0. An unknown error gives 1, as
+    does one without degrees of freedom. A p-value below 1e-30 is 0.
     """
     if any(math.isnan(se) for se, _ in errors):
         return 1.0
@@ -155,14 +162,18 @@ def two_sided_p(value: float, errors: Sequence[Error]) -> float:
         return 1.0 if value == 0 else 0.0
     from scipy.special import stdtr
 
-    if len(counting) == 1:
+    if len(counting) == 1 and counting[0].freedom > 0:
         return float(2 * stdtr(counting[0].freedom, -abs(value) / counting[0].stderr))
-    from scipy.optimize import brentq
-
-    def beyond(log_alpha: float) -> float:
-        return t_reach(counting, math.exp(log_alpha)) - abs(value)
-
-    return 0.0 if beyond(_SMALLEST) < 0 else float(math.exp(brentq(beyond, _SMALLEST, 0.0)))
+    low, high = _SMALLEST, 0.0  # of log α; the reach falls with it, and may be infinite, so the interval is halved
+    if t_reach(counting, math.exp(low)) < abs(value):
+        return 0.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        if t_reach(counting, math.exp(middle)) < abs(value):
+            high = middle
+        else:
+            low = middle
+    return math.exp(high)
 
 
 class CrossedEstimate(NamedTuple):

@@ -202,7 +202,7 @@ def _group_row(name: str, members: Sequence[Row], likelihoods: Mapping[str, Cell
 
 
 def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None
 
 
 def _add_difference(row: Row, d: Difference, groups: Mapping[str, SeedGroup]) -> None:
@@ -275,9 +275,9 @@ _COLUMNS = tuple(f.name for f in fields(Row) if f.name != "labels")
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: unknown figures become null."""
+    """JSON has neither NaN nor infinity: unknown figures become null."""
     if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -192,6 +192,19 @@ def test_a_large_bootstrap_is_made_in_parts(monkeypatch):
     assert (high - low) / 2 == pytest.approx(1.96 * found.stderr, rel=0.15)
 
 
+@pytest.mark.parametrize("value", [1e-9, 0.1, 1e9])
+@pytest.mark.parametrize(
+    "freedoms", [(2.8469662965183258, 2.0), (2.3, 2.9), (0.0, 2.0), (1e-7, 1e7), (0.01, 1.0), (1.0, 0.0)]
+)
+def test_any_degrees_of_freedom_give_a_p_value(value, freedoms):
+    errors = [Error(0.01, freedom) for freedom in freedoms]
+    p = two_sided_p(value, errors)
+    assert 0 <= p <= 1
+    assert p >= max(two_sided_p(value, [error]) for error in errors) - 1e-12  # a second error adds no certainty
+    low, high = t_interval(value, errors)
+    assert low <= value <= high
+
+
 def test_two_sided_p():
     assert two_sided_p(1.959964, [Error(1.0, 10**9)]) == pytest.approx(0.05, abs=1e-6)
     assert two_sided_p(-2.085963, [Error(1.0, 20)]) == pytest.approx(0.05, abs=1e-6)  # t with 20 degrees of freedom
