@@ -45,6 +45,11 @@ class Clock(Part, ABC):
     one_level: ClassVar[bool] = False  # whether all positions of a text stand at its time
     description = "positions of a text may stand at levels of their own"
 
+    @property
+    def level_per_token(self) -> bool:
+        """Whether the denoiser is given a level for each token, ``[B, L]``, rather than one for each text."""
+        return True
+
     @abstractmethod
     def draw(self, noise: Noise, length: int) -> Clocks:
         """Clocks for sequences of ``length``, one row per row of ``noise``."""
@@ -60,6 +65,10 @@ class Shared(Clock):
 
     one_level = True
     description = "all positions of a text stand at one noise level"
+
+    @property
+    def level_per_token(self) -> bool:
+        return False
 
     def draw(self, noise: Noise, length: int) -> Clocks:
         return _Shared()
@@ -109,6 +118,10 @@ class Spans(Clock):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self.mean_length, self.window = options.mean_length, options.window
+
+    @property
+    def level_per_token(self) -> bool:
+        return bool(self.options.conditioned)
 
     def draw(self, noise: Noise, length: int) -> Clocks:
         cut = noise.uniform(length, dtype=torch.float64) < 1 / self.mean_length

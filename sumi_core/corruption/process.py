@@ -156,6 +156,10 @@ class ForwardProcess(Part, ABC):
 
     # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------
 
+    def supervised(self, z: Tensor) -> Tensor:
+        """At which positions the bound depends on what is predicted there, bool ``[B, L]``."""
+        return torch.ones_like(z, dtype=torch.bool)
+
     def bound_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         """The bound as a loss of the denoiser's own logits: nats per unit t at every position, rows in the order of
         ``[B, L]``. Whoever holds hidden states or logits applies it."""

@@ -1,6 +1,6 @@
 """What every cell of a sweep may spend on training, in tokens or in FLOPs; the number of steps follows from it.
 
-A step sees batch_size · sequence_length tokens. A token costs what ``size.flops_per_token`` says: the model's matrices
+A step sees batch_size · sequence_length tokens. A token costs what ``models.size`` says: the model's matrices
 and its attention, forward and backward. ``total_flops`` also counts the trainings that a cell's weights come from, so
 that a cell that starts from another one is compared with one that starts from nothing. That other cell is in a file of
 its own: in the same file it would spend the whole budget itself. Steps are whole, so a cell comes within ``TOLERANCE``
@@ -17,8 +17,7 @@ from pydantic import Field
 
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.schema import Experiment
-from sumi_core.experiments.size import earlier_flops, earlier_trainings, expected_vocabulary
-from sumi_core.models.size import flops_per_token
+from sumi_core.experiments.size import earlier_flops, earlier_trainings, expected_vocabulary, flops_of_token
 
 TOLERANCE = 0.01
 MAX_STEPS = 10**9
@@ -84,7 +83,7 @@ def _refuse_siblings(experiment: Experiment, where: str, key: str) -> None:
 
 
 def training_flops_per_token(experiment: Experiment, where: str, key: str = "budget.flops") -> float:
-    """``size.flops_per_token`` before there is a tokenizer; a mask's row of the head is left out.
+    """``size.flops_of_token`` before there is a tokenizer; a mask's row of the head is left out.
 
     Raises ConfigError, naming ``key``, where only the tokenizer itself can tell how large the head is."""
     vocabulary = expected_vocabulary(experiment.tokenizer)
@@ -92,4 +91,4 @@ def training_flops_per_token(experiment: Experiment, where: str, key: str = "bud
         name = experiment.tokenizer["name"]
         problem = f"how many tokens tokenizer '{name}' has is not known beforehand; write budget: {{tokens: …}}"
         raise ConfigError(where, key, problem)
-    return flops_per_token(experiment.model, vocabulary, experiment.shards.sequence_length)
+    return flops_of_token(experiment, vocabulary)

@@ -11,6 +11,7 @@ from sumi_core.data import TOKENIZERS
 from sumi_core.experiments.references import StageRef, ancestors
 from sumi_core.experiments.schema import Experiment
 from sumi_core.models.size import flops_per_token, num_parameters
+from sumi_core.objectives import OBJECTIVES
 
 _TRAINING = "pretrained_denoiser"  # the stage whose output holds weights
 
@@ -45,9 +46,22 @@ def training_flops(experiment: Experiment, vocabulary: int) -> float:
     beyond what a float holds."""
     training, length = experiment.training, experiment.shards.sequence_length
     try:
-        return flops_per_token(experiment.model, vocabulary, length) * (training.steps * training.batch_size * length)
+        return flops_of_token(experiment, vocabulary) * (training.steps * training.batch_size * length)
     except OverflowError:
         return math.inf
+
+
+def flops_of_token(experiment: Experiment, vocabulary: int) -> float:
+    """Training FLOPs of one token over ``vocabulary`` tokens."""
+    model, length = experiment.model, experiment.shards.sequence_length
+    told_each = model.time_conditioning != "none" and level_per_token(experiment)
+    return flops_per_token(model, vocabulary, length, length if told_each else 1)
+
+
+def level_per_token(experiment: Experiment) -> bool:
+    """Whether training gives the denoiser a noise level for each token, rather than one for each text."""
+    objective = OBJECTIVES.get(experiment.objective["name"])
+    return bool(objective.level_per_token(experiment.objective, experiment.to_dict()))
 
 
 def earlier_flops(experiment: Experiment, vocabulary: int) -> float:

@@ -196,9 +196,9 @@ class Denoiser(nn.Module):
         tables = {id(p): p.numel() for p in (self.model.embed_tokens.weight, self.lm_head.weight)}
         return total - sum(tables.values())
 
-    def flops_per_token(self, length: int) -> float:
+    def flops_per_token(self, length: int, levels: int = 1) -> float:
         """Training FLOPs (forward and backward) for one token in sequences of ``length``; see ``models.size``."""
-        return flops_per_token(self.config, self.num_states, length)
+        return flops_per_token(self.config, self.num_states, length, levels)
 
 
 def build_denoiser(model: ModelConfig, num_states: int, seed: int = 0, num_tokens: int | None = None) -> Denoiser:

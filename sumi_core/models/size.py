@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from sumi_core.models import ATTENTION_PATTERNS
-from sumi_core.models.config import ModelConfig
+from sumi_core.models.config import TIME_WIDTH, ModelConfig
 
 
 def num_parameters(model: ModelConfig, vocabulary: int) -> int:
     """What ``Denoiser.num_parameters`` counts, without making one."""
-    from sumi_core.models.layers import TIME_WIDTH
-
     width = model.hidden_size
     block = _block_matrices(model) + 2 * width
     if model.qk_norm:
@@ -25,16 +23,28 @@ def num_parameters(model: ModelConfig, vocabulary: int) -> int:
     return total + model.num_layers * block
 
 
-def flops_per_token(model: ModelConfig, vocabulary: int, length: int) -> float:
-    """Training FLOPs (forward and backward) for one token in sequences of ``length``.
+def flops_per_token(model: ModelConfig, vocabulary: int, length: int, levels: int = 1) -> float:
+    """Training FLOPs (forward and backward) of the matrix products for one token in sequences of ``length``, each of
+    which the denoiser is told ``levels`` noise levels of: 1, or ``length`` where every token has its own.
 
     After PaLM (2204.02311, appendix B): 6 for each weight that multiplies the token, plus 12 · layers · hidden for each
-    key it attends to (all ``length`` of them; half in a causal pattern, where PaLM counts all). The head counts even
-    where it is tied; the table look-up, norms, softmax and the time conditioning do not.
+    key it attends to (all ``length`` of them; half in a causal pattern, where PaLM counts all), plus what a level costs
+    with time conditioning. The head counts even where it is tied; the table look-up, norms and softmax do not.
     """
     attended = ATTENTION_PATTERNS.from_config(model.attention).attended(length)
     matrices = vocabulary * model.hidden_size + model.num_layers * _block_matrices(model)
-    return 6.0 * matrices + 12.0 * model.num_layers * model.hidden_size * attended
+    keys = 12.0 * model.num_layers * model.hidden_size * attended
+    return 6.0 * matrices + keys + _flops_per_level(model) * levels / length
+
+
+def _flops_per_level(model: ModelConfig) -> float:
+    """Training FLOPs of embedding one noise level and of what each layer makes of it."""
+    if model.time_conditioning == "none":
+        return 0.0
+    # 4 for a weight of the first map: its input has no gradient.
+    embedding = (4 + 6) * TIME_WIDTH * TIME_WIDTH
+    parts = 6 * model.num_layers + 2 if model.time_conditioning == "adaln" else 1
+    return float(embedding + 6 * TIME_WIDTH * parts * model.hidden_size)
 
 
 def _block_matrices(model: ModelConfig) -> int:

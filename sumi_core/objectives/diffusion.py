@@ -98,6 +98,10 @@ class Diffusion(Objective):
                 )
         return super().incompatibility(own, others)
 
+    @classmethod
+    def level_per_token(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+        return bool(own["token_levels"]) or bool(CLOCKS.from_config(others["clock"]).level_per_token)
+
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)
         options.check()
@@ -109,6 +113,10 @@ class Diffusion(Objective):
     def token_loss(self, noisy: NoisyBatch) -> RowLoss:
         """What each token adds to the loss at its level: a loss of the denoiser's own logits, rows in the order of
         ``[B, L]``."""
+
+    def supervised(self, noisy: NoisyBatch) -> Tensor:
+        """Which positions have a loss that depends on what is predicted there, bool ``[B, L]``."""
+        return (noisy.weight != 0) & self.process.supervised(noisy.z)
 
     def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         """Scalars to log, made of the weighted loss of every token ``[B, L]``, which has no gradient."""
@@ -124,6 +132,7 @@ class Diffusion(Objective):
         value = token_loss.mean()
         metrics = self.metrics(token_loss.detach(), noisy)
         metrics["changed_tokens"] = (noisy.z != noisy.x).to(torch.float32).mean()
+        metrics["supervised_tokens"] = self.supervised(noisy).to(torch.float32).mean()
         if self.options.z_loss:
             squared = found[1].mean()
             value = value + self.options.z_loss * squared

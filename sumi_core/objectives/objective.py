@@ -7,6 +7,7 @@ that numbers of different objectives may stand side by side.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,6 +48,12 @@ class Objective(Part, ABC):
             self.process = process
         self.num_tokens = vocabulary.size
         self.eos_id = vocabulary.eos_id
+
+    @classmethod
+    def level_per_token(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+        """Whether training gives the denoiser a noise level for each token, rather than one for each text. own, others:
+        as for ``incompatibility``."""
+        return False
 
     @abstractmethod
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:

@@ -19,5 +19,8 @@ class PosteriorCrossEntropy(PosteriorObjective):
     def token_loss(self, noisy: NoisyBatch) -> RowLoss:
         return cross_entropy_loss(noisy.x, self.num_tokens)
 
+    def supervised(self, noisy: NoisyBatch) -> Tensor:
+        return (noisy.weight != 0).expand(noisy.z.shape)
+
     def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         return {"cross_entropy": token_loss.mean()}

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from sumi_core.models import PRESETS
+from sumi_core.models import ATTENTION_PATTERNS, PRESETS
 from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.models.layers import ZeroLinear
 from tests.models.stock import STATES, small
 
 
@@ -64,20 +66,35 @@ def test_flops_per_token_are_those_of_palm(preset: str, attention: str, keys: in
     assert on_meta(1000, **p, attention={"name": attention}).flops_per_token(512) == 6 * weights + attended
 
 
-def test_flops_count_a_tied_head_and_no_conditioning() -> None:
-    plain = Denoiser(small(), STATES).flops_per_token(16)
-    assert Denoiser(small(tie_embeddings=True), STATES).flops_per_token(16) == plain
-    assert Denoiser(small(time_conditioning="adaln", qk_norm=True), STATES).flops_per_token(16) == plain
+MODELS: list[dict[str, Any]] = [
+    {},
+    {"tie_embeddings": True},
+    {"qk_norm": True},
+    {"num_kv_heads": 1},
+    {"time_conditioning": "token"},
+    {"time_conditioning": "adaln"},
+    {"time_conditioning": "adaln", "num_layers": 3, "tie_embeddings": True, "qk_norm": True},
+    *({"attention": name} for name in ATTENTION_PATTERNS.names()),
+]
 
 
-def test_flops_agree_with_pytorchs_own_counter() -> None:
-    """PyTorch counts the matrix products it runs; with a short sequence nothing else is of any size."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    denoiser = Denoiser(small(), STATES)
+@pytest.mark.parametrize("length", [8, 24])
+@pytest.mark.parametrize("per_token", [False, True], ids=["level per text", "level per token"])
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_flops_are_those_that_pytorch_counts(model: dict[str, Any], per_token: bool, length: int) -> None:
+    """PyTorch counts the matrix products that it runs; it runs those of keys that a mask then hides, too."""
+    denoiser = Denoiser(small(**model), STATES)
+    for module in denoiser.modules():
+        if isinstance(module, ZeroLinear):  # its zeros would stop no gradient, but are not what is trained on
+            torch.nn.init.normal_(module.weight)
+    levels = length if per_token else 1
+    level = torch.full((3, levels) if per_token else (3,), 0.5)
+    told = level if denoiser.config.time_conditioning != "none" else None
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        denoiser.logits(torch.zeros(3, 8, dtype=torch.int64)).sum().backward()
-    assert counter.get_total_flops() == 3 * 8 * denoiser.flops_per_token(8)
+        denoiser.logits(torch.zeros(3, length, dtype=torch.int64), told).sum().backward()
+    hidden_keys = length - denoiser.pattern.attended(length)
+    hidden = 12 * denoiser.config.num_layers * denoiser.config.hidden_size * hidden_keys
+    assert counter.get_total_flops() == pytest.approx(3 * length * (denoiser.flops_per_token(length, levels) + hidden))
 
 
 def test_a_meta_denoiser_can_be_given_memory_and_weights() -> None:
