@@ -30,9 +30,6 @@ class Absorbing(WithMask):
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
         return noise.integers(1, length) + self.mask_id
 
-    def supervised(self, z: Tensor) -> Tensor:
-        return z == self.mask_id
-
     def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         """−α′/(1−α) · 1[z = mask] · (−log x_θ(x)), what the general bound comes to (MDLM, Eq. 10)."""
         weight = -self.dalpha(t) / self.noise_fraction(t)

@@ -102,6 +102,10 @@ class Interpolating(ForwardProcess):
         """inflow(z) / q_t(z|x), what multiplies the divergences of ``bound_integrand``: ``[B, L]`` float64."""
         return self.inflow(z, t) / self.likelihood(z, x, t)
 
+    def supervised(self, z: Tensor, t: Tensor) -> Tensor:
+        """Where noise can have made the state: any other stands for itself, whatever is predicted."""
+        return self.inflow(z, t) > 0
+
     def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         """weight · [KL(q_t(·|x) ‖ q_θ) + ρ − log ρ − 1],  ρ = q_t(z|x) / q_θ(z)  (GIDD, Thm. 1; docs/mathematics.md 1).
 

@@ -156,7 +156,7 @@ class ForwardProcess(Part, ABC):
 
     # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------
 
-    def supervised(self, z: Tensor) -> Tensor:
+    def supervised(self, z: Tensor, t: Tensor) -> Tensor:
         """At which positions the bound depends on what is predicted there, bool ``[B, L]``."""
         return torch.ones_like(z, dtype=torch.bool)
 

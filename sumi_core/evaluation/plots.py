@@ -44,7 +44,7 @@ class Gap:
     value: float
     low: float
     high: float
-    significant: bool
+    significant: bool | None  # None: between two trained models
     index: int
 
 
@@ -160,21 +160,20 @@ def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
 
 
 def plot_differences(gaps: Sequence[Gap], path: Path, title: str = "", reference: str = "") -> Path:
-    """Differences in bits per byte to the reference (the line at 0) with 95 % intervals, best first; hollow where the
-    data cannot tell them apart."""
+    """Differences in bits per byte to the reference (the line at 0) with 95 % intervals, best first; hollow where
+    methods are not told apart, full between trained models."""
     ordered = sorted(gaps, key=lambda gap: gap.value)
     figure, axes = _figure(8.0, 1.4 + 0.34 * len(ordered))
     for row, gap in enumerate(ordered):
         colour, marker = _style(gap.index)
         axes.plot([gap.low, gap.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
-        filled = colour if gap.significant else "white"
+        filled = "white" if gap.significant is False else colour
         axes.plot(gap.value, row, marker, color=filled, markeredgecolor=colour, markersize=7)
     axes.axvline(0.0, color="#444444", linewidth=1.0, zorder=0)
     axes.set_yticks(range(len(ordered)), [gap.label for gap in ordered])
     axes.set_ylim(len(ordered) - 0.4, -0.6)
-    axes.set_xlabel(
-        f"bits per byte minus those of {reference} (95 % intervals; hollow: not significant after correction)"
-    )
+    hollow = "; hollow: not significant after correction" if any(gap.significant is not None for gap in ordered) else ""
+    axes.set_xlabel(f"bits per byte minus those of {reference} (95 % intervals{hollow})")
     return _write(_finished(figure, axes, title, legend=False), path)
 
 

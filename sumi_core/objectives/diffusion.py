@@ -116,7 +116,7 @@ class Diffusion(Objective):
 
     def supervised(self, noisy: NoisyBatch) -> Tensor:
         """Which positions have a loss that depends on what is predicted there, bool ``[B, L]``."""
-        return (noisy.weight != 0) & self.process.supervised(noisy.z)
+        return (noisy.weight != 0) & self.process.supervised(noisy.z, noisy.level)
 
     def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         """Scalars to log, made of the weighted loss of every token ``[B, L]``, which has no gradient."""

@@ -7,7 +7,8 @@ called significant is none stays below 5 %, whichever pairs a reader picks after
 named beforehand, the differences to it are planned, and corrected together with each other alone.
 
 Errors come from two sources, other validation documents and other training seeds. A method with one seed shows nothing
-of the second: its differences are between two trained models.
+of the second: its differences are between two trained models. They have an interval over documents and no verdict,
+since under other seeds the order may be another one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from sumi_core.base.statistics import (
     by_unit,
     crossed_bootstrap,
     crossed_estimate,
+    effective_units,
     holm_adjusted,
     mean_estimate,
     ratio_over_units,
@@ -75,6 +77,11 @@ class CellLikelihood:
     def units(self) -> int:
         """Independent units: documents."""
         return len(np.unique(self.documents))
+
+    @property
+    def effective_units(self) -> float:
+        """How many documents of one size would say as much."""
+        return effective_units(self.bytes, self.documents)
 
     def draw_deviation(self, mc_stderr: float) -> float:
         """Standard deviation of the bound of a sequence of mean length from a single draw, over noise levels and noise
@@ -128,7 +135,7 @@ class Difference:
     value: float
     stderr: float  # both parts below together; over documents alone where stderr_seeds is NaN
     paired: bool  # measured on the same texts; otherwise the error is that of two independent figures
-    p_adjusted: float = math.nan  # Holm, over all pairs, or over the planned differences
+    p_adjusted: float = math.nan  # Holm, over all pairs, or over the planned differences; NaN between trained models
     stderr_documents: float = math.nan
     stderr_seeds: float = math.nan  # NaN: a side has one seed, so that its spread is not known
     low_95: float = math.nan  # 95 % interval of this difference alone, by Student's t (``statistics.t_reach``)
@@ -138,8 +145,13 @@ class Difference:
     paired_seeds: bool = False  # each seed against itself
 
     @property
+    def of_methods(self) -> bool:
+        """Whether both sides have several seeds; otherwise it is a difference between two trained models."""
+        return not math.isnan(self.stderr_seeds)
+
+    @property
     def significant(self) -> bool:
-        """Whether the difference stands after correction, at 5 % for all comparisons together."""
+        """Whether methods differ after correction, at 5 % for all comparisons together."""
         return self.p_adjusted < SIGNIFICANCE
 
     def turned(self) -> Difference:
@@ -189,10 +201,14 @@ def _blocks(a: SeedGroup, b: SeedGroup) -> list[NDArray[np.float64]]:
 
 
 def all_differences(groups: Mapping[str, SeedGroup]) -> list[Difference]:
-    """Every pair of methods once, with p-values corrected for all of them."""
-    found = [difference(groups, first, second) for first, second in itertools.combinations(groups, 2)]
-    adjusted = holm_adjusted([d.p for d in found])
-    return [dataclasses.replace(d, p_adjusted=p) for d, p in zip(found, adjusted, strict=True)]
+    """Every pair once, with p-values corrected for all of them that are of methods."""
+    return corrected([difference(groups, first, second) for first, second in itertools.combinations(groups, 2)])
+
+
+def corrected(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences with p-values by Holm's method over those of methods; the others have none."""
+    adjusted = iter(holm_adjusted([d.p for d in differences if d.of_methods]))
+    return [dataclasses.replace(d, p_adjusted=next(adjusted) if d.of_methods else math.nan) for d in differences]
 
 
 def oriented(differences: Iterable[Difference], first: str, second: str) -> Difference:
@@ -205,10 +221,12 @@ def oriented(differences: Iterable[Difference], first: str, second: str) -> Diff
     raise KeyError(f"{first} and {second} were not compared")
 
 
-def ranks(keys: Iterable[str], differences: Iterable[Difference]) -> dict[str, int]:
-    """1 + the number of methods that are significantly better. Those that cannot be told apart may share a rank."""
-    beaten = dict.fromkeys(keys, 0)
-    for d in differences:
+def ranks(differences: Iterable[Difference]) -> dict[str, int]:
+    """1 + the number of methods that are significantly better, of every method with several seeds. Those that are not
+    told apart may share a rank."""
+    of_methods = [d for d in differences if d.of_methods]
+    beaten = {key: 0 for d in of_methods for key in (d.first, d.second)}
+    for d in of_methods:
         if d.significant and d.value:
             beaten[d.second if d.value < 0 else d.first] += 1
     return {key: 1 + count for key, count in beaten.items()}

@@ -9,6 +9,8 @@ from sumi_core.base.text import counted, visible, with_error
 from sumi_core.reports.row import Row
 from sumi_core.reports.table import Comparison, standing
 
+_EQUAL_SUPERVISION = 0.05  # shares of supervised tokens closer than this are called equal
+_EVEN = 0.7  # of documents: with fewer effective ones, intervals were seen to hold less often than they say
 _NAMED = 6  # methods named in one sentence; more are counted
 
 
@@ -22,13 +24,16 @@ def findings(comparison: Comparison) -> list[str]:
     parts = {
         "better": [row for row in compared if row.significant and (row.difference or 0) < 0],
         "worse": [row for row in compared if row.significant and (row.difference or 0) > 0],
-        "not to be told apart": [row for row in compared if not row.significant],
+        "not told apart": [row for row in compared if row.significant is False],
     }
     parted = [f"{word}: {_enumerated(rows)}" for word, rows in parts.items() if rows]
     if parted:
-        several = comparison.planned and len(compared) > 1
-        alone = f" (corrected over the {len(compared)} differences to it)" if several else ""
-        sentences.append(f"Against {comparison.reference}{alone}, in bits per byte, {'; '.join(parted)}.")
+        of_methods = sum(map(len, parts.values()))
+        over = f" (corrected over the {of_methods} differences to it)" if comparison.planned and of_methods > 1 else ""
+        sentences.append(f"Against {comparison.reference}{over}, in bits per byte, {'; '.join(parted)}.")
+    if alone := [row for row in compared if row.significant is None]:
+        these = "these trained models with one seed" if parted else "these trained models"
+        sentences.append(f"In bits per byte, {these} differ from {comparison.reference}: {_enumerated(alone)}.")
     missing = [row for row in comparison.cell_rows if row.bits_per_byte is None]
     if missing:
         named = ", ".join(f"{row.name} ({row.state})" for row in missing[:_NAMED])
@@ -53,8 +58,9 @@ def certainty(comparison: Comparison) -> list[str]:
     counts = sorted({row.seeds or 1 for row in measured})
     if counts[-1] == 1:
         sentences.append(
-            "Every figure is of one training seed. Errors and p-values speak of other validation text and contain no "
-            "variation between seeds: a difference here is one between trained models, not yet between methods."
+            "Every figure is of one training seed, so differences are between these trained models. Errors and "
+            "intervals speak of other validation text; under other seeds the order may be another one, so there are "
+            "neither ranks nor p-values. A verdict on methods takes several seeds (an axis 'seed')."
         )
     else:
         range_ = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -64,13 +70,14 @@ def certainty(comparison: Comparison) -> list[str]:
         )
         if alone := [row.name for row in measured if (row.seeds or 1) == 1]:
             sentences.append(
-                f"One seed only, so errors and p-values without variation between seeds: {', '.join(alone)}, and every "
-                "difference to them."
+                f"One seed only: {', '.join(alone)}. These are trained models: their errors contain no variation "
+                "between seeds, and they and the differences to them have neither rank nor p-value."
             )
     if lesser := [row for row in measured if row.seeds_compared and row.seeds_compared < (row.seeds or 1)]:
         named = ", ".join(f"{row.name} ({row.seeds_compared} of {row.seeds})" for row in lesser)
         sentences.append(f"Differences to {comparison.reference} use the seeds that both have: {named}.")
-    if compared := [row for row in measured if row.difference is not None]:
+    sentences += [*_supervision(measured), *_uneven_documents(measured)]
+    if compared := [row for row in measured if row.significant is not None]:
         over = "all pairs"
         if comparison.planned:
             these = "the one difference" if len(compared) == 1 else f"the {len(compared)} differences"
@@ -78,10 +85,37 @@ def certainty(comparison: Comparison) -> list[str]:
         sentences.append(
             "Intervals and p-values are by Student's t; intervals are of each difference alone, p-values are "
             f"Holm-corrected over {over}. The bootstrap interval, over documents and seeds, stands beside them as a "
-            "check on their shape and decides nothing. That two cannot be told apart is no evidence that they are "
-            "equal: their interval says how far apart they may be."
+            "check on their shape and decides nothing. That two are not told apart is no evidence that they are equal: "
+            "their interval says how far apart they may be."
         )
     return sentences
+
+
+def _supervision(measured: Sequence[Row]) -> list[str]:
+    """Whether some were trained on a loss at more of their tokens than others."""
+    shares = {row.name: row.supervised_share for row in measured if row.supervised_share is not None}
+    least, most = min(shares.values(), default=1.0), max(shares.values(), default=1.0)
+    if most - least <= _EQUAL_SUPERVISION:
+        return []
+    fewest, fullest = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    return [
+        f"They differ in supervision: {least:.0%} of the tokens seen had a loss for {fewest}, {most:.0%} for "
+        f"{fullest}. At equal tokens, a difference may be one of supervised tokens rather than of what the cells are "
+        "named after."
+    ]
+
+
+def _uneven_documents(measured: Sequence[Row]) -> list[str]:
+    """What documents of very different size do to an interval."""
+    uneven = [r for r in measured if r.documents and (r.effective_documents or r.documents) < _EVEN * r.documents]
+    if not uneven:
+        return []
+    row = min(uneven, key=lambda r: r.effective_documents or 0.0)
+    return [
+        f"The {row.documents} validation documents differ so much in size that they say as much as "
+        f"{row.effective_documents:.0f} of one size. Where difficulty goes with size, an interval of 95 % then holds "
+        "in 75 to 90 % of cases (docs/concepts.md, Uneven documents)."
+    ]
 
 
 def changed(comparison: Comparison) -> str:

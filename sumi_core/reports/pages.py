@@ -49,6 +49,7 @@ _COSTS = (
     "method",
     "parameters",
     "tokens seen",
+    "supervised",
     "training FLOPs",
     "total FLOPs",
     "training time",
@@ -72,6 +73,9 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
     measured = row.bits_per_byte is not None
     seeds = {"seeds": _seeds(row)} if comparison.has_groups else {}
     inherited = any(other.total_flops not in (None, other.flops) for other in comparison.method_rows)
+    ranked = any(other.rank is not None for other in comparison.method_rows)
+    p = "–" if row.p_adjusted is None else _p(row.p_adjusted)
+    verdict = {"p (Holm)": p, "rank": str(row.rank or "–")} if ranked else {}
     total = {"total FLOPs": short_count(row.total_flops)} if inherited else {}
     return {
         "cell": row.name,
@@ -79,11 +83,11 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
         **seeds,
         to_reference: "reference" if row.name == comparison.reference else _change(row),
         "95 % interval": short_interval(row.difference_low_95, row.difference_high_95),
-        "p (Holm)": "–" if row.p_adjusted is None else _p(row.p_adjusted),
-        "rank": str(row.rank or "–"),
+        **verdict,
         "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
         "parameters": short_count(row.parameters),
         "tokens seen": short_count(row.tokens_seen),
+        "supervised": "–" if row.supervised_share is None else f"{row.supervised_share:.0%}",
         "training FLOPs": short_count(row.flops),
         **total,
         "training time": short_duration(row.seconds),
@@ -154,7 +158,17 @@ def seed_rows(comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
-def _pair_row(d: Difference) -> dict[str, str]:
+def pair_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """Every difference, a row each; with a verdict where there are methods with several seeds."""
+    ranked = any(d.of_methods for d in comparison.differences)
+    return [_pair_row(d, ranked) for d in comparison.differences]
+
+
+def _pair_row(d: Difference, ranked: bool) -> dict[str, str]:
+    verdict = {
+        "p (Holm)": _p(d.p_adjusted) if d.of_methods else "–",
+        "verdict": "differ" if d.significant else "not told apart" if d.of_methods else "trained models",
+    }
     apart = d if d.value >= 0 else d.turned()
     return {
         "better": d.first if d.value <= 0 else d.second,
@@ -163,8 +177,7 @@ def _pair_row(d: Difference) -> dict[str, str]:
         "95 % interval": short_interval(apart.low_95, apart.high_95),
         "paired": "no" if not d.paired else "texts and seeds" if d.paired_seeds and d.seeds > 1 else "texts",
         "seeds": str(d.seeds),
-        "p (Holm)": _p(d.p_adjusted),
-        "verdict": "differ" if d.significant else "cannot be told apart",
+        **(verdict if ranked else {}),
     }
 
 
@@ -242,7 +255,7 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
     if comparison.has_groups:
         blocks += [Heading("Each seed"), Table(seed_rows(comparison))]
     if len(comparison.differences) > 1:
-        blocks += [Heading("Every pair"), Table([_pair_row(d) for d in comparison.differences])]
+        blocks += [Heading("Every pair"), Table(pair_rows(comparison))]
     if described := _described(comparison):
         blocks += [
             Heading("Samples"),
@@ -363,8 +376,11 @@ _NOTES = (
     "is too narrow.",
     "p: two-sided, the level at which that interval just reaches 0, Holm-corrected: over the differences to the "
     "reference where the sweep names one, else, and in the table of every pair, over all pairs of this report.",
-    "rank: 1 + the number of methods that are significantly better, corrected over all pairs, so those that cannot be "
-    "told apart may share one.",
+    "rank: 1 + the number of methods that are significantly better, corrected over all pairs, so those that are not "
+    "told apart may share one. Neither p nor rank where a side has one seed: that difference is between two trained "
+    "models.",
+    "supervised: share of the tokens seen that had a loss, mean over the training: all under uniform noise, the masked "
+    "ones under absorbing noise, those whose clock ran under span clocks.",
     "a bound (≤) may lie above its model's own bits per byte by an unknown amount, an exact figure (=) does not: such "
     "a difference compares what can be guaranteed.",
     "Monte-Carlo error: the part of ± that comes from noise levels and noise, on these same sequences. noise of one "
@@ -377,5 +393,6 @@ _NOTES = (
     "± of sample metrics: over the sampled texts; of several seeds, √(samples² + seeds²).",
     "samples shown are the first drawn of a method's first seed, not chosen; invisible characters are written as "
     "escapes.",
-    "FLOPs: forward and backward, 6 for each weight that multiplies a token, plus attention (2204.02311, appendix B).",
+    "FLOPs: forward and backward, 6 for each weight that multiplies a token, plus attention (2204.02311, appendix B) "
+    "and time conditioning.",
 )

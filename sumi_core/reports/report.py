@@ -50,7 +50,7 @@ def build_ablation_report(question: Question, cells: Sequence[ReportCell], folde
             "best_bits_per_byte_stderr": best.stderr,
             "best_seeds": best.seeds,
             "reference": comparison.reference,
-            "tied_with_best": tied_with_best(comparison),
+            **({"tied_with_best": tied_with_best(comparison)} if best.rank is not None else {}),
             "bits_per_byte": {row.name: row.bits_per_byte for row in methods},
             "findings": " ".join(findings(comparison)),
         }
@@ -102,7 +102,7 @@ def _write_plots(comparison: SweepComparison, folder: Path) -> list[Path]:
             row.difference,
             row.difference if row.difference_low_95 is None else row.difference_low_95,
             row.difference if row.difference_high_95 is None else row.difference_high_95,
-            bool(row.significant),
+            row.significant,
             colour[row.name],
         )
         for row in comparison.method_rows

@@ -12,6 +12,7 @@ SEED_AXIS = "seed"
 TRAINING_METRICS = (
     "parameters",
     "tokens_seen",
+    "supervised_share",
     "flops",
     "total_flops",
     "seconds",
@@ -39,7 +40,9 @@ COLUMNS = {
     "mc_stderr": "the Monte-Carlo noise alone, over noise levels and noise; of a group, at most this",
     "draw_deviation": "standard deviation of a mean sequence's bound from one draw of noise level and noise, in bits "
     "per byte: the noise that K draws a sequence make small; of a group, the root of the mean variance",
-    "rank": "1 + the number of rows that are significantly better, corrected over all pairs",
+    "documents": "validation documents behind the figure",
+    "effective_documents": "how many documents of one size would say as much: (Σ bytes)² / Σ bytes²",
+    "rank": "1 + the number of methods that are significantly better, corrected over all pairs; empty for one seed",
     "reference": "the row that differences are taken to: the one that the file names, else the best",
     "difference": "bits_per_byte minus that of the reference, over what both were measured on; above 0 is worse",
     "difference_stderr": "its standard error: √(difference_stderr_documents² + difference_stderr_seeds²)",
@@ -55,11 +58,14 @@ COLUMNS = {
     "paired": "whether both were measured on the same texts",
     "paired_seeds": "whether each seed was compared with itself",
     "p_adjusted": "two-sided p of the difference (Student's t), Holm-corrected over the differences to the "
-    "reference where the file names one, else over all pairs of rows compared",
-    "significant": "whether p_adjusted < 0.05",
+    "reference where the file names one, else over all pairs of methods; empty where a side has one seed",
+    "significant": "whether p_adjusted < 0.05; empty where a side has one seed: that compares trained models",
     "parameters": "of the denoiser",
     "tokens_seen": "in training; of a group, as every cost, the mean over its seeds",
-    "flops": "spent in training, forward and backward: 6 for each weight that multiplies a token, plus attention",
+    "supervised_share": "share of the tokens seen that had a loss: all of them under uniform noise, the masked ones "
+    "under absorbing noise, those whose clock ran under span clocks; mean over the training",
+    "flops": "spent in training, forward and backward: 6 for each weight that multiplies a token, plus attention "
+    "and time conditioning",
     "total_flops": "flops, and those of the trainings of other cells that the weights come from",
     "seconds": "of training, by the clock",
     "tokens_per_second": "of training, without validation and checkpoints",
@@ -98,6 +104,8 @@ class Row:
     stderr_seeds: float | None = None
     mc_stderr: float | None = None
     draw_deviation: float | None = None
+    documents: int | None = None
+    effective_documents: float | None = None
     rank: int | None = None
     reference: str | None = None
     difference: float | None = None
@@ -115,6 +123,7 @@ class Row:
     significant: bool | None = None
     parameters: int | None = None
     tokens_seen: int | None = None
+    supervised_share: float | None = None
     flops: float | None = None
     total_flops: float | None = None
     seconds: float | None = None

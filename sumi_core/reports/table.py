@@ -7,7 +7,6 @@ reads its figures from the store, `sumi compare` from MLflow.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sumi_core.base.statistics import holm_adjusted
 from sumi_core.base.tables import read_table
 from sumi_core.base.text import counted
 from sumi_core.reports.differences import (
@@ -25,6 +23,7 @@ from sumi_core.reports.differences import (
     SeedGroup,
     all_differences,
     bootstrap_interval,
+    corrected,
     oriented,
     ranks,
 )
@@ -75,7 +74,9 @@ class Comparison:
             "reference_missing": self.reference_missing,
             "standing": standing(self),
             "rows": [asdict(row) for row in self.rows],
-            "differences": [{**asdict(d), "significant": d.significant} for d in self.differences],
+            "differences": [
+                {**asdict(d), "significant": d.significant if d.of_methods else None} for d in self.differences
+            ],
         }
         return dict(_without_nan(plain))
 
@@ -137,15 +138,14 @@ def compare_rows(
     differences = all_differences(measured)
     asked = _named(reference, measured, groups)
     found = asked or next(iter(measured), None)
-    places = ranks(measured, differences)
+    places = ranks(differences)
     others = [oriented(differences, name, found) for name in measured if found is not None and name != found]
     if asked:  # what is compared was decided beforehand, so it is all there is to correct for
-        adjusted = holm_adjusted([d.p for d in others])
-        others = [dataclasses.replace(d, p_adjusted=p) for d, p in zip(others, adjusted, strict=True)]
+        others = corrected(others)
     to_reference = {d.first: d for d in others}
     for row in ordered:
         if row.name in measured:
-            row.rank, row.reference = places[row.name], found
+            row.rank, row.reference = places.get(row.name), found
         if row.name in to_reference:
             _add_difference(row, to_reference[row.name], measured)
     absent = [row for row in methods if row.bits_per_byte is None]
@@ -176,7 +176,7 @@ def _group_row(name: str, members: Sequence[Row], likelihoods: Mapping[str, Cell
     state, why = ("done", "") if done else (first.state, first.why)
     row = Row("group", name, state, why, labels=labels, seeds=len(done), seeds_planned=len(members), exact=first.exact)
     row.objective, row.process, row.schedule = first.objective, first.process, first.schedule
-    for figure in (*TRAINING_METRICS, "gradient_norm", "gradient_variance"):
+    for figure in (*TRAINING_METRICS, "gradient_norm", "gradient_variance", "documents", "effective_documents"):
         if known := [value for cell in done if (value := getattr(cell, figure)) is not None]:
             value = max(known) if figure == "peak_memory_bytes" else sum(known) / len(known)
             setattr(row, figure, int(value) if isinstance(known[0], int) else value)
@@ -209,7 +209,7 @@ def _add_difference(row: Row, d: Difference, groups: Mapping[str, SeedGroup]) ->
     row.difference, row.difference_stderr, row.paired = d.value, d.stderr, d.paired
     row.difference_stderr_documents, row.difference_stderr_seeds = d.stderr_documents, _known(d.stderr_seeds)
     row.seeds_compared, row.paired_seeds = d.seeds, d.paired_seeds
-    row.p_adjusted, row.significant = d.p_adjusted, d.significant
+    row.p_adjusted, row.significant = _known(d.p_adjusted), d.significant if d.of_methods else None
     row.difference_low_95, row.difference_high_95 = _known(d.low_95), _known(d.high_95)
     if interval := bootstrap_interval(groups, d.first, d.second):
         row.difference_bootstrap_low_95, row.difference_bootstrap_high_95 = interval
@@ -219,6 +219,8 @@ def add_measured(row: Row, likelihood: CellLikelihood | None, training: Path | N
     """Add what a cell's files in the store hold beside its figures: the noise of one draw, and of the gradient."""
     row.seeds = row.seeds_planned = 1
     row.stderr_documents = row.stderr
+    if likelihood is not None:
+        row.documents, row.effective_documents = likelihood.units, likelihood.effective_units
     if likelihood is not None and row.mc_stderr is not None:
         row.draw_deviation = 0.0 if row.exact else _known(likelihood.draw_deviation(row.mc_stderr))
     if training is not None and (training / "history.parquet").is_file():
@@ -247,27 +249,32 @@ def yardstick_rows(values: Mapping[str, Mapping[str, float]]) -> list[Row]:
 
 
 def tied_with_best(comparison: Comparison) -> list[str]:
-    """Methods that cannot be told apart from the best one, as far as their likelihoods are known."""
+    """Methods that are not told apart from the best of those with several seeds."""
     best, *others = [row.name for row in comparison.method_rows if row.rank is not None] or [""]
     return [key for key in others if not oriented(comparison.differences, best, key).significant]
 
 
 def corrected_over(comparison: Comparison) -> str:
     """What the p-values are corrected for, in words."""
-    pairs = len(comparison.differences)
-    things = "methods" if comparison.has_groups else "cells"
+    pairs = sum(d.of_methods for d in comparison.differences)
     every = "the one pair" if pairs == 1 else f"all {pairs} pairs"
-    return f"at {SIGNIFICANCE:.0%}, p-values Holm-corrected over {every} of {things}"
+    return f"at {SIGNIFICANCE:.0%}, p-values Holm-corrected over {every} of methods"
 
 
 def standing(comparison: Comparison) -> str:
-    """The ranking in a sentence, with what the p-values are corrected for."""
-    ranked = [row.name for row in comparison.method_rows if row.rank is not None]
-    if len(ranked) < 2:
-        return f"{counted(len(ranked), 'method' if comparison.has_groups else 'cell')} evaluated: nothing to rank."
+    """The best of all in a sentence: of the methods with several seeds, with what the p-values are corrected for; of
+    trained models where there are no such methods."""
+    measured = [row for row in comparison.method_rows if row.reference is not None]
+    ranked = [row.name for row in measured if row.rank is not None]
+    if len(measured) < 2:
+        return f"{counted(len(measured), 'method' if comparison.has_groups else 'cell')} evaluated: nothing to compare."
+    if not ranked:
+        return f"Of these trained models, one seed each, {measured[0].name} has the fewest bits per byte."
     lead = f"{ranked[0]} has the fewest bits per byte"
+    if len(ranked) < len(measured):
+        lead = f"Of the methods with several seeds, {lead}"
     if tied := tied_with_best(comparison):
-        return f"{lead}, but cannot be told apart from {', '.join(tied)} ({corrected_over(comparison)})."
+        return f"{lead}, but is not told apart from {', '.join(tied)} ({corrected_over(comparison)})."
     return f"{lead}, and every difference to it is significant ({corrected_over(comparison)})."
 
 

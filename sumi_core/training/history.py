@@ -105,3 +105,11 @@ def last_value(points: Iterable[Point], name: str) -> float | None:
     """The last value of a name, or None."""
     found = series(points, name)
     return found[-1].value if found else None
+
+
+def mean_value(points: Iterable[Point], name: str) -> float | None:
+    """The mean over all steps of a name whose points are means over the steps since the last one; None without any."""
+    found = series(points, name)
+    starts = [0, *(point.step for point in found)]
+    steps = [point.step - start for point, start in zip(found, starts, strict=False)]
+    return sum(point.value * n for point, n in zip(found, steps, strict=True)) / sum(steps) if found else None

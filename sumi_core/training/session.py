@@ -21,7 +21,7 @@ from sumi_core.training.data import StepDataModule
 from sumi_core.training.divergence import DivergenceGuard
 from sumi_core.training.errors import TrainingInterrupted
 from sumi_core.training.events import Report
-from sumi_core.training.history import HistoryFile, Point, last_value, write_history
+from sumi_core.training.history import HistoryFile, Point, last_value, mean_value, write_history
 from sumi_core.training.outputs import CHECKPOINTS, HISTORY, JOURNAL, SESSIONS, write_summary, write_weights
 from sumi_core.training.publishing import MetricSink, Publisher
 from sumi_core.training.ranks import Rank
@@ -156,6 +156,7 @@ class Session:
             "parameters": self._denoiser.num_parameters(),
             "steps": training.steps,
             "tokens_seen": tokens,
+            "supervised_share": mean_value(points, "train/supervised_tokens"),
             "epochs": training.steps * training.batch_size / self._data.sequences,
             "flops": flops_per_token * tokens,
             "flops_per_token": flops_per_token,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sumi_core.base.options import ConfigError, component
+from sumi_core.corruption import CLOCKS
 from sumi_core.corruption.fitted import fit_profile
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.experiments.build import build_parts
@@ -18,7 +19,7 @@ from sumi_core.experiments.resolve import resolve
 from sumi_core.models.denoiser import build_denoiser
 from sumi_core.models.interface import FromLogits
 from sumi_core.objectives import OBJECTIVES
-from tests.corruption.enumerable import World
+from tests.corruption.enumerable import SETTINGS, World
 from tests.corruption.test_fitted import curve_of, moments
 from tests.objectives.worlds import LOSSES, batch_of, build, integrated_loss, per_sequence, texts
 
@@ -296,3 +297,21 @@ def test_everything_together_from_a_config_to_a_gradient() -> None:
 def test_a_density_is_written_as_a_schedule() -> None:
     written = {"name": "nelbo", "time_sampling": "importance", "time_density": "log_snr"}
     assert component(OBJECTIVES, written, "a.yaml", "objective")["time_density"] == {"name": "log_snr", "limit": 9.0}
+
+
+@pytest.mark.parametrize("clock", [{"name": "shared"}, {"name": "spans", "mean_length": 3.0, "window": 0.5}], ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("process", SETTINGS)
+def test_supervised_tokens_are_those_whose_prediction_has_a_gradient(
+    process: str, loss: str, clock: dict[str, Any]
+) -> None:
+    if loss == "mixture_path" and process in ("clustered", "hybrid"):
+        pytest.skip("no mixture path: π moves")
+    world = World(process)
+    world.process.clock = CLOCKS.from_config(clock)
+    objective, batch = build(loss, world), batch_of(texts(world, 64))
+    logits = 0.3 * torch.randn(*batch.tokens.shape, world.states, generator=torch.Generator().manual_seed(0))
+    logits = logits.double().requires_grad_()
+    found = objective.loss(FromLogits(lambda z, t: logits), batch)
+    (gradient,) = torch.autograd.grad(found.value, logits)
+    assert float(found.metrics["supervised_tokens"]) == pytest.approx(float((gradient != 0).any(-1).double().mean()))

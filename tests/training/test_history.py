@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sumi_core.training.errors import TrainingError
-from sumi_core.training.history import HistoryFile, Point, read_history, write_history
+from sumi_core.training.history import HistoryFile, Point, mean_value, read_history, write_history
 
 
 def points(steps: range, name: str = "train/loss") -> list[Point]:
@@ -48,3 +48,10 @@ def test_damage_before_the_last_line_names_the_line(tmp_path: Path) -> None:
     history.path.write_bytes(b"\n".join(lines))
     with pytest.raises(TrainingError, match=r"history\.jsonl line 2 is damaged"):
         history.read()
+
+
+def test_the_mean_of_a_metric_is_over_steps() -> None:
+    """A point is the mean over the steps since the last one: here one over 10 steps and one over 5."""
+    told = [Point(10, 100, "train/loss", 1.0), Point(15, 150, "train/loss", 4.0), Point(15, 150, "train/other", 9.0)]
+    assert mean_value(told, "train/loss") == 2.0
+    assert mean_value(told, "train/none") is None
