@@ -257,8 +257,9 @@ def _provenance_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> 
     before, after = then.get("git", {}), now.get("git", {})
     if before.get("commit") != after.get("commit"):
         yield f"git commit {before.get('commit')} → {after.get('commit')}"
+    same = then.get("uncommitted") == now.get("uncommitted") is not None
     for git, when in ((before, "then"), (after, "now")):
-        if git.get("dirty"):
+        if git.get("dirty") and not same:
             yield f"git: uncommitted changes {when}"
     for name in ("python", "platform", "machine", "host", "cpus"):
         if name in then and then[name] != now.get(name):

@@ -246,6 +246,8 @@ def _circumstances(stage: StageTrace) -> dict[str, list[str]]:
     made = stage.manifest.get("provenance", {})
     git = made.get("git", {})
     dirty = " with uncommitted changes" if git.get("dirty") else ""
+    if made.get("uncommitted"):
+        dirty += " (a patch under provenance.uncommitted of its manifest.json)"
     parts = {
         "code": [f"commit {git['commit']}{dirty}" if git.get("commit") else "no git checkout"] if made else [],
         "machine": [made["host"], str(made.get("platform")), f"{made.get('cpus')} CPUs"] if "host" in made else [],

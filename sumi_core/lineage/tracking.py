@@ -190,6 +190,8 @@ class Tracking:
         if (artifact.folder / "plots").is_dir():
             client.log_artifacts(run_id, str(artifact.folder / "plots"), f"{artifact.stage}/plots")
         git = artifact.manifest["provenance"].get("git", {})
+        if patch := artifact.manifest["provenance"].get("uncommitted"):
+            client.log_text(run_id, patch, f"{artifact.stage}/uncommitted.patch")
         client.set_tag(run_id, "sumi.git.commit", str(git.get("commit")))
         client.set_tag(run_id, "sumi.git.dirty", str(git.get("dirty")))
         client.set_tag(run_id, f"sumi.folder.{artifact.stage}", str(artifact.folder))

@@ -185,7 +185,9 @@ def compute(project: Project, key: str, *, overrides: Iterable[str] = (), **prov
     """Compute every stage of a cell."""
     cell = cell_of(project, key, overrides)
     refresh_source_identities()
-    Computation(project.store, log=lambda _: None, provenance=dict(provenance)).ensure_all(cell.experiment, cell.key)
+    Computation(project.store, log=lambda _: None, provenance={"uncommitted": "", **provenance}).ensure_all(
+        cell.experiment, cell.key
+    )
     return cell
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from sumi_core.base import provenance as provenance_module
 from sumi_core.base.hashing import canonical_json, fingerprint
-from sumi_core.base.provenance import git_state, packages, provenance
+from sumi_core.base.provenance import git_state, packages, provenance, uncommitted
 from sumi_core.lineage.project import Project
 from sumi_core.stages import CELL_STAGES, DATA_STAGES, STAGES
 from sumi_core.stages.base import MissingInput, StageContext
@@ -214,7 +216,45 @@ def test_a_resumable_stage_finds_what_an_interrupted_one_left(
 
 def test_provenance_tells_code_packages_and_machine() -> None:
     told = provenance()
-    assert set(told) >= {"git", "python", "packages", "platform", "machine", "host", "cpus", "argv"}
+    assert set(told) >= {"git", "uncommitted", "python", "packages", "platform", "machine", "host", "cpus", "argv"}
     assert set(told["git"]) == {"commit", "dirty"}
     assert told["packages"].keys() >= {"torch", "numpy", "mlflow", "dagster"}
     canonical_json(told["packages"])
+
+
+def test_uncommitted_sources_are_kept_as_a_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What git would lose: edits of known files, and Python files that it does not know; of the project around."""
+
+    def git(*arguments: str) -> None:
+        settings = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *settings, *arguments], check=True, capture_output=True)
+
+    def found() -> str:
+        uncommitted.cache_clear()
+        return "".join(provenance_module._changes(tmp_path))
+
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "own.yaml").write_text("seed: 1\n")
+    (tmp_path / ".gitignore").write_text("ignored.py\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    monkeypatch.setenv("SUMI_PROJECT", str(tmp_path))
+    assert found() == ""
+    (tmp_path / "experiments" / "own.yaml").write_text("seed: 2\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "tempered.py").write_text("RATE = 1\n")
+    (tmp_path / "ignored.py").write_text("no\n")
+    (tmp_path / "notes.txt").write_text("no\n")
+    patch = found()
+    assert "-seed: 1\n+seed: 2\n" in patch
+    assert "+++ b/parts/tempered.py\n@@ -0,0 +1 @@\n+RATE = 1\n" in patch
+    assert "no\n" not in patch
+    uncommitted.cache_clear()
+    assert "+RATE = 1" in uncommitted()
+    monkeypatch.setattr(provenance_module, "_MOST", 60)
+    uncommitted.cache_clear()
+    cut = uncommitted()
+    assert len(cut) < 120
+    assert cut.splitlines()[-1].startswith("# cut here: ")
+    uncommitted.cache_clear()

@@ -142,7 +142,12 @@ def test_circumstances_are_told_once_or_at_each_stage_that_differs(project: Proj
         return [[line.strip() for line in block.splitlines()] for block in blocks]
 
     for stage in PLAIN_STAGES:
-        change_record(folder_of(project, stage), git={"commit": "c0ffee"}, packages={"torch": "1.0", "numpy": "2.0"})
+        change_record(
+            folder_of(project, stage),
+            git={"commit": "c0ffee"},
+            uncommitted="",
+            packages={"torch": "1.0", "numpy": "2.0"},
+        )
     overview, *stages = lines()
     assert {"code        commit c0ffee", f"Dagster run {DAGSTER_RUN}"} <= set(overview)
     assert not [

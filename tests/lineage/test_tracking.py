@@ -104,6 +104,12 @@ def test_another_recipe_is_another_run_and_another_runtime_is_not(project: Proje
     assert run_of(project, second).data.tags["sumi.overrides"] == "training.steps=5"
 
 
+def test_a_run_keeps_the_sources_that_no_commit_has(project: Project) -> None:
+    run_id = record(project, compute(project, "demo.s0", uncommitted="+++ b/parts/tempered.py\n"))
+    path = project.tracking.client.download_artifacts(run_id, "pretrained_denoiser/uncommitted.patch")
+    assert Path(path).read_text() == "+++ b/parts/tempered.py\n"
+
+
 def test_a_finished_cell_is_complete_and_holds_figures_data_and_model(project: Project) -> None:
     cell = compute(project, "demo.s0")
     assert not project.tracking.is_complete(cell)
