@@ -21,6 +21,7 @@ from sumi_core.models.denoiser import Denoiser
 from sumi_core.stages.base import StageContext
 from sumi_core.stages.exported_model import build as build_exported_model
 from sumi_core.stages.identity import stage_fingerprint, stages_of
+from tests.data.foreign import byte_level
 from tests.export.conftest import TEXT
 
 Trained = Callable[..., tuple[StageContext, Denoiser]]
@@ -118,6 +119,25 @@ def test_a_hugging_face_tokenizer_keeps_its_ids_and_gets_a_mask(trained: Trained
     tokenizer = open_stock_tokenizer(context.folder)
     assert (tokenizer.eos_token_id, tokenizer.mask_token_id) == (0, denoiser.num_states - 1)
     assert tokenizer("In the", add_special_tokens=False)["input_ids"] == backend.encode("In the").ids[1:]
+
+
+def test_a_prompt_is_not_put_into_a_frame(trained: Trained, tmp_path: Path) -> None:
+    from tokenizers import processors
+
+    frame = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 256), ("</s>", 257)])
+    byte_level(tmp_path / "framed", eos="</s>", post_processor=frame)
+    context, _ = trained("autoregressive", {"name": "huggingface", "path": str(tmp_path / "framed")})
+    build_exported_model(context)
+    stock = open_stock_tokenizer(context.folder)
+    assert stock(stock.eos_token + "ab")["input_ids"] == [257, 97, 98], "as the card says"
+    assert stock("ab")["input_ids"] == [97, 98]
+
+    framed = open_stock_tokenizer(tmp_path / "framed")
+    framed.save_pretrained(context.folder)
+    with pytest.raises(ExportError, match="stock AutoTokenizer gives ids"):
+        check_stock_tokenizer(
+            context.folder, load_tokenizer(context.inputs["tokenizer"].folder), num_states=259, mask_id=None
+        )
 
 
 def test_who_may_read_the_folder_may_read_the_weights(trained: Trained) -> None:

@@ -80,7 +80,7 @@ class Tokenizer(Part, ABC):
         """The bytes of some tokens; end-of-text and ids outside of the vocabulary have none."""
         if self.byte_level:
             table = self._bytes
-            return b"".join(table[int(i)] for i in ids if 0 <= int(i) < len(table))
+            return b"".join([table[i] for i in np.asarray(ids, dtype=np.int64).tolist() if 0 <= i < len(table)])
         kept = [int(i) for i in ids if int(i) != self.eos_id and 0 <= int(i) < self.vocab_size]
         return str(self.backend.decode(kept, skip_special_tokens=False)).encode()
 
