@@ -13,7 +13,7 @@ from pydantic import Field
 from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
 from sumi_core.base.text import told
-from sumi_core.data.sources.local import digests
+from sumi_core.data.sources.local import digests, readable_name
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer, TokenizerError
 
@@ -55,7 +55,7 @@ class HuggingFace(Tokenizer):
         return {
             "tokenizer": name,
             "revision": options.revision,
-            "files": digests((path.name, path) for path in files),
+            "files": digests((readable_name(Path(path.name)), path) for path in files),
         }
 
     def train(self, texts: Iterator[str]) -> None:
