@@ -12,6 +12,7 @@ import typer
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.files import is_writable
+from sumi_core.base.text import reason_of
 from sumi_core.lineage.artifact_checks import check_runs, check_store
 from sumi_core.lineage.checkup import (
     Finding,
@@ -76,9 +77,7 @@ def _guarded(area: str, looked_at: Iterator[Finding]) -> Iterator[Finding]:
     try:
         yield from looked_at
     except (SumiError, OSError, SQLAlchemyError) as error:
-        yield Finding(
-            "bad", area, str(error).splitlines()[0], "correct that, then run `sumi doctor` again for the rest"
-        )
+        yield Finding("bad", area, reason_of(error), "correct that, then run `sumi doctor` again for the rest")
 
 
 def _check_mlflow(project: Project) -> Iterator[Finding]:
@@ -104,9 +103,7 @@ def _check_mlflow(project: Project) -> Iterator[Finding]:
     try:
         yield from check_runs(project, _dagster_says(project))
     except MlflowException as error:
-        yield Finding(
-            "bad", "mlflow", f"{uri} does not answer: {str(error).splitlines()[0]}", "start or name its server"
-        )
+        yield Finding("bad", "mlflow", f"{uri} does not answer: {reason_of(error)}", "start or name its server")
 
 
 def _dagster_says(project: Project) -> Callable[[str], bool]:

@@ -156,11 +156,11 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", " ")
 
 
-def told(error: BaseException, limit: int = 500) -> str:
+def reason_of(error: BaseException | str, limit: int = 500) -> str:
     """What an exception of a library says, on one visible line: all of its lines, since the first often names no cause
     ("Couldn't cast"), cut after ``limit`` characters; the name of its class where it says nothing.
 
-    >>> told(ValueError("Config name is missing.\\nPlease pick one among: ['a', 'b']"))
+    >>> reason_of(ValueError("Config name is missing.\\nPlease pick one among: ['a', 'b']"))
     "Config name is missing. Please pick one among: ['a', 'b']"
     """
     words = " ".join(visible(line.strip()) for line in str(error).splitlines() if line.strip())

@@ -21,6 +21,7 @@ from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
 from sumi_core.base.references import referenced_folder, stage_ref
 from sumi_core.base.registry import Part
+from sumi_core.base.text import reason_of
 from sumi_core.data import TOKENIZERS
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _fill_from(path: Path, denoiser: Denoiser, seed: int, num_tokens: int, *, dr
                     )
                 known.copy_(values)
     except SafetensorError as error:
-        raise InitialiserError(f"{path} is damaged ({error}); copy it again") from None
+        raise InitialiserError(f"{path} is damaged ({reason_of(error)}); copy it again") from None
 
 
 def _check_names(path: Path, file: Any, parameters: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
 from sumi_core.base.registry import nearest
-from sumi_core.base.text import told
+from sumi_core.base.text import reason_of
 from sumi_core.data.sources.local import digests, local_files, readable_name
 from sumi_core.data.sources.source import Document, Source, SourceError
 
@@ -70,7 +70,7 @@ class HuggingFace(Source):
             raise
         except (DatasetsError, ValueError, OSError, RuntimeError) as error:  # names, splits, rows and the network
             after = f" behind {split} row {number}" if number >= 0 else ""
-            problem = told(error.__cause__ or error)
+            problem = reason_of(error.__cause__ or error)
             if self.options.config is None and "Config name is missing" in problem:
                 known = re.sub(r".*?(\[.*?\]).*", r"\1", problem)
                 problem = f"it has several configurations, {known}; write one of them as corpus.source.config"
@@ -119,14 +119,18 @@ class HuggingFace(Source):
         try:
             wanted = datasets.ReadInstruction.from_spec(written)
         except (ValueError, AssertionError) as error:
-            raise SourceError(f"corpus.source.split: '{written}' is not a split ({told(error)}); write train") from None
+            raise SourceError(
+                f"corpus.source.split: '{written}' is not a split ({reason_of(error)}); write train"
+            ) from None
         for name in re.findall(r"(?:^|\+)\s*([\w.]+)", written):
             if name not in splits:
                 raise SourceError(f"corpus.source.split: '{folder}' has no split '{name}'; {nearest(name, splits)}")
         try:
             stretches = wanted.to_absolute({name: len(rows) for name, rows in splits.items()})
         except (ValueError, AssertionError) as error:
-            raise SourceError(f"corpus.source.split: '{written}' of '{folder}': {told(error)}; correct it") from None
+            raise SourceError(
+                f"corpus.source.split: '{written}' of '{folder}': {reason_of(error)}; correct it"
+            ) from None
         rows = [splits[part.splitname].select(range(part.from_, part.to)) for part in stretches]
         return rows[0] if len(rows) == 1 else datasets.concatenate_datasets(rows)
 

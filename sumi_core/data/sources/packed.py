@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from sumi_core.base.text import told
+from sumi_core.base.text import reason_of
 from sumi_core.data.sources.source import SourceError
 
 #: Packing → how its files are called, lower case.
@@ -76,7 +76,7 @@ def open_unpacked(name: str, path: Path) -> Iterator[IO[bytes]]:
             yield file
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise SourceError(
-            f"corpus.source.paths: {name} is not a complete {kind} file ({told(error)}); pack or copy it again"
+            f"corpus.source.paths: {name} is not a complete {kind} file ({reason_of(error)}); pack or copy it again"
         ) from None
 
 

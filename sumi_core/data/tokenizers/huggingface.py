@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
-from sumi_core.base.text import told
+from sumi_core.base.text import reason_of
 from sumi_core.data.sources.local import digests, readable_name
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer, TokenizerError
@@ -70,7 +70,9 @@ class HuggingFace(Tokenizer):
                 str(local) if local.is_dir() else options.path, revision=options.revision, trust_remote_code=False
             )
         except Exception as error:  # transformers and tokenizers raise every kind, a bare Exception too
-            raise TokenizerError(f"tokenizer.path: cannot open the tokenizer '{options.path}': {told(error)}") from None
+            raise TokenizerError(
+                f"tokenizer.path: cannot open the tokenizer '{options.path}': {reason_of(error)}"
+            ) from None
         if not opened.is_fast:
             raise TokenizerError(
                 f"tokenizer.path: '{options.path}' is not a fast tokenizer; convert it to tokenizer.json"
@@ -100,7 +102,7 @@ def _check_files(folder: Path, written: str) -> None:
             content = path.read_bytes().decode("utf-8")
             data = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise TokenizerError(f"{shown} is damaged ({told(error)}); copy it again") from None
+            raise TokenizerError(f"{shown} is damaged ({reason_of(error)}); copy it again") from None
         except OSError as error:
             raise TokenizerError(f"{shown} cannot be read ({error.strerror}); fix its permissions") from None
         if not isinstance(data, dict):
@@ -113,7 +115,7 @@ def _check_files(folder: Path, written: str) -> None:
                 kind = model.get("type") if isinstance(model, dict) else None
                 raise TokenizerError(
                     f"{shown} has a model of type {kind!r} that tokenizers {tokenizers.__version__} cannot open "
-                    f"({told(error)}); save it with a release that this one reads, or choose another tokenizer"
+                    f"({reason_of(error)}); save it with a release that this one reads, or choose another tokenizer"
                 ) from None
 
 
