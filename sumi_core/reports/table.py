@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sumi_core.base.files import without_nan
 from sumi_core.base.statistics import holm_adjusted
 from sumi_core.base.tables import read_table
 from sumi_core.base.text import counted
@@ -77,7 +78,7 @@ class Comparison:
             "rows": [asdict(row) for row in self.rows],
             "differences": [{**asdict(d), "significant": d.significant} for d in self.differences],
         }
-        return dict(_without_nan(plain))
+        return dict(without_nan(plain))
 
     def to_csv(self) -> str:
         """The rows as CSV."""
@@ -86,7 +87,7 @@ class Comparison:
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_without_nan(flat))
+        writer.writerows(without_nan(flat))
         return text.getvalue()
 
 
@@ -272,12 +273,3 @@ def standing(comparison: Comparison) -> str:
 
 
 _COLUMNS = tuple(f.name for f in fields(Row) if f.name != "labels")
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: unknown figures become null."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

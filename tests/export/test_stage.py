@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,17 @@ def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Tra
     assert ("its own noisy token left out" in body) is (kind != "autoregressive")
     assert ("trust" in body or "no remote code" in body) is summary["stock_loadable"]
     assert "None" not in body
+
+
+def test_an_error_that_is_not_known_is_in_no_card(trained: Trained) -> None:
+    context, _ = trained("uniform")
+    summary = context.inputs["pretrained_denoiser"].manifest["summary"]
+    for unknown in (None, math.nan):  # as the record of this version, and of earlier ones, has it
+        summary["validation_bits_per_byte_stderr"] = unknown
+        build_exported_model(context)
+        card = (context.folder / "README.md").read_text(encoding="utf-8")
+        assert "| Validation bits per byte, during training | 2.5000 |" in card
+        json.loads((context.folder / "sumi.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
 
 def test_the_python_of_the_card_runs(trained: Trained) -> None:
