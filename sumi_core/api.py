@@ -93,8 +93,8 @@ class Model:
         sampler; default: the most that the cell is evaluated at. prompt: what every text begins with. The same seed
         gives the same texts.
 
-        Raises ConfigError for a prompt that leaves no room and for more than 16 times the trained length, and ValueError
-        for fewer than one text or step."""
+        Raises ConfigError for a prompt that leaves no room and for more than 16 times the trained length, and
+        ValueError for fewer than one text or step."""
         from sumi_core.base.numerics import deterministic
         from sumi_core.evaluation.samples import shown_text
         from sumi_core.lineage.models import prompt_ids, sample_length

@@ -77,8 +77,12 @@ class Tracking:
             return
         quiet_mlflow()
         from mlflow import MlflowClient
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with locked(self.locks / "mlflow.lock"):
+            if self.artifacts is not None:
+                # Else MLflow writes the working directory into SQL as it stands, quotes included.
+                SqlAlchemyStore(self.uri, self.artifacts.as_uri())
             MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
         _initialised.add(self.uri)
 

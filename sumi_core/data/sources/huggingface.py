@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sumi_core.base.options import location
-from sumi_core.base.paths import project_path
+from sumi_core.base.paths import project_path, readable_name
 from sumi_core.base.registry import nearest
 from sumi_core.base.text import reason_of
-from sumi_core.data.sources.local import digests, local_files, readable_name
+from sumi_core.data.sources.local import digests, local_files
 from sumi_core.data.sources.source import Document, Source, SourceError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.base.hashing import known_sha256
-from sumi_core.base.paths import project_path
+from sumi_core.base.paths import project_path, readable_name
 from sumi_core.data.sources.source import SourceError
 
 _RELATIVE = "relative paths start at the project's folder"
@@ -83,15 +83,6 @@ def _folders(top: Path) -> Iterator[Path]:
         inner = [entry for entry in entries if not entry.name.startswith(".") and os.path.isdir(entry)]
         folders += [folder / entry.name for entry in inner if not entry.is_symlink()]
         links += [folder / entry.name for entry in inner if entry.is_symlink()]
-
-
-def readable_name(path: Path) -> str:
-    """A path as text that UTF-8 can hold: a byte that is not UTF-8 is written ``\\xe9``.
-
-    >>> readable_name(Path("caf\\udce9.txt"))
-    'caf\\\\xe9.txt'
-    """
-    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def digests(files: Iterable[tuple[str, Path]]) -> list[dict[str, Any]]:

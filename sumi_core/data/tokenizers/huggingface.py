@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sumi_core.base.options import location
-from sumi_core.base.paths import project_path
+from sumi_core.base.paths import project_path, readable_name
 from sumi_core.base.text import reason_of
-from sumi_core.data.sources.local import digests, readable_name
+from sumi_core.data.sources.local import digests
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer, TokenizerError
 
