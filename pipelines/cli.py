@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from sumi_core.base.errors import SumiError
-from sumi_core.base.text import PLAIN, visible
+from sumi_core.base.text import PLAIN, reason_of, visible
 
 # In the order a newcomer meets them; a line of `sumi --help` each, which 80 columns must hold.
 SUMMARIES = {
@@ -67,7 +67,7 @@ def main() -> None:
         if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3"):
             raise
         _end(
-            f"{str(error).splitlines()[0]}; `sumi doctor` checks the databases; "
+            f"{reason_of(error)}; `sumi doctor` checks the databases; "
             "a server that MLFLOW_TRACKING_URI names must answer"
         )
 

@@ -23,6 +23,7 @@ from assets.partitions import TOKEN_SET_OF_CELL
 from pipelines.instance import open_instance, process_tag
 from pipelines.jobs import JOBS
 from sumi_core.base.process import die_with_parent
+from sumi_core.base.text import reason_of
 from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage.plan import CellPlan
 from sumi_core.lineage.project import Project
@@ -105,8 +106,7 @@ def run_job(
                 error = error.cause
             if error.cls_name == "DagsterExecutionInterruptedError":
                 raise KeyboardInterrupt  # Ctrl-C or SIGTERM: nothing else is to be started
-            told = str(error.message).strip().splitlines()[0]
-            return _CLASS_PATH.sub("", told)
+            return _CLASS_PATH.sub("", reason_of(error.message))
     return "the run failed; see it in the Dagster UI"
 
 

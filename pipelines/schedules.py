@@ -29,6 +29,7 @@ from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NA
 from assets.partitions import CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SET_OF_CELL
 from pipelines.automation import Partitions, is_under_way, next_wave
 from sumi_core.base.errors import SumiError
+from sumi_core.base.text import reason_of
 from sumi_core.experiments.sweeps import Sweep, Sweeps
 from sumi_core.experiments.token_sets import token_set_names
 from sumi_core.lineage.project import Project
@@ -158,7 +159,7 @@ def reload_location(name: str | None) -> str:
     try:
         told = DagsterGraphQLClient(url, transport=transport).reload_repository_location(name)
     except DagsterGraphQLClientError as error:
-        return f"{by_hand}: {url} does not answer ({str(error.__cause__ or error).splitlines()[0]})"
+        return f"{by_hand}: {url} does not answer ({reason_of(error.__cause__ or error)})"
     if told.status == ReloadRepositoryLocationStatus.SUCCESS:
         return "asked Dagster to load them"
     return f"{by_hand}: {told.message}"

@@ -93,12 +93,13 @@ class Model:
         sampler; default: the most that the cell is evaluated at. prompt: what every text begins with. The same seed
         gives the same texts.
 
-        Raises ConfigError for a prompt that leaves no room, and ValueError for fewer than one text or step."""
+        Raises ConfigError for a prompt that leaves no room and for more than 16 times the trained length, and
+        ValueError for fewer than one text or step."""
         from sumi_core.base.numerics import deterministic
         from sumi_core.evaluation.samples import shown_text
-        from sumi_core.lineage.models import prompt_ids
+        from sumi_core.lineage.models import prompt_ids, sample_length
 
-        length = self.experiment.shards.sequence_length if length is None else length
+        length = sample_length(length, self.experiment.shards.sequence_length, "sample", dashes="")
         steps = max(self.experiment.evaluation.sampling_steps) if steps is None else steps
         tokenizer = self.exported.tokenizer
         ids = prompt_ids(prompt, tokenizer, length, "sample", dashes="")

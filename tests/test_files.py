@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 
 from sumi_core.base import files
-from sumi_core.base.files import remove_torn, replacing, write_atomically
+from sumi_core.base.files import json_text, remove_torn, replacing, write_atomically
+
+
+def test_records_hold_what_json_has_and_null_for_what_it_has_not() -> None:
+    record = {"a": [math.nan, 1.5, (math.inf,)], "b": {"c": -math.inf, "d": True, "e": "NaN"}, "µ": None}
+    for indent in (1, None):
+        read = json.loads(json_text(record, indent), parse_constant=pytest.fail)
+        assert read == {"a": [None, 1.5, [None]], "b": {"c": None, "d": True, "e": "NaN"}, "µ": None}
+    with pytest.raises(TypeError):
+        json_text({"a": {1, 2}})
+
+
+def test_only_these_write_json_by_themselves() -> None:
+    """Records are written by ``json_text``, so that no NaN gets into one; what else writes JSON holds no figures."""
+    root = Path(__file__).parents[1]
+    found = {
+        path.relative_to(root).as_posix()
+        for package in ("sumi_core", "pipelines", "assets")
+        for path in (root / package).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "json.dump" in line and "allow_nan=False" not in line
+    }
+    assert found == {
+        "pipelines/commands/fit_schedule.py",
+        "pipelines/commands/schema.py",
+        "pipelines/schedules.py",
+        "sumi_core/data/shard_building.py",
+        "sumi_core/data/shards.py",
+        "sumi_core/data/tokenization.py",
+        "sumi_core/data/tokenizers/tokenizer.py",
+        "sumi_core/experiments/reference.py",
+        "sumi_core/lineage/tracking.py",
+        "sumi_core/stages/evaluation.py",
+        "sumi_core/trainer/request.py",
+        "sumi_core/training/recording.py",
+    }
 
 
 def test_write_atomically_keeps_the_old_text_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

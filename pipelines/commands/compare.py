@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sumi_core.base.files import write_atomically
+from sumi_core.base.files import json_text, write_atomically
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.sweeps import Cell, Sweeps, select_cells, split_arguments
 from sumi_core.lineage.project import Project
@@ -55,7 +54,7 @@ def compare_command(
     if csv_file is not None:
         _write(csv_file, "--csv", comparison.to_csv())
     if json_file is not None:
-        _write(json_file, "--json", json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        _write(json_file, "--json", json_text(comparison.to_dict()) + "\n")
 
 
 def _write_study(project: Project, sweeps: Sweeps, cells: Sequence[Cell], path: Path) -> None:

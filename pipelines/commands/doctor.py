@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.files import is_writable
+from sumi_core.base.paths import sqlite_path
+from sumi_core.base.text import reason_of
 from sumi_core.lineage.artifact_checks import check_runs, check_store
 from sumi_core.lineage.checkup import (
     Finding,
@@ -76,9 +77,7 @@ def _guarded(area: str, looked_at: Iterator[Finding]) -> Iterator[Finding]:
     try:
         yield from looked_at
     except (SumiError, OSError, SQLAlchemyError) as error:
-        yield Finding(
-            "bad", area, str(error).splitlines()[0], "correct that, then run `sumi doctor` again for the rest"
-        )
+        yield Finding("bad", area, reason_of(error), "correct that, then run `sumi doctor` again for the rest")
 
 
 def _check_mlflow(project: Project) -> Iterator[Finding]:
@@ -90,12 +89,12 @@ def _check_mlflow(project: Project) -> Iterator[Finding]:
             "info", "mlflow", f"there is no database at {uri} yet", "`sumi init` creates it, and so does a run"
         )
         return
-    if uri.startswith("sqlite:///"):
-        damage = list(check_sqlite(Path(uri.removeprefix("sqlite:///")), "mlflow"))
+    if (database := sqlite_path(uri)) is not None:
+        damage = list(check_sqlite(database, "mlflow"))
         yield from damage or [Finding("ok", "mlflow", f"{uri} is intact")]
         if any(finding.level == "bad" for finding in damage):
             return
-    if uri.startswith("sqlite:///") and not is_writable(project.home):
+    if database is not None and not is_writable(project.home):
         yield Finding("info", "mlflow", f"runs were not checked: MLflow needs to write to {project.home}")
         return
     os.environ.setdefault(
@@ -104,9 +103,7 @@ def _check_mlflow(project: Project) -> Iterator[Finding]:
     try:
         yield from check_runs(project, _dagster_says(project))
     except MlflowException as error:
-        yield Finding(
-            "bad", "mlflow", f"{uri} does not answer: {str(error).splitlines()[0]}", "start or name its server"
-        )
+        yield Finding("bad", "mlflow", f"{uri} does not answer: {reason_of(error)}", "start or name its server")
 
 
 def _dagster_says(project: Project) -> Callable[[str], bool]:

@@ -34,7 +34,7 @@ def evaluate_command(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="Files or globs (.txt, .jsonl, .jsonl.gz, .parquet) to measure the model on instead."),
+        typer.Option(help="Files or globs (.txt, .jsonl, packed or not, or .parquet) to measure the model on instead."),
     ] = None,
     column: Annotated[str, typer.Option(help="The key or column that holds the text of a row.")] = "text",
 ) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
 from pipelines.commands.arguments import Changes
+from sumi_core.base.files import json_text
 from sumi_core.base.text import text_width, visible
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.trace import trace, trace_lines
@@ -31,7 +31,7 @@ def lineage_command(
     That is its data, config, code and seed, stage by stage. Exit status 1 if a record is damaged."""
     traced = trace(Project.find(), target, changes or (), verify=verify)
     if as_json:
-        print(json.dumps(traced.to_dict(), indent=1, ensure_ascii=False))
+        print(json_text(traced.to_dict()))
     else:
         for line in trace_lines(traced, text_width(sys.stdout)):
             print(visible(line))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
+from sumi_core.base.files import json_text
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.reproduction import Figure, Reproduction, reproduce
 from sumi_core.lineage.trace import trace
@@ -55,7 +55,7 @@ def reproduce_command(
         log("sumi: interrupted; the same command continues where it was")
         raise typer.Exit(130) from None
     if as_json:
-        print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
+        print(json_text(result.to_dict()))
     else:
         print_reproduction(result)
     if not result.equal:

@@ -9,7 +9,7 @@ import typer
 
 from pipelines.commands.arguments import Changes
 from sumi_core.base.options import MAX_SEED
-from sumi_core.lineage.models import exported_folder, prompt_ids, sampled_experiment
+from sumi_core.lineage.models import exported_folder, prompt_ids, sample_length, sampled_experiment
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import find_target
 
@@ -26,7 +26,11 @@ def sample_command(
         typer.Option(min=1, help="Network calls of a diffusion sampler; default: the most it was evaluated at."),
     ] = None,
     length: Annotated[
-        int | None, typer.Option(min=2, help="Tokens of each text, prompt included; default: the trained length.")
+        int | None,
+        typer.Option(
+            min=2,
+            help="Tokens of each text, prompt included; default: the trained length, of which 16 times is the most.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same texts.")] = 0,
 ) -> None:
@@ -50,7 +54,7 @@ def sample_command(
     if experiment is exported.experiment and isinstance(recorded, dict) and recorded.get("name") != used:
         note(f"sampler '{recorded.get('name')}' of the record is not at hand; sampling with '{used}'")
     trained = experiment.shards.sequence_length
-    length = length or trained
+    length = sample_length(length, trained)
     if length > trained:
         note(f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them")
     ids = prompt_ids(prompt, tokenizer, length)

@@ -1,11 +1,15 @@
-"""Files that are whole or not there: written beside their place, flushed to disk, and renamed into it."""
+"""Files that are whole or not there: written beside their place, flushed to disk, and renamed into it. Records are
+JSON as every program reads it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sumi_core.base.errors import StoreError
 
@@ -32,6 +36,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that readers see the old or the new content and nothing between."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """A record as JSON. A figure that is not a number, or infinite, is null: JSON has neither, and other programs than
+    Python refuse what Python would write. Raises TypeError for anything but plain data."""
+    return json.dumps(without_nan(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def without_nan(value: Any) -> Any:
+    """Plain data with None for every figure that is not a number, or infinite."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def remove_torn(folder: Path) -> None:

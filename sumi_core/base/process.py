@@ -1,11 +1,17 @@
-"""The life of a process: ending together with the process that started it."""
+"""The life of a process: ending together with the process that started it, and at once on Ctrl-C."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import queue
 import signal
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -28,3 +34,21 @@ def die_with_parent() -> None:
         raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}")
     if os.getppid() != parent:
         raise ParentDied
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """The result of long work in a library that looks for no signal, such as one written in Rust: it is done in a
+    thread, so that Ctrl-C ends the wait at once. An interrupted thread goes on until the process ends."""
+    done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((True, work()))
+        except BaseException as error:
+            done.put((False, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    succeeded, result = done.get()
+    if not succeeded:
+        raise result
+    return cast(T, result)

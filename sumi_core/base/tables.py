@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sumi_core.base.errors import SumiError
+from sumi_core.base.text import reason_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,6 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     try:
         return pd.read_parquet(path, columns=list(columns) if columns else None)
     except (OSError, ValueError) as error:  # pyarrow's own errors are either
-        told = str(error).splitlines()[0]
-        problem = f"{path} is missing or damaged ({told}); `sumi doctor --fix` sets its output aside, then run again"
+        remedy = "`sumi doctor --fix` sets its output aside, then run again"
+        problem = f"{path} is missing or damaged ({reason_of(error)}); {remedy}"
         raise TableError(problem) from None

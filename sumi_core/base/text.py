@@ -156,6 +156,17 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", " ")
 
 
+def reason_of(error: BaseException | str, limit: int = 500) -> str:
+    """What an exception of a library says, on one visible line: all of its lines, since the first often names no cause
+    ("Couldn't cast"), cut after ``limit`` characters; the name of its class where it says nothing.
+
+    >>> reason_of(ValueError("Config name is missing.\\nPlease pick one among: ['a', 'b']"))
+    "Config name is missing. Please pick one among: ['a', 'b']"
+    """
+    words = " ".join(visible(line.strip()) for line in str(error).splitlines() if line.strip())
+    return (words if len(words) <= limit else words[: limit - 1].rstrip() + "…") or type(error).__name__
+
+
 def plain_characters(error: UnicodeError) -> tuple[str, int]:
     """The codec error handler ``plain``: what an output's encoding cannot show is written in ASCII."""
     if not isinstance(error, UnicodeEncodeError):

@@ -72,11 +72,20 @@ def build_shard(tokenizer: Tokenizer, documents: list[Document], stem: Path) -> 
 
 
 def check_tokens(tokenizer: Tokenizer, document: Document, ids: Ids, lengths: Lengths) -> None:
-    """What must hold of every encoded document: its tokens cover its bytes, and none of them ends a text.
+    """What must hold of every encoded document: it comes back byte for byte, its tokens cover its bytes, and none of
+    them ends a text.
 
-    Raises TokenizerError.
+    Raises TokenizerError, quoting the text where it first differs.
     """
-    covered, size = int(lengths.sum(dtype=np.int64)), len(document.text.encode())
+    found, wanted = tokenizer.decode_bytes(ids), document.text.encode()
+    if found != wanted:
+        pairs = zip(found, wanted, strict=False)
+        at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(wanted)))
+        raise TokenizerError(
+            f"tokenizer: the text of '{document.id}' does not survive a round trip: {_around(wanted, at)} comes "
+            f"back as {_around(found, at)}; choose a tokenizer that keeps every byte"
+        )
+    covered, size = int(lengths.sum(dtype=np.int64)), len(wanted)
     if covered != size:
         raise TokenizerError(
             f"tokenizer: the tokens of '{document.id}' cover {covered} bytes of its {size}, which begin with "
@@ -87,6 +96,10 @@ def check_tokens(tokenizer: Tokenizer, document: Document, ids: Ids, lengths: Le
             f"tokenizer: the text of '{document.id}' holds {tokenizer.backend.id_to_token(tokenizer.eos_id)!r}, which "
             "is the end-of-text token; choose a tokenizer whose end-of-text token no text can spell"
         )
+
+
+def _around(content: bytes, at: int) -> str:
+    return repr(content[max(0, at - 20) : at + 20].decode("utf-8", errors="replace"))
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any] | None:

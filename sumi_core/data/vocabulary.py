@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sumi_core.base.errors import SumiError
+from sumi_core.base.text import reason_of
 
 
 class VocabularyError(SumiError, ValueError):
@@ -63,4 +64,4 @@ def read_token_tables(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except SafetensorError as error:
-        raise VocabularyError(f"{path} is damaged ({error}); copy it again") from None
+        raise VocabularyError(f"{path} is damaged ({reason_of(error)}); copy it again") from None

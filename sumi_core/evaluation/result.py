@@ -9,13 +9,13 @@ and the tables of the measurements, such as likelihood.parquet, loss_by_level.pa
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sumi_core.base.files import json_text
 from sumi_core.base.hashing import flatten
 from sumi_core.evaluation.measurement import ESTIMATES, Findings, NamedEstimate, read_plain_findings
 
@@ -36,7 +36,7 @@ def write_evaluation(
         for name, value in flatten(summary)
         if isinstance(value, int | float)  # a truth is 1 or 0
     }
-    (folder / "metrics.json").write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(json_text(flat) + "\n", encoding="utf-8")
     _write_estimates(folder, [own / ESTIMATES for own in measured.values()])
     if "bits_per_byte" in summary:
         _plot_beside_yardsticks(summary, key, folder / "plots" / "bits_per_byte.png")

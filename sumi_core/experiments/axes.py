@@ -27,6 +27,7 @@ def expand_axes(own: Mapping[str, Any], file: Path) -> list[tuple[tuple[tuple[st
             shown = "nothing" if not points else repr(points)
             raise ConfigError(str(file), key, f"expected at least one value, as in [0, 1], got {shown}")
         if isinstance(points, list):
+            _refuse_equal(points, str(file), key)
             settings = [(_value_label(axis, value), nest(axis, value), key) for value in points]
         else:
             places = {label: f"{key}.{label}" for label in points}
@@ -123,6 +124,17 @@ def nest(dotted: str, value: Any) -> dict[str, Any]:
     for part in reversed(dotted.split(".")):
         value = {part: value}
     return value
+
+
+def _refuse_equal(values: list[Any], where: str, key: str) -> None:
+    """Raise ConfigError for a value that is written twice, as 1e3 and 1_000 would be: two cells would be one."""
+    for place, value in enumerate(values):
+        for other in values[:place]:
+            if value == other and isinstance(value, bool) == isinstance(other, bool):
+                alike = (
+                    f"{value!r} is written twice" if repr(other) == repr(value) else f"{other!r} and {value!r} are one"
+                )
+                raise ConfigError(where, key, f"{alike}; remove one of them")
 
 
 def _nest_all(keys: Any, file: Path, where: str) -> dict[str, Any]:

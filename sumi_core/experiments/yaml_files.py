@@ -1,4 +1,5 @@
-"""YAML and ``key=value`` as OmegaConf reads them: plain data only, a key once, ``1e-3`` a number, a date as text."""
+"""YAML and ``key=value`` as OmegaConf reads them: plain data only, a key once, ``1e-3`` a number, a date as text. Keys
+are text as they are written: ``on``, ``0.90`` and ``null`` may be labels."""
 
 from __future__ import annotations
 
@@ -27,14 +28,17 @@ _CLEARER = (
     (re.compile(r"no viable alternative at input .+"), r"the interpolation is not complete; write ${section.key}"),
 )
 
+_NULL = ("", "~", "null", "Null", "NULL")
 _OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """The mapping or list in ``text`` as plain data; nothing is an empty mapping. Raises ConfigError with the line of a
     mistake."""
-    data = _plain(lambda: OmegaConf.create(text), where)
-    _refuse_old_numbers(text, where)
+    quoted = _quote_labels(text)
+    data = _plain(lambda: OmegaConf.create(quoted), where)
+    _refuse_old_numbers(quoted, where)
+    _refuse_other_keys(data, where)
     return data
 
 
@@ -43,6 +47,45 @@ def parse_override(item: str, where: str) -> dict[str, Any]:
     found: dict[str, Any] = _plain(lambda: OmegaConf.from_dotlist([item]), where)
     _refuse_old_numbers(item.partition("=")[2], where)
     return found
+
+
+def _quote_labels(text: str) -> str:
+    """The same YAML with every plain key in quotes, and what the file's ``reference`` is, a label too: YAML would take
+    ``on`` for true, and ``0.90`` and ``9e-1`` for one number. Text that is not YAML is returned as it is."""
+    places: list[tuple[int, int]] = []
+    expected, is_reference = "", False
+    try:
+        for token in yaml.scan(text, Loader=yaml.CSafeLoader):
+            if isinstance(token, yaml.ScalarToken):
+                is_key = expected == "key" and token.value != "<<"
+                if token.plain and (is_key or (expected == "label" and token.value not in _NULL)):
+                    places.append((token.start_mark.index, token.end_mark.index))
+                is_reference = expected == "key" and token.value == "reference" and token.start_mark.column == 0
+                expected = ""
+            elif isinstance(token, yaml.KeyToken):
+                expected = "key"
+            elif isinstance(token, yaml.ValueToken):
+                expected, is_reference = "label" if is_reference else "", False
+            elif not isinstance(token, yaml.AnchorToken):
+                expected = ""
+    except (yaml.YAMLError, RecursionError):
+        return text
+    for start, end in reversed(places):
+        inner = text[start:end].replace("'", "''")
+        text = f"{text[:start]}'{inner}'{text[end:]}"
+    return text
+
+
+def _refuse_other_keys(data: Any, where: str) -> None:
+    """Keys that are not text in spite of quotes: those with a tag, and those of ``{on, off}``. Raises ConfigError."""
+    if isinstance(data, list):
+        for item in data:
+            _refuse_other_keys(item, where)
+    elif isinstance(data, dict):
+        for key, item in data.items():
+            if not isinstance(key, str):
+                raise ConfigError(where, str(key), f"YAML reads this key as {key!r}; put it in quotes")
+            _refuse_other_keys(item, where)
 
 
 def _refuse_old_numbers(text: str, where: str) -> None:
@@ -79,7 +122,7 @@ def _plain(read: Callable[[], Any], where: str) -> Any:
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping a file holds; an empty file is an empty one. Raises ConfigError."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(str(file), "", "no such file") from None
     except UnicodeDecodeError:

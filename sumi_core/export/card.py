@@ -99,10 +99,10 @@ def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     training = record["training"]
     for key, label, form in _FIGURES:
         value = training.get(key)
-        if value is None:
+        if not _is_known(value):
             continue
         error = training.get(f"{key}_stderr")
-        yield f"| {label} | {value:{form}}{f' ± {error:{form}}' if error is not None else ''} |"
+        yield f"| {label} | {value:{form}}{f' ± {error:{form}}' if _is_known(error) else ''} |"
     for kind, size in summary["weights_bytes"].items():
         yield f"| Memory for the weights, {kind} | {size / 2**20:,.1f} MiB |"
     if summary["max_logit_difference"] is not None:
@@ -112,6 +112,11 @@ def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     yield f"The validation figures are {kind}, on {record['experiment']['training']['validation_sequences']} sequences"
     yield "spread over the validation split: a look in passing. Models are compared by their evaluation, on more"
     yield f"sequences, made after this card: `sumi compare {record['key']}`."
+
+
+def _is_known(value: Any) -> bool:
+    """Not for one that is None, or NaN in a record of an earlier version."""
+    return value is not None and value == value
 
 
 def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:

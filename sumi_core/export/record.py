@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sumi_core.base.errors import SumiError
-from sumi_core.base.files import write_atomically
+from sumi_core.base.files import json_text, write_atomically
 from sumi_core.base.provenance import git_state, packages
 from sumi_core.experiments.build import Parts
 from sumi_core.experiments.schema import Experiment
@@ -74,4 +73,4 @@ def build_record(
 
 def write_record(record: dict[str, Any], folder: Path) -> None:
     """Write sumi.json."""
-    write_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / RECORD, json_text(record) + "\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sumi_core.base.text import reason_of
 from sumi_core.export.record import ExportError
 from sumi_core.models.denoiser import Denoiser
 
@@ -61,7 +62,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise ExportError(f"{path} does not exist; make the folder again, or copy it whole") from None
     except (SafetensorError, OSError) as error:
-        raise ExportError(f"{path} is not a complete safetensors file ({error}); make or copy it again") from None
+        raise ExportError(
+            f"{path} is not a complete safetensors file ({reason_of(error)}); make or copy it again"
+        ) from None
     return tensors
 
 

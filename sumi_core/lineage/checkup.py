@@ -18,6 +18,7 @@ from typing import Literal
 
 from sumi_core.base.files import is_writable
 from sumi_core.base.options import ConfigError
+from sumi_core.base.text import reason_of
 from sumi_core.experiments.sweeps import load_sweeps
 
 Level = Literal["ok", "info", "warn", "bad"]
@@ -148,10 +149,10 @@ def check_sqlite(path: Path, area: str) -> Iterator[Finding]:
         elif shutil.disk_usage(path.parent).free < _NO_SQLITE:  # it is whole, perhaps: nothing may be moved away
             yield Finding("bad", area, f"{path} cannot be read while the disk is full", "free some, and look again")
         else:
-            yield Finding("bad", area, f"{path} cannot be read: {error}", remedy)
+            yield Finding("bad", area, f"{path} cannot be read: {reason_of(error)}", remedy)
         return
     if problem != "ok":
-        yield Finding("bad", area, f"{path} is damaged: {problem.splitlines()[0]}", remedy)
+        yield Finding("bad", area, f"{path} is damaged: {' '.join(problem.split())[:500]}", remedy)
     elif heads == 0:
         yield Finding("bad", area, f"{path} names no schema revision: its creation was cut off", remedy)
     elif heads > 1:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 
+LONGEST = 16  # times the trained length: a text may be as long
+
+
 def exported_folder(project: Project, target: Target) -> Path:
     """The exported model of ``target``. Raises LineageError when it is not computed."""
     if target.folder is not None and (target.folder / EXPORT_RECORD).is_file():
@@ -38,6 +41,20 @@ def sampled_experiment(project: Project, target: Target, stage: str = "exported_
         return target.experiment
     evaluation = project.store.find("evaluation", own)
     return resolve_for(stage, evaluation.manifest["experiment"], str(evaluation.folder)) if evaluation else None
+
+
+def sample_length(length: int | None, trained: int, where: str = "command line", dashes: str = "--") -> int:
+    """The tokens of a text to write: those that the model was trained on, unless another number is asked for. Raises
+    ConfigError for one so far beyond that no model has anything to say there, while the time to write it grows with the
+    square."""
+    length = trained if length is None else length
+    if length > LONGEST * trained:
+        problem = (
+            f"{length:,} tokens is more than {LONGEST} times the {trained:,} it was trained on, far beyond where its "
+            f"texts decay; write at most {LONGEST * trained}, or more texts with {dashes}num"
+        )
+        raise ConfigError(where, f"{dashes}length", problem)
+    return length
 
 
 def prompt_ids(

@@ -11,14 +11,18 @@ The environment variables on the right point the same code at shared servers; no
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sumi_core.base.paths import project_root
+from sumi_core.base.options import ConfigError
+from sumi_core.base.paths import project_root, readable_name, sqlite_uri
 from sumi_core.experiments.sweeps import Sweeps, load_sweeps
 from sumi_core.lineage.tracking import Tracking
 from sumi_core.stages.store import Store
+
+_NO_ADDRESS = re.compile("[?\udc80-\udcff]|%[0-9A-Fa-f]{2}")
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,13 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
-        """The project around ``start``: SUMI_PROJECT, else the nearest folder upwards that holds ``experiments/``."""
-        return cls(project_root(start))
+        """The project around ``start``: SUMI_PROJECT, else the nearest folder upwards that holds ``experiments/``.
+        Raises ConfigError for a path that the databases of Dagster and MLflow cannot have."""
+        root = project_root(start)
+        if _NO_ADDRESS.search(str(root)):
+            problem = "SQLite addresses cannot hold this path (a ?, a % before two digits, or a name that is not UTF-8)"
+            raise ConfigError(readable_name(root), "", f"{problem}; rename the project's folder, or those around it")
+        return cls(root)
 
     @property
     def home(self) -> Path:
@@ -58,7 +67,7 @@ class Project:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if uri:
             return Tracking(uri, None, self.home / "locks")
-        return Tracking(f"sqlite:///{self.home / 'mlflow.db'}", self.home / "mlartifacts", self.home / "locks")
+        return Tracking(sqlite_uri(self.home / "mlflow.db"), self.home / "mlartifacts", self.home / "locks")
 
     def sweeps(self, overrides: Iterable[str] = ()) -> Sweeps:
         """Every experiment file, expanded and validated; ``broken`` names those that are wrong."""

@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sumi_core.base.files import write_atomically
+from sumi_core.base.files import json_text, write_atomically
 from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
 from sumi_core.base.progress import Log, Progress, unwatched
@@ -56,8 +56,8 @@ class Figure:
 
     @property
     def equal(self) -> bool:
-        """Whether they are the same value; NaN is the same as NaN."""
-        return bool(self.old == self.new) or json.dumps(self.old) == json.dumps(self.new)
+        """Whether they are the same value; NaN is the same as NaN, and as the null that stands for it in a record."""
+        return bool(self.old == self.new) or json_text(self.old) == json_text(self.new)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def reproduce(
         store = Store(folder / "store")
         computation = Computation(store, launcher=launcher, log=log, progress=progress)
         result = _recompute(traced, computation, folder, log)
-        write_atomically(folder / _RESULT, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        write_atomically(folder / _RESULT, json_text(result.to_dict()) + "\n")
         if clean:
             shutil.rmtree(folder)
     return result

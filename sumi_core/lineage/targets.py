@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.base.errors import StoreError, SumiError
+from sumi_core.base.paths import sqlite_path
 from sumi_core.base.registry import nearest
 from sumi_core.experiments.references import StageRef
 from sumi_core.experiments.schema import Experiment
@@ -110,8 +111,8 @@ def artifact_at(folder: Path) -> Artifact | None:
 
 def mlflow_exists(project: Project) -> bool:
     """Whether there is an MLflow store to ask; a look never creates one."""
-    uri = project.tracking.uri
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+    database = sqlite_path(project.tracking.uri)
+    return database is None or database.is_file()
 
 
 def mlflow_url(project: Project, run_id: str | None) -> tuple[str | None, str]:

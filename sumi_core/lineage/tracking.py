@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from sumi_core.base.files import json_text
 from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
 from sumi_core.base.references import named_references
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 # MLflow's own limits for one request.
 _BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH, _TAG_LENGTH, _PAGE = 1000, 100, 6000, 8000, 5000
+_NAME_LENGTH = 250
+_NO_NAME = re.compile(r"[^\w\-. :/]", re.ASCII)
 _initialised: set[str] = set()  # stores that this process has seen whole
 
 
@@ -73,8 +77,12 @@ class Tracking:
             return
         quiet_mlflow()
         from mlflow import MlflowClient
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with locked(self.locks / "mlflow.lock"):
+            if self.artifacts is not None:
+                # Else MLflow writes the working directory into SQL as it stands, quotes included.
+                SqlAlchemyStore(self.uri, self.artifacts.as_uri())
             MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
         _initialised.add(self.uri)
 
@@ -147,7 +155,7 @@ class Tracking:
     @staticmethod
     def is_recorded(run: Run, stage: str, fingerprint: str) -> bool:
         """Whether a stage's figures are already in the run."""
-        return bool(run.data.tags.get(f"sumi.recorded.{stage}") == fingerprint)
+        return bool(run.data.tags.get(mlflow_name(f"sumi.recorded.{stage}")) == fingerprint)
 
     def record_stage(self, run_id: str, artifact: Artifact) -> None:
         """Put a stage's figures, files and lineage into a run; does nothing the second time."""
@@ -164,7 +172,7 @@ class Tracking:
                 return
             self._log_dataset(run_id, summary["name"], artifact, "evaluation", summary["text"])
             self._log_figures(run, text, summary, run.data.tags.get("sumi.model_id"))
-            self.client.set_tag(run_id, f"sumi.recorded.{text}", artifact.fingerprint)
+            self.client.set_tag(run_id, mlflow_name(f"sumi.recorded.{text}"), artifact.fingerprint)
 
     def _writing(self, run_id: str) -> contextlib.AbstractContextManager[None]:
         """Two processes that write the same tag or figure at once would break each other's transaction."""
@@ -246,7 +254,7 @@ class Tracking:
         from mlflow.entities import Param
 
         made = {section: value for section, value in config.items() if section != "evaluation"}
-        flat = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in flatten(made)]
+        flat = [Param(mlflow_name(key), _text(value)[:_PARAM_LENGTH]) for key, value in flatten(made)]
         fresh = [param for param in flat if param.key not in run.data.params]
         for start in range(0, len(fresh), _BATCH_PARAMS):
             self.client.log_batch(run.info.run_id, params=fresh[start : start + _BATCH_PARAMS])
@@ -260,7 +268,7 @@ class Tracking:
         for key, value in flatten(summary):
             if not isinstance(value, int | float) or isinstance(value, bool):
                 continue
-            name, stamp = f"{prefix}/{key}", now
+            name, stamp = mlflow_name(f"{prefix}/{key}"), now
             if name in run.data.metrics:
                 if _same(run.data.metrics[name], float(value)):
                     continue
@@ -278,7 +286,7 @@ class Tracking:
             digest=digest or artifact.fingerprint,
             source_type="sumi",
             source=json.dumps({"folder": str(artifact.folder), "fingerprint": artifact.fingerprint}),
-            profile=json.dumps(artifact.summary),
+            profile=json_text(artifact.summary, None),
         )
         tags = [InputTag("mlflow.data.context", context)]
         self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
@@ -300,7 +308,8 @@ class Tracking:
                 "sumi.weights.sha256": str(weights.get("sha256")),
             },
             params={
-                key: _text(value) for key, value in flatten(named_references(artifact.manifest["experiment"]["model"]))
+                mlflow_name(key): _text(value)
+                for key, value in flatten(named_references(artifact.manifest["experiment"]["model"]))
             },
             model_type=str(artifact.summary.get("stock_class") or "denoiser"),
         )
@@ -317,9 +326,19 @@ def _tags(cell: Cell, fingerprints: Mapping[str, str]) -> dict[str, str]:
         "sumi.cell": cell.key,
         "sumi.overrides": " ".join(cell.overrides),
         "sumi.evaluation": json.dumps(cell.experiment.to_dict()["evaluation"])[:_TAG_LENGTH],
-        **{f"sumi.axis.{axis}": label for axis, label in cell.labels.items()},
+        **{mlflow_name(f"sumi.axis.{axis}"): label for axis, label in cell.labels.items()},
         **{f"sumi.fingerprint.{stage}": value for stage, value in fingerprints.items()},
     }
+
+
+def mlflow_name(text: str) -> str:
+    """A metric, param or tag as MLflow takes its name: what it refuses (quotes, brackets, other letters) is ``_``.
+
+    >>> mlflow_name("corpus/skipped.no text in column 'text'")
+    'corpus/skipped.no text in column _text_'
+    """
+    parts = _NO_NAME.sub("_", text)[:_NAME_LENGTH].split("/")
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)  # it has to be a path in normal form
 
 
 def _same(old: float, new: float) -> bool:
@@ -353,4 +372,4 @@ def tracked_failure(tracking: Tracking | None, run_id: str | None) -> Iterator[N
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json_text(value, None)

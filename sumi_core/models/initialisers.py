@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,23 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sumi_core.base.errors import SumiError
-from sumi_core.base.hashing import known_sha256
 from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
 from sumi_core.base.references import referenced_folder, stage_ref
 from sumi_core.base.registry import Part
 from sumi_core.data import TOKENIZERS
+from sumi_core.models.foreign import (
+    InitialiserError,
+    Tensors,
+    check_config,
+    check_logits,
+    weight_files,
+    weights_identity,
+)
 
 if TYPE_CHECKING:
-    from sumi_core.models.config import ModelConfig
     from sumi_core.models.denoiser import Denoiser
 
 _SLOWEST = 0.15  # radians per position of the slowest rotary channel that LocalHeads uses
-_FILE = "model.safetensors"
 _PER_STATE = ("model.embed_tokens.weight", "lm_head.weight")  # a row per state
 #: Keys of ``model`` that decide the weights' shapes, or what the same weights compute.
 _DIMENSIONS = (
@@ -41,12 +43,7 @@ _DIMENSIONS = (
     "rope_theta",
     "norm_epsilon",
 )
-_BLOCKS = ("llama", "mistral", "qwen3", "eurobert")  # stock model types whose blocks are the denoiser's
 _ADDED = ("modulation", "time_embedding", "q_norm", "k_norm")  # modules that a model may lack and its successor have
-
-
-class InitialiserError(SumiError, ValueError):
-    """Weights that cannot be started from. One sentence that names the file or key and what to do."""
 
 
 class Initialiser(Part, ABC):
@@ -141,7 +138,8 @@ class Exported(Initialiser):
     an autoregressive model becomes a denoiser.
 
     folder: an exported folder, or one of stock transformers with the same names. States that it lacks (a mask), and
-    time conditioning or QK-norm that it has not, start at random.
+    time conditioning or QK-norm that it has not, start at random. A folder that Sumi did not write is compared with
+    stock transformers, logit by logit, before anything is trained.
     """
 
     @dataclass
@@ -153,20 +151,17 @@ class Exported(Initialiser):
 
     def identity(self) -> dict[str, Any]:
         """The digest of the weights."""
-        return {"weights": known_sha256(self._file())}
+        return {"weights": weights_identity(self._folder())}
 
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
-        path = self._file()
-        _check_shape(path.with_name("config.json"), denoiser.config)
-        _fill_from(path, denoiser, seed, num_tokens)
+        folder = self._folder()
+        stock = check_config(folder, denoiser.config)
+        tensors = Tensors(weight_files(folder))
+        _fill_from(tensors, folder, denoiser, seed, num_tokens)
+        check_logits(folder, stock, tensors, denoiser.config)
 
-    def _file(self) -> Path:
-        path = project_path(self.options.folder) / _FILE
-        if not path.is_file():
-            raise InitialiserError(
-                f"model.initialiser.folder: there is no {path}; name the folder of an exported model"
-            )
-        return path
+    def _folder(self) -> Path:
+        return project_path(self.options.folder)
 
 
 class Cell(Initialiser):
@@ -214,79 +209,50 @@ class Cell(Initialiser):
         path = referenced_folder(self.options.of) / "weights.safetensors"
         if not path.is_file():
             raise InitialiserError(f"there is no {path}; compute '{self.options.of['cell']}' again")
-        _fill_from(path, denoiser, seed, num_tokens, drop_mask=True)
+        _fill_from(Tensors({path: None}), path, denoiser, seed, num_tokens, drop_mask=True)
 
 
 @torch.no_grad()
-def _fill_from(path: Path, denoiser: Denoiser, seed: int, num_tokens: int, *, drop_mask: bool = False) -> None:
-    """Fill a denoiser from a file with the weights of another, and what the file lacks at random. drop_mask: the file
-    may have a mask, a row after its tokens, that the denoiser has not. Raises InitialiserError."""
+def _fill_from(
+    tensors: Tensors, place: Path, denoiser: Denoiser, seed: int, num_tokens: int, *, drop_mask: bool = False
+) -> None:
+    """Fill a denoiser from the weights of another, and what they lack at random. place: the file or folder that holds
+    them. drop_mask: they may have a mask, a row after the tokens, that the denoiser lacks. Raises InitialiserError."""
     denoiser.initialize(seed)
-    try:
-        with safe_open(path, framework="pt") as file:
-            parameters = dict(denoiser.named_parameters())
-            _check_names(path, file, parameters)
-            for name in sorted(parameters.keys() & set(file.keys())):
-                values, parameter = file.get_tensor(name), parameters[name]
-                known: Tensor = parameter
-                if name in _PER_STATE and len(values) == num_tokens < len(parameter):
-                    known = parameter[:num_tokens]
-                elif drop_mask and name in _PER_STATE and len(values) == num_tokens + 1 == len(parameter) + 1:
-                    values = values[:num_tokens]
-                if values.shape != known.shape:
-                    raise InitialiserError(
-                        f"{path}: '{name}' is {list(values.shape)}, here it would be {list(parameter.shape)}; give "
-                        "model the dimensions, and the experiment the tokenizer, of that one"
-                    )
-                known.copy_(values)
-    except SafetensorError as error:
-        raise InitialiserError(f"{path} is damaged ({error}); copy it again") from None
-
-
-def _check_names(path: Path, file: Any, parameters: Mapping[str, Tensor]) -> None:
-    """The file and the model have the same tensors, but for modules that only a successor has, and for a head of the
-    file's own where the model's is its table. Raises InitialiserError."""
-    present = set(file.keys())
-    for name in sorted(parameters.keys() - present):
-        if not any(module in name for module in _ADDED):
-            raise InitialiserError(f"{path} has no '{name}'; give model the dimensions of that one")
-    table, head = _PER_STATE
-    for name in sorted(present - parameters.keys()):
-        if not (name == head and file.get_tensor(head).equal(file.get_tensor(table))):
+    parameters = dict(denoiser.named_parameters())
+    _check_names(place, tensors, parameters)
+    for name in sorted(parameters.keys() & tensors.names()):
+        values, parameter = tensors.read(name), parameters[name]
+        known: Tensor = parameter
+        if name in _PER_STATE and len(values) == num_tokens < len(parameter):
+            known = parameter[:num_tokens]
+        elif drop_mask and name in _PER_STATE and len(values) == num_tokens + 1 == len(parameter) + 1:
+            values = values[:num_tokens]
+        if values.shape != known.shape or not values.is_floating_point():
+            kind = "" if values.is_floating_point() else f"{str(values.dtype).removeprefix('torch.')} "
             raise InitialiserError(
-                f"{path} holds '{name}', which this model lacks; give model the dimensions, and the head, of that one"
+                f"{tensors.path(name)}: '{name}' is {kind}{list(values.shape)}, here it would be "
+                f"{list(parameter.shape)}; give model the dimensions, and the experiment the tokenizer, of that one"
             )
+        known.copy_(values)
 
 
-def _check_shape(path: Path, model: ModelConfig) -> None:
-    """What no tensor's shape tells must be the same too. Raises InitialiserError, naming the first that is not; a
-    folder without config.json has only its tensors to go by."""
-    if not path.is_file():
-        return
-    try:
-        stock = json.loads(path.read_text(encoding="utf-8"))
-        rope = stock.get("rope_parameters") or stock.get("rope_scaling") or {}
-        theta = rope.get("rope_theta", stock.get("rope_theta", model.rope_theta))
-        rope_type = rope.get("rope_type", rope.get("type", "default"))
-    except (ValueError, AttributeError):
-        raise InitialiserError(f"{path} is damaged; copy the folder again") from None
-    for key, there, here in (
-        ("num_heads", stock.get("num_attention_heads"), model.num_heads),
-        ("num_kv_heads", stock.get("num_key_value_heads"), model.num_kv_heads),
-        ("rope_theta", theta, model.rope_theta),
-        ("norm_epsilon", stock.get("rms_norm_eps"), model.norm_epsilon),
-    ):
-        if there is not None and there != here:
-            raise InitialiserError(f"{path}: {key} is {there} there and {here} here; set model.{key} to {there}")
-    windowed = stock.get("use_sliding_window", True) and stock.get("sliding_window") is not None
-    for key, there, supported in (
-        ("model_type", stock.get("model_type"), _BLOCKS),
-        ("hidden_act", stock.get("hidden_act"), ("silu",)),
-        ("rope_type", rope_type, ("default",)),
-        ("partial_rotary_factor", rope.get("partial_rotary_factor", stock.get("partial_rotary_factor")), (1.0,)),
-        ("sliding_window", stock["sliding_window"] if windowed else None, ()),
-        ("head_dim", stock.get("head_dim"), (model.hidden_size // model.num_heads,)),
-    ):
-        if there is not None and there not in supported:
-            known = " or ".join(map(str, supported)) or "none"
-            raise InitialiserError(f"{path}: {key} is {there}, but only {known} is supported; start from another model")
+def _check_names(place: Path, tensors: Tensors, parameters: Mapping[str, Tensor]) -> None:
+    """Both have the same tensors, but for modules that only a successor has, and for a head of the file's own where the
+    model's is its table. Raises InitialiserError."""
+    present = tensors.names()
+    table, head = _PER_STATE
+    for name in sorted(parameters.keys() - present):
+        if name == head and table in present:
+            problem = f"{place} has no '{head}': its head is its table; set model.tie_embeddings to true"
+            raise InitialiserError(problem)
+        if not any(module in name for module in _ADDED):
+            raise InitialiserError(f"{place} has no '{name}'; give model the dimensions of that one")
+    for name in sorted(present - parameters.keys()):
+        if "q_norm" in name or "k_norm" in name:
+            raise InitialiserError(f"{tensors.path(name)} holds '{name}'; set model.qk_norm to true")
+        if not (name == head and tensors.read(head).equal(tensors.read(table))):
+            raise InitialiserError(
+                f"{tensors.path(name)} holds '{name}', which this model lacks; give model the dimensions, and the "
+                "head, of that one"
+            )

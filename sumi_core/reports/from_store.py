@@ -128,7 +128,10 @@ def _cell_row(cell: ReportCell, likelihood: CellLikelihood | None) -> Row:
         figures = figures_of(cell)
         row.state, row.why = "done", ""
         row.exact, row.fingerprint = figures["exact"], cell.evaluation.fingerprint
-        row.bits_per_byte, row.stderr = figures["bits_per_byte"], figures["bits_per_byte_stderr"]
+        row.bits_per_byte, row.stderr = (
+            figures["bits_per_byte"],
+            figures.get("bits_per_byte_stderr"),
+        )  # of two documents or more
         row.mc_stderr = figures.get("bits_per_byte_mc_stderr")
         noise = figures.get("gradient_noise", {})
         row.gradient_variance, row.gradient_variance_stderr = noise.get("variance"), noise.get("variance_stderr")

@@ -12,13 +12,13 @@ plots/          bits per byte, differences, bound by noise level, loss against t
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sumi_core.base.files import json_text
 from sumi_core.base.tables import read_table
 from sumi_core.reports.findings import certainty, findings
 from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells, folder_of
@@ -68,7 +68,7 @@ def _write_tables(comparison: SweepComparison, folder: Path, plots: Sequence[Pat
         "plots": [path.name for path in plots],
         **comparison.to_dict(),
     }
-    (folder / "report.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(json_text(data) + "\n", encoding="utf-8")
     (folder / "table.csv").write_text(comparison.to_csv(), encoding="utf-8")
     table = pd.DataFrame([row.flat() for row in comparison.rows])
     table.to_parquet(folder / "table.parquet", index=False)

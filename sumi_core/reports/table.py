@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sumi_core.base.files import without_nan
 from sumi_core.base.tables import read_table
 from sumi_core.base.text import counted
 from sumi_core.reports.differences import (
@@ -78,7 +79,7 @@ class Comparison:
                 {**asdict(d), "significant": d.significant if d.of_methods else None} for d in self.differences
             ],
         }
-        return dict(_without_nan(plain))
+        return dict(without_nan(plain))
 
     def to_csv(self) -> str:
         """The rows as CSV."""
@@ -87,7 +88,7 @@ class Comparison:
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_without_nan(flat))
+        writer.writerows(without_nan(flat))
         return text.getvalue()
 
 
@@ -279,12 +280,3 @@ def standing(comparison: Comparison) -> str:
 
 
 _COLUMNS = tuple(f.name for f in fields(Row) if f.name != "labels")
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: unknown figures become null."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sumi_core.base.errors import StoreError
-from sumi_core.base.files import cannot_write, remove_torn, write_atomically
+from sumi_core.base.files import cannot_write, json_text, remove_torn, write_atomically
 from sumi_core.base.hashing import file_sha256
 from sumi_core.base.locks import is_held, locked, locked_if_free
 
@@ -173,7 +173,7 @@ class Store:
             "attempts": (earlier or {"attempts": 0})["attempts"] + 1,
         }
         with contextlib.suppress(OSError):  # a full disk is itself a likely failure, and must not hide the first one
-            write_atomically(self._failure_path(stage, fingerprint), json.dumps(record) + "\n")
+            write_atomically(self._failure_path(stage, fingerprint), json_text(record, None) + "\n")
 
     def failure(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
         """The last failure since the last success: ``{key, error, time, attempts}``, or None."""
@@ -246,7 +246,7 @@ class Build:
             if path.is_file() and path.name != MANIFEST
         }
         manifest = {"stage": self.stage, "fingerprint": self.fingerprint, **manifest, "files": files}
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        text = json_text(manifest) + "\n"
         write_atomically(self.folder / MANIFEST, text)
         target = self.store.folder(self.stage, self.fingerprint)
         if target.exists():  # a folder without a manifest: debris of an interrupted removal

@@ -19,12 +19,16 @@ _ODD_TEXTS = (
 
 
 def build(context: StageContext) -> dict[str, Any]:
-    """Fit, check and save; see ``sumi_core.data.tokenization``."""
+    """Fit, check and save; see ``sumi_core.data.tokenization``. What an export needs is checked too: it is made when
+    the training is over."""
     from sumi_core.data.tokenization import write_tokenizer
+    from sumi_core.export.tokenizer import check_exportable
 
     config = context.experiment.tokenizer
     corpus = context.inputs["corpus"].folder
-    return write_tokenizer(TOKENIZERS.from_config(config), config["name"], corpus, context.folder)
+    summary = write_tokenizer(TOKENIZERS.from_config(config), config["name"], corpus, context.folder)
+    check_exportable(context.folder)
+    return summary
 
 
 def _any_text_survives(artifact: Artifact) -> Verdict:

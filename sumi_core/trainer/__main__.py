@@ -10,12 +10,12 @@ With ``runtime.devices`` above 1 it becomes torchrun, which starts one process p
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from sumi_core.base.files import json_text
 from sumi_core.trainer.console import console_report
 from sumi_core.trainer.launcher import trainer_command
 from sumi_core.trainer.request import Request
@@ -24,7 +24,7 @@ from sumi_core.training.ranks import Rank
 
 
 def _print_event(event: dict[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
+    print(json_text(event, None), flush=True)
 
 
 def _main() -> int:

@@ -11,10 +11,12 @@ the only ones that differ between two runs of the same experiment).
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sumi_core.base.files import replacing, sync, write_atomically
 from sumi_core.training.errors import TrainingError
@@ -45,8 +47,9 @@ class HistoryFile:
         points = []
         for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or nothing
             try:
-                points.append(Point(**json.loads(line)))
-            except (ValueError, TypeError):
+                row = json.loads(line)
+                points.append(Point(**{**row, "value": float(row["value"])}))
+            except (ValueError, TypeError, KeyError):
                 raise TrainingError(
                     f"{self.path} line {number} is damaged; delete its folder and train again"
                 ) from None
@@ -70,7 +73,13 @@ class HistoryFile:
 
 
 def _lines(points: Iterable[Point]) -> bytes:
-    return b"".join(json.dumps(vars(point)).encode() + b"\n" for point in points)
+    return b"".join(json.dumps(_plain(point), allow_nan=False).encode() + b"\n" for point in points)
+
+
+def _plain(point: Point) -> dict[str, Any]:
+    """A point for JSON, which has no NaN and no infinity: such a value is written as text, and read back as it was."""
+    value = point.value if math.isfinite(point.value) else str(point.value)
+    return {**vars(point), "value": value}
 
 
 def write_history(points: list[Point], path: Path) -> None:

@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sumi_core.base.files import remove_torn, replacing, write_atomically
+from sumi_core.base.files import json_text, remove_torn, replacing, write_atomically
 
 WEIGHTS, HISTORY, SUMMARY, LAST = "weights.safetensors", "history.parquet", "training.json", "last.ckpt"
 CHECKPOINTS, JOURNAL, SESSIONS = "checkpoints", "history.jsonl", "sessions.json"  # of an unfinished training
@@ -45,7 +45,7 @@ def write_weights(state: dict[str, Any], names: set[str], folder: Path) -> None:
 
 def write_summary(summary: dict[str, Any], folder: Path) -> None:
     """Declare the training finished."""
-    write_atomically(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    write_atomically(folder / SUMMARY, json_text(summary) + "\n")
 
 
 def tidy(folder: Path) -> None:

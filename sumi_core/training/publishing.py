@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sumi_core.base.text import reason_of
 from sumi_core.training.history import Point, read_history
 from sumi_core.training.quiet import quiet_mlflow
 
@@ -55,7 +56,7 @@ class MlflowSink:
             self._send(points)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             self._client = None  # ask the run again what it has, once it answers
-            raise SinkUnavailable(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
+            raise SinkUnavailable(f"MLflow at {self.uri}: {reason_of(error)}") from error
 
     def _send(self, points: list[Point]) -> None:
         from mlflow.entities import Metric

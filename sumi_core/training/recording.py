@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.base.files import write_atomically
+from sumi_core.base.text import with_error
 from sumi_core.training.events import Report
 from sumi_core.training.history import HistoryFile, Point
 from sumi_core.training.publishing import Publisher
@@ -120,9 +121,8 @@ class Recorder:
         self._publisher.flush()
         nats, byte = metrics["validation/nats_per_token"], metrics["validation/bits_per_byte"]
         error = metrics["validation/bits_per_byte_stderr"]
-        text = (
-            f"step {step}/{self._steps} · validation {byte:.4f} ± {error:.4f} bits per byte · {nats:.4f} nats per token"
-        )
+        bits = with_error(byte, error, digits=4)
+        text = f"step {step}/{self._steps} · validation {bits} bits per byte · {nats:.4f} nats per token"
         self._report({"kind": "log", "text": text})
 
 

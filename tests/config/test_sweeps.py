@@ -61,6 +61,35 @@ def test_a_plain_file_is_a_sweep_of_one_cell(write: Write) -> None:
     assert (cell.experiment.training.steps, cell.experiment.training.learning_rate) == (7, 1e-4)
 
 
+def test_labels_are_text_as_they_are_written(write: Write) -> None:
+    text = """
+        axes:
+          tie:
+            on: {model.tie_embeddings: true}
+            off: {model.tie_embeddings: false}
+          beta:
+            0.9: {training.beta2: 0.9}
+            0.90: {training.beta2: 0.95}
+            1e3: {training.beta2: 0.99}
+            null: {}
+        reference: on.0.90
+        """
+    sweep = load(write("x", text))
+    assert sweep.axes == {"tie": ["on", "off"], "beta": ["0.9", "0.90", "1e3", "null"]}
+    assert [cell.key for cell in sweep.cells[:4]] == ["x.on.0.9", "x.on.0.90", "x.on.1e3", "x.on.null"]
+    assert [cell.experiment.training.beta2 for cell in sweep.cells[:3]] == [0.9, 0.95, 0.99]
+    assert sweep.options.reference == "x.on.0.90"
+    one_axis = "axes: {beta: {0.9: {training.beta2: 0.9}, 0.90: {training.beta2: 0.95}}}\nreference: 0.90"
+    assert load(write("y", one_axis)).options.reference == "y.0.90"
+
+
+def test_values_that_are_one_are_refused(write: Write) -> None:
+    file = write("x", "axes: {training.steps: [1e3, 1_000]}")
+    assert complaint(lambda: load(file)) == f"{file}: axes.training.steps: 1000.0 and 1000 are one; remove one of them"
+    file = write("y", "axes: {process: [uniform, {name: hybrid}, uniform]}")
+    assert complaint(lambda: load(file)) == f"{file}: axes.process: 'uniform' is written twice; remove one of them"
+
+
 def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
     (cell,) = load(write("empty")).cells
     assert cell.experiment.process == {"name": "uniform"}
@@ -80,7 +109,7 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
         ("axes:", "axes: expected at least one axis, written as name: [values] or name: {label: {key: value}}"),
         ("axes: {seed: []}", "axes.seed: expected at least one value, as in [0, 1], got nothing"),
         ("axes: {seed: 3}", "axes.seed: expected at least one value, as in [0, 1], got 3"),
-        ("axes: {seed: [0, 0]}", "axes: two cells are called 'bad.s0'; give their labels different names"),
+        ("axes: {seed: [0, 0]}", "axes.seed: 0 is written twice; remove one of them"),
         (
             f"axes: {{seed: {list(range(101))}, training.steps: {list(range(100, 200))}}}",
             "axes: make 10,100 cells, more than 10,000; write fewer or split them",
@@ -109,7 +138,7 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
         ("axes: {m: {a: {seed: -1}}}", "seed: must be at least 0, got -1"),
         ("seed: 1\nseed: 2", "line 2: not valid YAML: the key 'seed' is written twice"),
         ("refrence: a", "refrence: unknown key; did you mean 'reference'?"),
-        ("reference: 5", "reference: expected text or null, got 5; put it in quotes"),
+        ("reference: 5", "reference: no cells are called '5', without a seed; known: bad"),
         (
             "axes: {process: [uniform, absorbing], seed: [0, 1]}\nreference: unifrm",
             "reference: no cells are called 'unifrm', without a seed; did you mean 'uniform'?",

@@ -43,6 +43,51 @@ def test_a_block_may_be_shared_with_yaml_anchors() -> None:
     assert parse_yaml(text, "here") == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
 
 
+LABELS = ["on", "off", "Yes", "true", "null", "~", "1e3", "1_000", "0.9", "0.90", ".5", "010", "0x1f", "2026-01-02"]
+
+
+def test_keys_are_text_as_they_are_written() -> None:
+    block = "".join(f"  {label}: {{on: 0.90}}\n" for label in LABELS)
+    flow = ", ".join(f"{label}: [{{no: off}}]" for label in LABELS)
+    data = parse_yaml(f"# für 🙂\naxes:\n{block}flow: {{{flow}}}\nreference: 0.90\nbeta: 0.90", "here")
+    assert data == {
+        "axes": {label: {"on": 0.9} for label in LABELS},
+        "flow": {label: [{"no": False}] for label in LABELS},
+        "reference": "0.90",
+        "beta": 0.9,
+    }
+    assert parse_yaml("reference: null\nit's: {reference: 1.0, 'on': 2, \"0.90\": 3}", "here") == {
+        "reference": None,
+        "it's": {"reference": 1.0, "on": 2, "0.90": 3},
+    }
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfon: {1e3: 1}\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"on": {"1e3": 1}}
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Za-z0-9_.+-]{1,6}", fullmatch=True), st.integers(0, 9), min_size=1))
+def test_any_label_comes_back(labels: dict[str, int]) -> None:
+    written = {key: value for key, value in labels.items() if not key.startswith(("-", "."))}
+    assert parse_yaml("\n".join(f"{key}: {value}" for key, value in written.items()), "here") == written
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("t:\n  0.9: 1\n  0.9: 1", "here: line 3: not valid YAML: the key '0.9' is written twice"),
+        ("t: {on: 1, on: 2}", "here: line 1: not valid YAML: the key 'on' is written twice"),
+        ("t: {on, off}", "here: True: YAML reads this key as True; put it in quotes"),
+        ("!!int 3: 4", "here: 3: YAML reads this key as 3; put it in quotes"),
+    ],
+)
+def test_keys_that_are_not_text_or_not_alone(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "here")
+    assert str(caught.value) == complaint
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

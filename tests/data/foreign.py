@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -32,6 +33,20 @@ def without_accents(folder: Path) -> None:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     _write(folder, backend, None)
+
+
+def byte_level(folder: Path, *, eos: str | None = None, **parts: Any) -> None:
+    """Bytes as tokens in the manner of GPT-2. parts: of the pipeline, and ``dropout``; a token ``<s>`` is there."""
+    vocabulary = {character: byte for byte, character in enumerate(byte_alphabet())} | {"<s>": 256, "</s>": 257}
+    vocabulary["aa"] = 258
+    model = models.BPE(vocab=vocabulary, merges=[("a", "a")], dropout=parts.pop("dropout", None))
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<s>", "</s>"])
+    for name, part in parts.items():
+        setattr(backend, name, part)
+    _write(folder, backend, eos)
 
 
 def _write(folder: Path, backend: tokenizers.Tokenizer, eos: str | None) -> None:

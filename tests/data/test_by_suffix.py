@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import os
@@ -31,6 +32,12 @@ def test_documents_come_in_the_order_of_the_names(folder: Path) -> None:
     assert [document.text for document in files.documents()] == ["one", "two", "three", "Two", "Three", "four"]
 
 
+def test_a_packed_file_is_of_the_kind_that_is_packed(folder: Path) -> None:
+    with bz2.open(folder / "e.TXT.BZ2", "wt") as file:
+        file.write("five")
+    assert [document.text for document in Files([f"{folder}/[ae]*"]).documents()] == ["one", "five"]
+
+
 def test_the_identity_is_the_content_wherever_it_lies(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     first = Files([f"{folder}/*"]).identity()
     moved = tmp_path_factory.mktemp("moved")
@@ -50,5 +57,5 @@ def test_what_cannot_be_read_is_an_error_and_not_left_out(folder: Path) -> None:
     with pytest.raises(SourceError, match=r"there is no file '/none.txt'; name files or globs that exist"):
         Files(["/none.txt"])
     (folder / "e.html").touch()
-    with pytest.raises(SourceError, match=r"e.html is not of a kind that is read; name .txt, .jsonl, .jsonl.gz or"):
+    with pytest.raises(SourceError, match=r"e.html is not of a kind that is read; name .txt, .jsonl \(packed"):
         Files([f"{folder}/*"])

@@ -89,6 +89,28 @@ def test_co_occurrences_are_counted_at_each_offset() -> None:
     assert counted.tolist() == np.concatenate([before, after], axis=1).tolist()
 
 
+@pytest.mark.parametrize("window", [2, 3, 4, 7])
+def test_a_window_wider_than_a_sequence_counts_what_there_is(window: int) -> None:
+    class Rows:
+        length = 4
+        rows = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [4, 5, 4, 5]])
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.rows[index]
+
+    clustering: Any = CLUSTERINGS.build("distribution", {"window": window})
+    counted = clustering._cooccurrence(6, Rows(), lambda *note: None).toarray()
+    wanted = np.zeros_like(counted)
+    for place, offset in enumerate(o for o in range(-window, window + 1) if o):
+        for row, here in itertools.product(Rows.rows, range(4)):
+            if 0 <= here + offset < 4:
+                wanted[row[here], place * 6 + row[here + offset]] += 1
+    assert counted.tolist() == wanted.tolist()
+
+
 def test_too_many_clusters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"clusters.clusters: 290 clusters for \d+ tokens that occur at least 5"):
         tokens_of(tmp_path, {"name": "distribution", "clusters": 290})

@@ -68,6 +68,47 @@ def test_a_folder_of_save_to_disk(project: Path) -> None:
     )
 
 
+def test_the_split_of_a_saved_data_set(project: Path) -> None:
+    def rows(*names: str) -> Any:
+        return datasets.Dataset.from_dict({"text": list(names)})
+
+    def texts(**options: Any) -> list[str]:
+        return [document.text for document in source(**options).documents()]
+
+    rows("a", "b", "c", "d").save_to_disk(project / "plain")
+    assert texts(path="plain", split="train[:50%]") == ["a", "b"]
+    assert texts(path="plain", split="train[-1:] + train[:1]") == ["d", "a"]
+    assert complaint(path="plain", split="test") == ("corpus.source.split: 'plain' has no split 'test'; known: train")
+    datasets.DatasetDict({"train": rows("a", "b"), "test": rows("c", "d")}).save_to_disk(project / "both")
+    assert texts(path="both", split="train[1:]+test[:50%]") == ["b", "c"]
+    assert complaint(path="both", split="train+tset[:1]") == (
+        "corpus.source.split: 'both' has no split 'tset'; did you mean 'test'?"
+    )
+    assert complaint(path="both", split="train[:").startswith("corpus.source.split: 'train[:' is not a split (")
+    assert complaint(path="both", split="train[:120%]").startswith("corpus.source.split: 'train[:120%]'")
+    taken = rows("e", "f")
+    taken._split = datasets.Split("validation")
+    taken.save_to_disk(project / "taken")
+    assert texts(path="taken", split="validation[:1]") == ["e"]
+    assert texts(path="taken") == ["e", "f"], "the split that is meant where none is written"
+
+
+def test_errors_of_several_lines_are_shown_whole(project: Path) -> None:
+    for name in ("a", "b"):
+        (project / "set" / name).mkdir(parents=True)
+        (project / "set" / name / "x.jsonl").write_text('{"text": "x"}')
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.jsonl\n" for name in ("a", "b"))
+    (project / "set" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    assert complaint(path="set") == (
+        "corpus.source.path: cannot read the dataset 'set': it has several configurations, ['a', 'b']; write one of "
+        "them as corpus.source.config"
+    )
+    assert [d.text for d in source(path="set", config="b").documents()] == ["x"]
+    (project / "1.csv").write_text("text,m\nx,1\n")
+    (project / "2.csv").write_text("other\ny\n")
+    assert "text: large_string m: int64 vs other" in complaint(path="csv", data_files=["1.csv", "2.csv"])
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_mistakes(rows: Path, streaming: bool) -> None:
     common = {"path": "json", "data_files": [rows.name], "streaming": streaming}

@@ -128,6 +128,9 @@ def test_a_token_may_cover_much_text(tmp_path: Path) -> None:
         def encode_with_lengths(self, texts: list[str]) -> list[tuple[Any, Any]]:
             return [(np.zeros(1, np.int64), np.array([len(text.encode())], np.uint32)) for text in texts]
 
+        def decode_bytes(self, ids: Any) -> bytes:
+            return text.encode()
+
     text = "語" * 30_000
     record = shard_building.build_shard(Giant(), [Document("giant", text)], tmp_path / "s-0")  # type: ignore[arg-type]
     assert record["bytes"] == 90_000
@@ -169,9 +172,9 @@ def test_tokens_that_do_not_fit_their_text_are_refused() -> None:
     tokenizer.train(iter(()))
     ids, lengths = tokenizer.encode_with_lengths(["text"])[0]
     with pytest.raises(TokenizerError) as caught:
-        shard_building.check_tokens(tokenizer, Document("d", "text, longer"), ids, lengths)
+        shard_building.check_tokens(tokenizer, Document("d", "text"), ids, lengths[:-1])
     assert str(caught.value) == (
-        "tokenizer: the tokens of 'd' cover 4 bytes of its 12, which begin with 'text, longer'; choose a tokenizer "
+        "tokenizer: the tokens of 'd' cover 3 bytes of its 4, which begin with 'text'; choose a tokenizer "
         "that keeps every byte"
     )
     tokenizer.eos_id = ord("t")

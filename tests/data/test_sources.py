@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import shutil
+import tarfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +135,67 @@ def test_paths_that_give_no_file(project: Path) -> None:
         source("text", paths=["gone.txt"]).identity()
 
 
+def test_folders_and_files_whose_names_look_like_globs(project: Path) -> None:
+    for folder in ("data [v1]", "what?", "all*", "data v"):
+        (project / folder / "in [2]").mkdir(parents=True)
+        (project / folder / "in [2]" / "a.txt").write_text(f"text of {folder}")
+    for folder in ("data [v1]", "what?", "all*"):
+        for pattern in ("in [2]/*.txt", "**/*.txt", "*/a.txt", "in [2]/a.txt", "**"):
+            found = documents("text", paths=[f"{folder}/{pattern}"])
+            assert [d.id for d in found] == [f"{folder}/in [2]/a.txt"]
+            assert documents("text", paths=[f"{project}/{folder}/{pattern}"]) == found
+    assert [d.id for d in documents("text", paths=["data [u-w]/**/*.txt", "data [vw]/*/a.txt"])] == [
+        "data v/in [2]/a.txt"
+    ]
+    assert complaint("text", paths=["data [v1]/*.md"]) == (
+        "corpus.source.paths: no file matches 'data [v1]/*.md'; relative paths start at the project's folder; [ begins "
+        "a set of characters, and [[] means the character"
+    )
+
+
+def test_globs_pass_over_hidden_files(project: Path) -> None:
+    for name in (".git/a.txt", "b/.hidden.txt", "b/c.txt"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(name)
+    assert [d.id for d in documents("text", paths=["**/*.txt"])] == ["b/c.txt"]
+    assert [d.id for d in documents("text", paths=["b/.*.txt", ".git/**/*.txt"])] == [".git/a.txt", "b/.hidden.txt"]
+
+
+def test_links_that_lead_back_are_followed_once(project: Path, tmp_path_factory: Any) -> None:
+    inner = project / "in" / "sub" / "deep"
+    inner.mkdir(parents=True)
+    (inner / "a.txt").write_text("one")
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "b.txt").write_text("two")
+    for place, target in {
+        "in/loop": ".",
+        "in/sub/up": "..",
+        "in/sub/deep/top": "../..",
+        "in/sub/deep/self": "self",
+        "in/away": str(outside),
+        "in/again": "sub",
+    }.items():
+        (project / place).symlink_to(target)
+    (outside / "back").symlink_to(project / "in")
+    found = [d.id for d in documents("text", paths=["in/**/*.txt"])]
+    assert found == ["in/away/b.txt", "in/sub/deep/a.txt"], "each once, by its own name where it has one"
+    found = [d.id for d in documents("text", paths=["in/again/**/*.txt"])]
+    assert found == ["in/again/deep/a.txt", "in/again/up/away/b.txt"]
+
+
+def test_a_name_that_is_not_utf8_is_written_with_an_escape(project: Path) -> None:
+    try:
+        (project / os.fsdecode(b"caf\xe9.txt")).write_text("one")
+    except OSError:
+        pytest.skip("this file system holds UTF-8 names only")
+    lines(project / os.fsdecode(b"\xff.jsonl"), {"text": "two"}, {"no": 1})
+    assert documents("text", paths=["*.txt"]) == [Document("caf\\xe9.txt", "one")]
+    made = source("jsonl", paths=["*.jsonl"])
+    assert list(made.documents()) == [Document("\\xff.jsonl:1", "two")]
+    for name in (*made.first_skipped.values(), *(file["name"] for file in made.identity()["files"])):
+        assert name.encode()
+
+
 # --- jsonl ----------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +236,61 @@ def test_packed_json_lines(project: Path) -> None:
     assert documents("jsonl", paths=["a.jsonl.gz"]) == [Document("a.jsonl.gz:1", "packed")]
 
 
+def pack(path: Path, content: bytes) -> None:
+    """Written as the end of the name says."""
+    kind = path.name.lower().rpartition(".")[2]
+    if kind == "zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as file:
+            file.write(content)
+    else:
+        path.write_bytes({"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[kind](content))
+
+
+@pytest.mark.parametrize("end", ["gz", "GZ", "bz2", "Bz2", "xz", "zst", "ZST"])
+def test_every_packing_is_unpacked_whatever_its_name(project: Path, end: str) -> None:
+    rows = b"".join(b'{"text": "row %d"}\n' % n for n in range(50_000))
+    pack(project / f"a.jsonl.{end}", rows)
+    found = documents("jsonl", paths=[f"a.jsonl.{end}"])
+    assert (len(found), found[-1]) == (50_000, Document(f"a.jsonl.{end}:50000", "row 49999"))
+    pack(project / f"a.txt.{end}", b"\xef\xbb\xbfwords")
+    assert documents("text", paths=[f"a.txt.{end}"]) == [Document(f"a.txt.{end}", "words")]
+    shutil.move(project / f"a.txt.{end}", project / "a.txt")
+    assert documents("text", paths=["a.txt"]) == [Document("a.txt", "words")], "it is packed, whatever it is called"
+    content = (project / f"a.jsonl.{end}").read_bytes()
+    (project / f"a.jsonl.{end}").write_bytes(content[: len(content) // 2])
+    assert f"a.jsonl.{end} is not a complete " in complaint("jsonl", paths=[f"a.jsonl.{end}"])
+
+
+def test_a_file_packed_in_parts(project: Path) -> None:
+    pack(project / "a.txt.gz", b"one ")
+    pack(project / "b.zst", b"one ")
+    for name, end in (("a.txt.gz", "gz"), ("b.zst", "zst")):
+        pack(project / f"more.{end}", b"two")
+        content = (project / name).read_bytes() + (project / f"more.{end}").read_bytes()
+        (project / f"joined.txt.{end}").write_bytes(content)
+        assert [d.text for d in documents("text", paths=[f"joined.txt.{end}"])] == ["one two"]
+
+
+def test_archives_and_other_packings_are_refused_by_name(project: Path) -> None:
+    with zipfile.ZipFile(project / "a.txt.zip", "w") as archive:
+        archive.writestr("a.txt", "words")
+    (project / "a.txt").write_text("words")
+    for mode, name in (("w", "a.tar"), ("w:gz", "a.tgz"), ("w:xz", "a.tar.xz")):
+        with tarfile.open(project / name, mode) as tar:  # type: ignore[call-overload]
+            tar.add(project / "a.txt")
+        assert complaint("text", paths=[name]).startswith(f"corpus.source.paths: {name} is a ")
+        assert " tar archive, which is not read; unpack it, or pack its files one by one as .gz, .bz2, .xz or .zst" in (
+            complaint("jsonl", paths=[name])
+        )
+    assert "a.txt.zip is a zip archive, which is not read; unpack it" in complaint("text", paths=["a.txt.zip"])
+    shutil.copy(project / "a.tgz", project / "a.txt.bz2")
+    assert "a.txt.bz2 is not a complete bzip2 file (but packed with gzip); rename it" in (
+        complaint("text", paths=["a.txt.bz2"])
+    )
+    (project / "b.txt").write_text("BZh9 is how bzip2 files begin, and PK those of zip.")
+    assert len(documents("text", paths=["b.txt"])) == 1
+
+
 def test_a_wrong_json_column_names_the_nearest(project: Path) -> None:
     lines(project / "a.jsonl", {"texts": "x", "id": 1}, {"texts": "y"})
     assert complaint("jsonl", paths=["a.jsonl"]) == (
@@ -202,6 +322,34 @@ def test_parquet_rows(project: Path, kind: pa.DataType) -> None:
         Document("a.parquet:4", "one"),
     ]
     assert made.skipped == {"no text in column 'body'": 1}
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_a_parquet_row_that_is_not_utf8_is_counted(project: Path, kind: pa.DataType) -> None:
+    stored = {pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}.get(kind, pa.binary())
+    column = pa.array([b"one", None, b"caf\xe9", "三".encode()]).cast(stored).view(kind)
+    pq.write_table(pa.table({"text": column}), project / "a.parquet")
+    made = source("parquet", paths=["a.parquet"])
+    assert list(made.documents()) == [Document("a.parquet:1", "one"), Document("a.parquet:4", "三")]
+    assert made.skipped == {"no text in column 'text'": 1, "not UTF-8": 1}
+    assert made.describe("not UTF-8") == "not UTF-8 (first: a.parquet row 3)"
+
+
+def test_a_parquet_dictionary_that_is_not_utf8_is_named(project: Path) -> None:
+    values = pa.array([b"one", b"caf\xe9"]).view(pa.string())
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), values)
+    pq.write_table(pa.table({"text": column}), project / "a.parquet")
+    assert complaint("parquet", paths=["a.parquet"]) == (
+        "corpus.source.column: 'text' of a.parquet is a dictionary with text that is not UTF-8; write it as plain text"
+    )
+
+
+def test_a_packed_parquet_file_is_named(project: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), project / "a.parquet")
+    pack(project / "a.parquet.gz", (project / "a.parquet").read_bytes())
+    assert complaint("parquet", paths=["a.parquet.gz"]) == (
+        "corpus.source.paths: a.parquet.gz is packed with gzip, and Parquet packs its columns itself; unpack it"
+    )
 
 
 def test_parquet_mistakes(project: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +17,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from sumi_core.base.options import ConfigError, component
+from sumi_core.base.process import interruptible
 from sumi_core.data import TOKENIZERS
+from sumi_core.data.sources.source import Document
+from sumi_core.data.tokenization import check_round_trip
 from sumi_core.data.tokenizers.alphabet import byte_alphabet
+from sumi_core.data.tokenizers.bpe import cut_long_words
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer, TokenizerError, load_tokenizer
 from sumi_core.experiments.resolve import resolve
 from tests.data.conftest import TEXTS, Laboratory
-from tests.data.foreign import llama_like, without_accents
+from tests.data.foreign import byte_level, llama_like, without_accents
 
 TRAINING = ["the quick brown fox jumps over the lazy dog " * 5, "吾輩は猫である。" * 5, "naïve café 🙂🙂"] * 20
 
@@ -206,7 +215,7 @@ def test_relative_folders_start_at_the_project(project: Path) -> None:
 def test_what_cannot_be_opened_is_named(project: Path) -> None:
     (project / "empty").mkdir()
     for path in ("no/where", "empty"):
-        with pytest.raises(TokenizerError, match=f"^tokenizer.path: cannot open the tokenizer '{path}': "):
+        with pytest.raises(TokenizerError, match=f"^tokenizer.path: cannot open the tokenizer '{path}': .+ .+ .+"):
             build("huggingface", path=path)
     with pytest.raises(ValueError, match="path is empty; write a tokenizer's folder or name"):
         TOKENIZERS.options("huggingface")().check()
@@ -303,6 +312,63 @@ def test_an_unfaithful_tokenizer_quotes_the_text(laboratory: Callable[..., Labor
     assert sentence.endswith("; choose a tokenizer that keeps every byte")
 
 
+def test_an_unfaithful_tokenizer_is_found_by_a_train_document_too(
+    laboratory: Callable[..., Laboratory], project: Path
+) -> None:
+    byte_level(project / "lower", normalizer=normalizers.Lowercase())
+    texts = [f"plain words {n}" for n in range(40)]
+    shouted = next(text for n in range(100) if not _is_validation(text := f"SHOUTED {n}"))
+    lab = laboratory([*texts, shouted], tokenizer={"name": "huggingface", "path": "lower", "revision": None})
+    lab.run("corpus", "tokenizer")
+    with pytest.raises(TokenizerError) as caught:
+        lab.run("token_shards")
+    assert "does not survive a round trip: 'SHOUTED" in str(caught.value)
+    assert "comes back as 'shouted" in str(caught.value)
+
+
+def _is_validation(text: str) -> bool:
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < 0.3
+
+
+def test_other_tokens_each_time_are_refused(laboratory: Callable[..., Laboratory], project: Path) -> None:
+    byte_level(project / "dropping", dropout=0.5)
+    with pytest.raises(TokenizerError) as caught:
+        build("huggingface", path="dropping")
+    assert str(caught.value) == (
+        "tokenizer.path: dropping/tokenizer.json: model.dropout is 0.5, so that a text has other tokens each time; "
+        "set it to null"
+    )
+    byte_level(project / "whole", dropout=0.0)
+    assert build("huggingface", path="whole").vocab_size == 260
+
+    class Sampled(type(TOKENIZERS.build("byte", {}))):  # type: ignore[misc]
+        """Other ids every time, of whatever origin."""
+
+        ids_are_bytes, calls = False, 0
+
+        def encode_with_lengths(self, texts: Any) -> Any:
+            self.calls += 1
+            return [(np.arange(self.calls), np.ones(self.calls)) for _ in texts]
+
+    with pytest.raises(TokenizerError, match="the text of 'a' has other tokens each time that it is encoded"):
+        check_round_trip(Sampled(), [Document("a", "a")])
+
+
+def test_what_an_export_would_refuse_is_refused_before_the_training(
+    laboratory: Callable[..., Laboratory], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sumi_core.export.tokenizer as export
+
+    lab = laboratory()
+    lab.run("corpus")
+    monkeypatch.setattr(export, "_unused", lambda backend, name: "<|endoftext|>")
+    with pytest.raises(TokenizerError) as caught:
+        lab.run("tokenizer")
+    assert str(caught.value).startswith("tokenizer: no model with it could be exported: ")
+    assert "a further token would get id 256, but the model's state is 257" in str(caught.value)
+
+
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +385,72 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(TokenizerError, match=r"tokenizer\.json is missing or damaged"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("tokenizer.json", b"", "is damaged (Expecting value: line 1 column 1 (char 0)); copy it again"),
+        ("tokenizer.json", b'{"version": "1.0", "model"', "is damaged (Expecting ':' delimiter: line 1"),
+        ("tokenizer.json", b"\xff\xfe{}", "is damaged ('utf-8' codec can't decode byte"),
+        ("tokenizer.json", b"[1]", "holds no JSON object, but a list; copy it again"),
+        ("tokenizer.json", b'{"model": {"type": "New"}}', "has a model of type 'New' that tokenizers "),
+        ("tokenizer.json", b'{"model": 3}', "has a model of type None that tokenizers "),
+        ("tokenizer_config.json", b"{", "is damaged (Expecting property name enclosed in double quotes"),
+        ("special_tokens_map.json", b"3", "holds no JSON object, but a int; copy it again"),
+    ],
+)
+def test_a_file_that_is_no_tokenizer_is_named(project: Path, name: str, content: bytes, problem: str) -> None:
+    build("byte").save(project / "mine")
+    (project / "mine" / name).write_bytes(content)
+    with pytest.raises(TokenizerError) as caught:
+        build("huggingface", path="mine")
+    assert str(caught.value).startswith(f"tokenizer.path: mine/{name} {problem}")
+
+
+# --- long words -----------------------------------------------------------------------------------------------------
+
+
+def test_a_long_word_costs_no_more_than_as_much_ordinary_text() -> None:
+    letters = random.Random(0)
+    genome = "".join(letters.choice("ACGT") for _ in range(200_000))  # some 14 s where a word is fitted whole
+    bpe = TOKENIZERS.build("bpe", {"vocab_size": 300})
+    start = time.process_time()
+    bpe.train(iter([genome]))
+    assert time.process_time() - start < 5
+    assert len(bpe.encode_batch([genome])[0]) < 100_000
+    covered(bpe, genome)
+
+
+def test_ordinary_text_is_fitted_as_it_is() -> None:
+    assert [list(cut_long_words(text)) for text in TEXTS] == [[text] for text in TEXTS]
+    minified = "var a=[1,2,3],b=f(a);" * 200  # long without a blank, but not one word
+    assert list(cut_long_words(minified)) == [minified]
+    for word in ("x" * 2500, "7" * 2500, "=_" * 1250, " " * 2500):
+        text = f"(a {word}b)"
+        pieces = list(cut_long_words(text))
+        assert "".join(pieces) == text
+        assert len(pieces) == 3
+        assert max(map(len, pieces)) <= 1000 + len("(a ")
+
+
+def test_ctrl_c_ends_a_fit_at_once() -> None:
+    code = (
+        "import time; from sumi_core.base.process import interruptible\n"
+        "print('begun', flush=True)\n"
+        "interruptible(lambda: time.sleep(60))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) != 0
+
+
+def test_what_a_thread_raises_is_raised() -> None:
+    assert interruptible(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda: 1 // 0)
 
 
 @pytest.mark.parametrize(("size", "limit"), [(257, "at least 258"), (2**20 + 1, "at most 1048576")])

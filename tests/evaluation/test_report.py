@@ -40,7 +40,7 @@ LABELS = {"objective": "nelbo", "process": "uniform", "schedule": "linear", "sam
 
 
 def found_of(
-    extra: float, seed: int, exact: bool = False, text: str = "some text", texts: str = "t"
+    extra: float, seed: int, exact: bool = False, text: str = "some text", texts: str = "t", one_document: bool = False
 ) -> dict[str, Findings]:
     """What is found of a model that takes ``extra`` nats per byte more than the texts' own hardness."""
     generator = np.random.default_rng(seed)
@@ -48,6 +48,8 @@ def found_of(
     level = None if exact else (np.arange(COUNT * draws).reshape(COUNT, draws) + 0.5) / (COUNT * draws)
     nats = ((HARDNESS + extra)[:, None] + generator.normal(0, 0.05, (COUNT, draws))) * BYTES[:, None]
     measured = likelihoods(nats, level=level, bytes_=BYTES, tokens=64, exact=exact)
+    if one_document:
+        measured = dataclasses.replace(measured, document=np.zeros(COUNT, dtype=np.int64))
     steps = [64] if exact else [8, 32]
     described = {f"steps_{s}": {"distinct_1": 0.5 + s / 100, "distinct_1_stderr": 0.02} for s in steps}
     described["validation"] = {"distinct_1": 0.7, "copy_rate_8": math.nan}
@@ -73,7 +75,17 @@ def write_found(folder: Path, key: str, found: dict[str, Findings]) -> tuple[Pat
 
 
 def report_cell(
-    folder, label, extra=0.0, seed=0, exact=False, text="some text", state="done", why="", texts="t", trained=None
+    folder,
+    label,
+    extra=0.0,
+    seed=0,
+    exact=False,
+    text="some text",
+    state="done",
+    why="",
+    texts="t",
+    trained=None,
+    one_document=False,
 ):
     """A cell as the store would hold it, or one that is not evaluated; of one of several seeds, if ``trained`` is its
     training seed."""
@@ -85,7 +97,7 @@ def report_cell(
     label = cell.key
     if state != "done":
         return ReportCell(cell, state, why)
-    own, found = write_found(folder, label, found_of(extra, seed, exact, text, texts))
+    own, found = write_found(folder, label, found_of(extra, seed, exact, text, texts, one_document))
     history = [(s, s * 1000, "train/loss", 3 / s + extra) for s in range(1, 51)]
     history += [(s, s * 1000, "validation/nats_per_token", 3 / s + 0.2 + extra) for s in range(10, 51, 10)]
     history += [(s, s * 1000, "train/grad_norm", 1.0 if s <= 45 else 0.25) for s in range(1, 51)]
@@ -281,6 +293,19 @@ def test_one_cell_alone_is_not_ranked(tmp_path):
     summary = build_ablation_report(Question("sweep", ""), [report_cell(tmp_path, "one")], tmp_path)
     assert summary["best"] == "sweep.one"
     assert "nothing to compare" in (tmp_path / "report.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("seeds", [(None,), (0, 1)])
+def test_cells_measured_on_one_document_have_a_report_without_errors(tmp_path, seeds):
+    cells = [
+        report_cell(tmp_path, label, extra, 7, one_document=True, trained=seed)
+        for label, extra in (("one", 0.0), ("other", 0.3))
+        for seed in seeds
+    ]
+    summary = build_ablation_report(Question("sweep", ""), cells, tmp_path)
+    assert summary["best"].startswith("sweep.one")
+    assert "nan" not in (tmp_path / "report.txt").read_text(encoding="utf-8")
+    json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
 
 def test_cells_on_other_texts_are_marked_unpaired_and_keep_their_own_yardsticks(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from sumi_core.models.denoiser import Denoiser
 from sumi_core.stages.base import StageContext
 from sumi_core.stages.exported_model import build as build_exported_model
 from sumi_core.stages.identity import stage_fingerprint, stages_of
+from tests.data.foreign import byte_level
 from tests.export.conftest import TEXT
 
 Trained = Callable[..., tuple[StageContext, Denoiser]]
@@ -120,6 +122,25 @@ def test_a_hugging_face_tokenizer_keeps_its_ids_and_gets_a_mask(trained: Trained
     assert tokenizer("In the", add_special_tokens=False)["input_ids"] == backend.encode("In the").ids[1:]
 
 
+def test_a_prompt_is_not_put_into_a_frame(trained: Trained, tmp_path: Path) -> None:
+    from tokenizers import processors
+
+    frame = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 256), ("</s>", 257)])
+    byte_level(tmp_path / "framed", eos="</s>", post_processor=frame)
+    context, _ = trained("autoregressive", {"name": "huggingface", "path": str(tmp_path / "framed")})
+    build_exported_model(context)
+    stock = open_stock_tokenizer(context.folder)
+    assert stock(stock.eos_token + "ab")["input_ids"] == [257, 97, 98], "as the card says"
+    assert stock("ab")["input_ids"] == [97, 98]
+
+    framed = open_stock_tokenizer(tmp_path / "framed")
+    framed.save_pretrained(context.folder)
+    with pytest.raises(ExportError, match="stock AutoTokenizer gives ids"):
+        check_stock_tokenizer(
+            context.folder, load_tokenizer(context.inputs["tokenizer"].folder), num_states=259, mask_id=None
+        )
+
+
 def test_who_may_read_the_folder_may_read_the_weights(trained: Trained) -> None:
     context, _ = trained("uniform")
     context.folder.chmod(0o755)
@@ -193,6 +214,17 @@ def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Tra
     assert ("its own noisy token left out" in body) is (kind != "autoregressive")
     assert ("trust" in body or "no remote code" in body) is summary["stock_loadable"]
     assert "None" not in body
+
+
+def test_an_error_that_is_not_known_is_in_no_card(trained: Trained) -> None:
+    context, _ = trained("uniform")
+    summary = context.inputs["pretrained_denoiser"].manifest["summary"]
+    for unknown in (None, math.nan):  # as the record of this version, and of earlier ones, has it
+        summary["validation_bits_per_byte_stderr"] = unknown
+        build_exported_model(context)
+        card = (context.folder / "README.md").read_text(encoding="utf-8")
+        assert "| Validation bits per byte, during training | 2.5000 |" in card
+        json.loads((context.folder / "sumi.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
 
 def test_the_python_of_the_card_runs(trained: Trained) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from sumi_core.base.options import ConfigError
+from sumi_core.base.paths import sqlite_path
 from sumi_core.lineage.project import Project
 
 
@@ -33,6 +36,30 @@ def test_the_environment_names_another(root: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SUMI_PROJECT", str(tmp_path / "other"))
     assert Project.find() == Project((tmp_path / "other").resolve())
     assert Project.find(root) == Project(root)
+
+
+@pytest.mark.parametrize("name", ["what?", "100%20", os.fsdecode(b"caf\xe9")])
+def test_a_path_that_no_database_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "experiments").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="SQLite addresses cannot hold this path") as caught:
+        Project.find(tmp_path / name)
+    assert str(caught.value).encode()
+
+
+def test_a_database_has_an_address_whatever_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / 'it\'s "odd" 100% #1 [x] *;é'
+    (root / "experiments").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    tracking = Project.find().tracking
+    assert sqlite_path(tracking.uri) == root / ".sumi" / "mlflow.db"
+    assert sqlite_path("https://example.org") is None
+    (root / ".sumi").mkdir()
+    tracking.initialise()
+    run = tracking.client.create_run(tracking.experiment_id("demo"))
+    (root / "a.txt").write_text("a")
+    tracking.client.log_artifact(run.info.run_id, str(root / "a.txt"))
+    files = sorted(path.name for path in root.rglob("*") if path.is_file())
+    assert files == ["a.txt", "a.txt", "mlflow.db", "mlflow.lock"]
 
 
 def test_everything_computed_lives_below_one_folder(root: Path) -> None:

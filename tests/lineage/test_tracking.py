@@ -266,6 +266,29 @@ def test_a_figure_that_is_not_a_number_is_logged_once(project: Project) -> None:
     assert values[-1] == run_of(project, run_id).data.metrics["evaluation/odd"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("corpus/skipped.no text in column 'text'", "corpus/skipped.no text in column _text_"),
+        (
+            "corpus/skipped.0-text: no text in column 'a/../b//c'",
+            "corpus/skipped.0-text: no text in column _a/_/b/_/c_",
+        ),
+        ("corpus/skipped.μ [%]", "corpus/skipped._ ___"),
+    ],
+)
+def test_a_figure_of_any_name_is_recorded(project: Project, written: str, wanted: str) -> None:
+    cell = compute(project, "demo.s0")
+    run_id = record(project, cell)
+    corpus = artifact_of(project, cell, "corpus")
+    summary = {"skipped": {written.removeprefix("corpus/skipped."): 3}}
+    fresh = replace(corpus, fingerprint="1" * 16, manifest={**corpus.manifest, "summary": summary})
+    project.tracking.record_stage(run_id, fresh)
+    assert run_of(project, run_id).data.metrics[wanted] == 3
+    project.tracking.record_stage(run_id, replace(fresh, fingerprint="2" * 16))
+    assert len(project.tracking.client.get_metric_history(run_id, wanted)) == 1, "the same figure is found again"
+
+
 def test_a_model_is_found_by_its_fingerprint_alone(project: Project) -> None:
     cell = cell_of(project, "demo.s1")
     model = experiment_fingerprints(cell.experiment)["exported_model"]

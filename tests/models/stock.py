@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sumi_core.models.config import ModelConfig
@@ -52,3 +53,43 @@ def lively(denoiser: Denoiser, seed: int = 1) -> Denoiser:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(1 + 0.3 * noise if parameter.dim() == 1 else 0.2 * noise)
     return denoiser.eval()
+
+
+def save_stock(folder: Path, kind: str, max_shard_size: str = "1GB", **changes: Any) -> Any:
+    """A stock model of some type, with the dimensions of ``small``, in a folder as transformers writes it."""
+    import torch
+    import transformers
+
+    config, model = {
+        "llama": ("LlamaConfig", "LlamaForCausalLM"),
+        "mistral": ("MistralConfig", "MistralForCausalLM"),
+        "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
+        "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
+        "gemma": ("GemmaConfig", "GemmaForCausalLM"),
+        "eurobert": ("EuroBertConfig", "EuroBertForMaskedLM"),
+    }[kind]
+    shape = {
+        "vocab_size": STATES,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "tie_word_embeddings": False,
+        "pad_token_id": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    shape |= {"sliding_window": None} if kind == "mistral" else {}
+    shape |= {"mask_token_id": 0} if kind == "eurobert" else {}
+    made = getattr(transformers, model)(getattr(transformers, config)(**{**shape, **changes})).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # so large that every part matters
+        for parameter in made.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + 0.3 * noise if parameter.dim() == 1 else 0.2 * noise)
+    made.save_pretrained(folder, max_shard_size=max_shard_size)
+    return made

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.resolve import resolve
 from sumi_core.export.weights import write_weights
-from sumi_core.models import INITIALISERS
+from sumi_core.models import INITIALISERS, initialisers
 from sumi_core.models.denoiser import Denoiser, build_denoiser
-from sumi_core.models.initialisers import InitialiserError
+from sumi_core.models.foreign import InitialiserError
 from sumi_core.models.layers import SelfAttention, rotate
 from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
-from tests.models.stock import STATES, lively, small
+from tests.models.stock import STATES, lively, save_stock, small
 
 
 def starting(
@@ -166,6 +166,9 @@ def test_what_no_tensor_tells_must_be_the_same_too(tmp_path: Path) -> None:
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5, but only 1.0"),
         ({"sliding_window": 128}, "sliding_window is 128, but only none is supported"),
         ({"head_dim": 128}, "head_dim is 128, but only"),
+        ({"attention_bias": True}, "attention_bias is True, but only False is supported"),
+        ({"mlp_bias": True}, "mlp_bias is True, but only False is supported"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config.quant_method is fp8, but only none"),
     ],
 )
 def test_a_stock_model_that_computes_something_else_is_refused(
@@ -175,10 +178,124 @@ def test_a_stock_model_that_computes_something_else_is_refused(
     exported(tmp_path / "other")
     start = {"name": "exported", "folder": str(tmp_path / "other")}
     config = tmp_path / "other" / "config.json"
-    config.write_text(json.dumps({"model_type": "qwen3", "sliding_window": 128, "use_sliding_window": False}))
-    starting(start)
     config.write_text(json.dumps(written))
     with pytest.raises(InitialiserError, match=re.escape(named)):
+        starting(start)
+
+
+STOCK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("llama", {}, {}),
+    ("llama", {"tie_word_embeddings": True}, {"tie_embeddings": True}),
+    ("mistral", {}, {}),
+    ("qwen3", {"sliding_window": 128, "use_sliding_window": False}, {"qk_norm": True}),
+    ("eurobert", {}, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "written", "model"), STOCK)
+@pytest.mark.parametrize("shards", ["1GB", "8KB"])
+def test_a_stock_folder_starts_a_denoiser(
+    kind: str, written: dict[str, Any], model: dict[str, Any], shards: str, tmp_path: Path
+) -> None:
+    stock = save_stock(tmp_path / "stock", kind, shards, **written)
+    assert (tmp_path / "stock" / "model.safetensors").exists() == (shards == "1GB")
+    start = starting(
+        {"name": "exported", "folder": str(tmp_path / "stock")},
+        attention="bidirectional" if kind == "eurobert" else "causal",
+        **model,
+    )
+    tokens = torch.arange(STATES)[None]
+    with torch.no_grad():
+        assert (start.logits(tokens) - stock(tokens).logits).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "model", "named"),
+    [
+        ("llama", {"hidden_act": "gelu"}, {}, "hidden_act is gelu, but only"),
+        ("llama", {"attention_bias": True}, {}, "attention_bias is True, but only False"),
+        ("llama", {"mlp_bias": True}, {}, "mlp_bias is True, but only False"),
+        ("llama", {"tie_word_embeddings": True}, {}, "set model.tie_embeddings to true"),
+        ("llama", {"rms_norm_eps": 1e-6}, {}, "set model.norm_epsilon to 1e-06"),
+        ("llama", {"head_dim": 16}, {}, "head_dim is 16, but only 8 is supported"),
+        (
+            "llama",
+            {"vocab_size": STATES + 3},
+            {},
+            "here it would be [37, 32]; give model the dimensions",
+        ),
+        ("mistral", {"sliding_window": 8}, {}, "sliding_window is 8, but only none"),
+        ("qwen3", {}, {}, "set model.qk_norm to true"),
+        ("qwen2", {}, {}, "model_type is qwen2, but only"),
+        ("gemma", {}, {}, "model_type is gemma, but only"),
+        (
+            "llama",
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 10_000.0,
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                }
+            },
+            {},
+            "rope_type is llama3, but only default",
+        ),
+    ],
+)
+def test_a_stock_folder_that_is_another_model_is_refused_by_key_and_value(
+    kind: str, written: dict[str, Any], model: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    save_stock(tmp_path / "stock", kind, **written)
+    with pytest.raises(InitialiserError, match=re.escape(named)):
+        starting({"name": "exported", "folder": str(tmp_path / "stock")}, attention="causal", **model)
+
+
+def test_a_difference_that_no_key_tells_is_seen_in_the_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_stock(tmp_path / "stock", "llama", hidden_act="gelu")
+    start = {"name": "exported", "folder": str(tmp_path / "stock")}
+    told = json.loads((tmp_path / "stock" / "config.json").read_text())
+    monkeypatch.setattr(initialisers, "check_config", lambda folder, model: told)
+    with pytest.raises(
+        InitialiserError, match=r"stock transformers computes logits that differ by \d.* of a denoiser wi"
+    ):
+        starting(start)
+    monkeypatch.setenv("RANK", "1")
+    starting(start)  # the first process of the training has said so
+    monkeypatch.delenv("RANK")
+    monkeypatch.undo()
+    (tmp_path / "stock" / "config.json").write_text(json.dumps({**told, "hidden_act": "silu", "rope_parameters": 3}))
+    with pytest.raises(InitialiserError, match=r"config.json is damaged"):
+        starting(start)
+
+
+def test_damaged_shards_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "stock"
+    save_stock(folder, "llama", "8KB")
+    start = {"name": "exported", "folder": str(folder)}
+    identity = INITIALISERS.build("exported", {"folder": str(folder)}).identity()
+    index = folder / "model.safetensors.index.json"
+    written = index.read_text()
+    shards = sorted(folder.glob("model-*.safetensors"))
+    shards[0].rename(tmp_path / "away")
+    for read in (lambda: starting(start), INITIALISERS.build("exported", {"folder": str(folder)}).identity):
+        with pytest.raises(InitialiserError, match=f"there is no .*{shards[0].name}"):
+            read()
+    (tmp_path / "away").rename(shards[0])
+    index.write_text(written.replace("model.norm.weight", "model.mnor.weight"))
+    with pytest.raises(InitialiserError, match=r"lacks 'model.mnor.weight', which model.safetensors.index.json says"):
+        starting(start)
+    for damaged in ("{", "[]", written.replace("model-", "../model-")):
+        index.write_text(damaged)
+        with pytest.raises(InitialiserError, match=r"index.json is damaged"):
+            starting(start)
+    index.write_text(written)
+    assert INITIALISERS.build("exported", {"folder": str(folder)}).identity() == identity
+    index.unlink()
+    (folder / "pytorch_model.bin").touch()
+    with pytest.raises(InitialiserError, match=r"there is no .*model.safetensors; save pytorch_model.bin as"):
         starting(start)
 
 

@@ -17,6 +17,7 @@ from pipelines.commands.sample import exported_folder
 from sumi_core.base.options import ConfigError
 from sumi_core.corruption.fitted import fit_profile
 from sumi_core.experiments.resolve import resolve
+from sumi_core.lineage.models import sample_length
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.stages.identity import stage_fingerprint
@@ -73,6 +74,16 @@ def test_a_length_beyond_the_trained_one_is_warned_of(project: Project) -> None:
     _, said = sample("tiny.uniform", "--num", "1", "--length", "48")
     assert "48 tokens is longer than the 32 it was trained on" in said
     assert "longer" not in sample("tiny.uniform", "--num", "1", "--length", "16")[1]
+
+
+def test_a_length_beyond_all_patience_is_refused() -> None:
+    assert (sample_length(None, 32), sample_length(2, 32), sample_length(512, 32)) == (32, 2, 512)
+    with pytest.raises(ConfigError) as caught:
+        sample_length(1_000_000, 32)
+    assert str(caught.value) == (
+        "command line: --length: 1,000,000 tokens is more than 16 times the 32 it was trained on, far beyond where its "
+        "texts decay; write at most 512, or more texts with --num"
+    )
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(project: Project) -> None:

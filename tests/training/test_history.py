@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,16 @@ from sumi_core.training.history import HistoryFile, Point, mean_value, read_hist
 
 def points(steps: range, name: str = "train/loss") -> list[Point]:
     return [Point(step, step * 64, name, 1 / step) for step in steps]
+
+
+def test_values_that_json_has_not_come_back_as_they_were(tmp_path: Path) -> None:
+    history = HistoryFile(tmp_path / "history.jsonl")
+    history.append([Point(1, 10, "a", value) for value in (math.nan, math.inf, -math.inf, 0.1)])
+    for line in history.path.read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    first, *others = (point.value for point in history.read())
+    assert math.isnan(first)
+    assert others == [math.inf, -math.inf, 0.1]
 
 
 def test_values_survive_the_file_bit_by_bit(tmp_path: Path) -> None:

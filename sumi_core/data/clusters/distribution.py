@@ -83,6 +83,8 @@ class Distribution(Clustering):
             rows = np.stack([train[i] for i in range(start, min(start + _ROWS, sequences))]).astype(np.int64)
             pairs = []
             for place, offset in enumerate(offsets):
+                if abs(offset) >= train.length:
+                    continue  # no two tokens of a sequence are as far apart
                 here = rows[:, max(0, -offset) : train.length - max(0, offset)].ravel()
                 there = rows[:, max(0, offset) : train.length - max(0, -offset)].ravel()
                 pairs.append((here, place * size + there))

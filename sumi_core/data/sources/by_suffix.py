@@ -9,18 +9,19 @@ from typing import Any
 from sumi_core.base.hashing import known_sha256
 from sumi_core.data.sources.files import Jsonl, LocalFiles, Parquet, TextFiles
 from sumi_core.data.sources.local import local_files
+from sumi_core.data.sources.packed import unpacked_name
 from sumi_core.data.sources.source import Document, SourceError
 
 FORMATS: dict[str, type[LocalFiles]] = {
     ".txt": TextFiles,
     ".jsonl": Jsonl,
-    ".jsonl.gz": Jsonl,
     ".parquet": Parquet,
 }
 
 
 class Files:
-    """Files named by paths and globs, sorted by name: one document per ``.txt`` file, JSON line or Parquet row.
+    """Files named by paths and globs, sorted by name: one document per ``.txt`` file, JSON line or Parquet row;
+    the first two may be packed.
 
     column: the key or column that holds the text of a row. Raises SourceError for a file that is missing or of another
     kind."""
@@ -54,7 +55,9 @@ class Files:
 
 def _format(name: str) -> type[LocalFiles]:
     for suffix, kind in FORMATS.items():
-        if name.lower().endswith(suffix):
+        if unpacked_name(name).endswith(suffix):
             return kind
     *others, last = FORMATS
-    raise SourceError(f"files: {name} is not of a kind that is read; name {', '.join(others)} or {last} files")
+    raise SourceError(
+        f"files: {name} is not of a kind that is read; name {', '.join(others)} (packed or not) or {last} files"
+    )

@@ -1,12 +1,10 @@
-"""Local files: plain text (a document a file), JSON lines and Parquet (a document a row)."""
+"""Local files: plain text (one document per file), JSON lines and Parquet (one document per row)."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +14,7 @@ from pydantic import Field
 from sumi_core.base.options import location
 from sumi_core.base.registry import nearest
 from sumi_core.data.sources.local import digests, local_files
+from sumi_core.data.sources.packed import open_unpacked, packing
 from sumi_core.data.sources.source import Document, Source, SourceError
 
 
@@ -59,12 +58,16 @@ class LocalFiles(Source):
 
 
 class TextFiles(LocalFiles):
-    """One document a file, byte for byte but for a byte order mark. A file that is not UTF-8 is skipped and counted."""
+    """One document per file, byte for byte but for a byte order mark. A file that is not UTF-8 is skipped and counted.
+
+    Files packed with gzip, bzip2, xz or Zstandard are unpacked on the way.
+    """
 
     def read_file(self, name: str, path: Path) -> Iterator[Document]:
-        """The whole file."""
+        """The whole file. Raises SourceError when it cannot be unpacked."""
         try:
-            text = path.read_bytes().decode("utf-8-sig")
+            with open_unpacked(name, path) as file:
+                text = file.read().decode("utf-8-sig")
         except UnicodeDecodeError:
             self.skip("not UTF-8", name)
             return
@@ -74,7 +77,7 @@ class TextFiles(LocalFiles):
 class Jsonl(LocalFiles):
     """One document per line, its text under ``column``. Lines that are not a JSON object, or lack text, are counted.
 
-    Files that end in ``.gz`` are unpacked on the way.
+    Files packed with gzip, bzip2, xz or Zstandard are unpacked on the way.
     """
 
     @dataclass
@@ -84,11 +87,11 @@ class Jsonl(LocalFiles):
         column: Annotated[str, Field(description="the field that holds the text")] = "text"
 
     def read_file(self, name: str, path: Path) -> Iterator[Document]:
-        """Line by line. Raises SourceError when no line has the column at all."""
+        """Line by line. Raises SourceError when no line has the column at all, or the file cannot be unpacked."""
         keys: set[str] = set()
         read = 0
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(_lines(file, name), 1):
+        with open_unpacked(name, path) as file:
+            for number, line in enumerate(file, 1):
                 row = self._row(line, f"{name} line {number}")
                 if row is None:
                     continue
@@ -121,18 +124,8 @@ class Jsonl(LocalFiles):
         return None
 
 
-def _lines(file: Iterable[bytes], name: str) -> Iterator[bytes]:
-    """The lines of a file that may be packed. Raises SourceError where it cannot be unpacked."""
-    try:
-        yield from file
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise SourceError(
-            f"corpus.source.paths: {name} is not a complete gzip file ({error}); pack or copy it again"
-        ) from None
-
-
 class Parquet(LocalFiles):
-    """One document a row, its text in ``column``."""
+    """One document per row, its text in ``column``. A row that is not UTF-8 is skipped and counted."""
 
     @dataclass
     class Options(LocalFiles.Options):
@@ -146,17 +139,28 @@ class Parquet(LocalFiles):
         import pyarrow.parquet as pq
 
         column, number = self.options.column, 0
+        if (packed := packing(path)) is not None:
+            problem = f"{name} is packed with {packed}, and Parquet packs its columns itself; unpack it"
+            raise SourceError(f"corpus.source.paths: {problem}")
         try:
             with pq.ParquetFile(path) as file:
                 self._check_column(name, file.schema_arrow)
                 for batch in file.iter_batches(batch_size=512, columns=[column]):
-                    for text in batch.column(0).to_pylist():
+                    for content in _contents(batch.column(0)):
                         number += 1
-                        if text is None:
+                        if content is None:
                             self.skip(f"no text in column '{column}'", f"{name} row {number}")
+                            continue
+                        try:
+                            text = content.decode()
+                        except UnicodeDecodeError:  # nothing checks what a writer calls text
+                            self.skip("not UTF-8", f"{name} row {number}")
                         else:
                             yield Document(f"{name}:{number}", text)
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column's name
+            if "UTF8" in str(error):  # Arrow checks the values of a dictionary, and does not say where they are
+                problem = f"'{column}' of {name} is a dictionary with text that is not UTF-8"
+                raise SourceError(f"corpus.source.column: {problem}; write it as plain text") from None
             raise SourceError(
                 f"corpus.source.paths: {name} is not a Parquet file, or is damaged; leave it out or copy it again"
             ) from None
@@ -173,3 +177,14 @@ class Parquet(LocalFiles):
             raise SourceError(
                 f"corpus.source.column: '{column}' of {name} holds {kind}, not text; choose a text column"
             )
+
+
+def _contents(column: Any) -> list[bytes | None]:
+    """The bytes of a text column's rows, without a look at whether they are UTF-8."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    views = {pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+    found: list[bytes | None] = column.view(views.get(column.type, pa.binary())).to_pylist()
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sumi_core.base.options import location
-from sumi_core.base.paths import project_path
+from sumi_core.base.paths import project_path, readable_name
 from sumi_core.base.registry import nearest
+from sumi_core.base.text import reason_of
 from sumi_core.data.sources.local import digests, local_files
 from sumi_core.data.sources.source import Document, Source, SourceError
 
@@ -53,7 +55,7 @@ class HuggingFace(Source):
         """Rows in the dataset's order. Raises SourceError when it cannot be opened or read, or lacks the column."""
         from datasets.exceptions import DatasetsError
 
-        column, split = self.options.column, self.options.split
+        column, split, number = self.options.column, self.options.split, -1
         try:
             for number, row in enumerate(self._open()):
                 if column not in row:
@@ -67,8 +69,14 @@ class HuggingFace(Source):
         except SourceError:
             raise
         except (DatasetsError, ValueError, OSError, RuntimeError) as error:  # names, splits, rows and the network
-            problem = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
-            raise SourceError(f"corpus.source.path: cannot read the dataset '{self.options.path}': {problem}") from None
+            after = f" behind {split} row {number}" if number >= 0 else ""
+            problem = reason_of(error.__cause__ or error)
+            if self.options.config is None and "Config name is missing" in problem:
+                known = re.sub(r".*?(\[.*?\]).*", r"\1", problem)
+                problem = f"it has several configurations, {known}; write one of them as corpus.source.config"
+            raise SourceError(
+                f"corpus.source.path: cannot read the dataset '{self.options.path}'{after}: {problem}"
+            ) from None
 
     def identity(self) -> dict[str, Any]:
         """Digests of whatever of it lies on this machine; of the Hub's the name and the revision. Raises SourceError
@@ -87,17 +95,10 @@ class HuggingFace(Source):
 
         options, folder = self.options, project_path(self.options.path)
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():  # of save_to_disk
-            saved = datasets.load_from_disk(str(folder))
-            if not isinstance(saved, datasets.DatasetDict):
-                return saved
-            if options.split not in saved:
-                raise SourceError(
-                    f"corpus.source.split: '{options.path}' has no split '{options.split}'; "
-                    f"{nearest(options.split, saved)}"
-                )
-            return saved[options.split]
+            return self._saved(datasets.load_from_disk(str(folder)))
+        local = str(folder) if folder.is_dir() else options.path
         return datasets.load_dataset(
-            str(folder) if folder.is_dir() else options.path,
+            local,
             options.config,
             data_files=[str(path) for _, path in self._local()] if options.data_files else None,
             split=options.split,
@@ -105,9 +106,37 @@ class HuggingFace(Source):
             streaming=options.streaming,
         )
 
+    def _saved(self, saved: Any) -> Any:
+        """The rows of a data set of ``save_to_disk`` that ``split`` names: a split, a stretch of it (``train[:50%]``),
+        several joined by ``+``. A data set without splits is ``train``, or the split that it was taken from."""
+        import datasets
+
+        written, folder = self.options.split, self.options.path
+        if isinstance(saved, datasets.DatasetDict):
+            splits = dict(saved)
+        else:
+            splits = dict.fromkeys([str(saved.split or "train"), "train"], saved)
+        try:
+            wanted = datasets.ReadInstruction.from_spec(written)
+        except (ValueError, AssertionError) as error:
+            raise SourceError(
+                f"corpus.source.split: '{written}' is not a split ({reason_of(error)}); write train"
+            ) from None
+        for name in re.findall(r"(?:^|\+)\s*([\w.]+)", written):
+            if name not in splits:
+                raise SourceError(f"corpus.source.split: '{folder}' has no split '{name}'; {nearest(name, splits)}")
+        try:
+            stretches = wanted.to_absolute({name: len(rows) for name, rows in splits.items()})
+        except (ValueError, AssertionError) as error:
+            raise SourceError(
+                f"corpus.source.split: '{written}' of '{folder}': {reason_of(error)}; correct it"
+            ) from None
+        rows = [splits[part.splitname].select(range(part.from_, part.to)) for part in stretches]
+        return rows[0] if len(rows) == 1 else datasets.concatenate_datasets(rows)
+
     def _local(self) -> list[tuple[str, Path]]:
         if self.options.data_files:
             return local_files(self.options.data_files, "corpus.source.data_files")
         folder = project_path(self.options.path)
         files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-        return [(path.relative_to(folder).as_posix(), path) for path in files]
+        return [(readable_name(path.relative_to(folder)), path) for path in files]

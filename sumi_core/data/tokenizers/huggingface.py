@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from sumi_core.base.options import location
-from sumi_core.base.paths import project_path
+from sumi_core.base.paths import project_path, readable_name
+from sumi_core.base.text import reason_of
 from sumi_core.data.sources.local import digests
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
 from sumi_core.data.tokenizers.tokenizer import EOS, Tokenizer, TokenizerError
 
 _TOKENIZER_FILES = {".json", ".txt", ".model"}
+_READ = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json")
 
 
 class HuggingFace(Tokenizer):
@@ -52,7 +55,7 @@ class HuggingFace(Tokenizer):
         return {
             "tokenizer": name,
             "revision": options.revision,
-            "files": digests((path.name, path) for path in files),
+            "files": digests((readable_name(Path(path.name)), path) for path in files),
         }
 
     def train(self, texts: Iterator[str]) -> None:
@@ -60,18 +63,22 @@ class HuggingFace(Tokenizer):
         from transformers import AutoTokenizer
 
         options, local = self.options, project_path(self.options.path)
+        if local.is_dir():
+            _check_files(local, options.path)
         try:
             opened: Any = AutoTokenizer.from_pretrained(
                 str(local) if local.is_dir() else options.path, revision=options.revision, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise TokenizerError(f"tokenizer.path: cannot open the tokenizer '{options.path}': {reason}") from None
+        except Exception as error:  # transformers and tokenizers raise every kind, a bare Exception too
+            raise TokenizerError(
+                f"tokenizer.path: cannot open the tokenizer '{options.path}': {reason_of(error)}"
+            ) from None
         if not opened.is_fast:
             raise TokenizerError(
                 f"tokenizer.path: '{options.path}' is not a fast tokenizer; convert it to tokenizer.json"
             )
         self.backend = opened.backend_tokenizer
+        _require_no_dropout(self.backend, options.path)
         if opened.eos_token_id is None:
             self.backend.add_special_tokens([EOS])
             self.eos_id = self.backend.token_to_id(EOS)
@@ -80,6 +87,46 @@ class HuggingFace(Tokenizer):
         _require_ids_without_gaps(self.backend)
         self.byte_level = _is_byte_level(self.backend, self.eos_id)
         self._ready()
+
+
+def _check_files(folder: Path, written: str) -> None:
+    """Every file that transformers reads is a JSON object, and tokenizer.json one that this release of tokenizers
+    opens. Raises TokenizerError, naming the file: the libraries do not."""
+    import tokenizers
+
+    for name in _READ:
+        path, shown = folder / name, f"tokenizer.path: {written}/{name}"
+        if not path.is_file():
+            continue
+        try:
+            content = path.read_bytes().decode("utf-8")
+            data = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise TokenizerError(f"{shown} is damaged ({reason_of(error)}); copy it again") from None
+        except OSError as error:
+            raise TokenizerError(f"{shown} cannot be read ({error.strerror}); fix its permissions") from None
+        if not isinstance(data, dict):
+            raise TokenizerError(f"{shown} holds no JSON object, but a {type(data).__name__}; copy it again")
+        if name == "tokenizer.json":
+            try:
+                tokenizers.Tokenizer.from_str(content)
+            except Exception as error:  # a bare one
+                model = data.get("model")
+                kind = model.get("type") if isinstance(model, dict) else None
+                raise TokenizerError(
+                    f"{shown} has a model of type {kind!r} that tokenizers {tokenizers.__version__} cannot open "
+                    f"({reason_of(error)}); save it with a release that this one reads, or choose another tokenizer"
+                ) from None
+
+
+def _require_no_dropout(backend: Any, written: str) -> None:
+    """Raises TokenizerError where merges are left out at random: equal texts would have different tokens, in one
+    output under one fingerprint."""
+    if dropout := getattr(backend.model, "dropout", None):
+        raise TokenizerError(
+            f"tokenizer.path: {written}/tokenizer.json: model.dropout is {dropout:.3g}, so that a text has other "
+            "tokens each time; set it to null"
+        )
 
 
 def _require_ids_without_gaps(backend: Any) -> None:

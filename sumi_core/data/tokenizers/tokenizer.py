@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.registry import Part
+from sumi_core.base.text import reason_of
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
 
 EOS = "<|endoftext|>"
@@ -80,7 +81,7 @@ class Tokenizer(Part, ABC):
         """The bytes of some tokens; end-of-text and ids outside of the vocabulary have none."""
         if self.byte_level:
             table = self._bytes
-            return b"".join(table[int(i)] for i in ids if 0 <= int(i) < len(table))
+            return b"".join([table[i] for i in np.asarray(ids, dtype=np.int64).tolist() if 0 <= i < len(table)])
         kept = [int(i) for i in ids if int(i) != self.eos_id and 0 <= int(i) < self.vocab_size]
         return str(self.backend.decode(kept, skip_special_tokens=False)).encode()
 
@@ -141,7 +142,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         loaded.backend = tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises a bare Exception for every kind of damage
-        raise TokenizerError(f"{folder / 'tokenizer.json'} is missing or damaged ({error}); compute it again") from None
+        raise TokenizerError(
+            f"{folder / 'tokenizer.json'} is missing or damaged ({reason_of(error)}); compute it again"
+        ) from None
     try:
         loaded._ready()
     except KeyError as error:
