@@ -15,13 +15,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.registry import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class NoiseSchedule(Part, ABC):

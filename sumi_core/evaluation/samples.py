@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sumi_core.base.progress import Progress, unwatched
 from sumi_core.base.text import excerpt, fenced, markdown_table, with_error
@@ -23,6 +22,7 @@ from sumi_core.evaluation.metrics import Reference, SampleMetric, SampleSet
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.evaluation.config import EvaluationConfig

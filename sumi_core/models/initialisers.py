@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import known_sha256
+from sumi_core.base.numerics import no_grad
 from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
 from sumi_core.base.references import referenced_folder, stage_ref
 from sumi_core.base.registry import Part
 from sumi_core.data import TOKENIZERS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 if TYPE_CHECKING:
     from sumi_core.models.config import ModelConfig
@@ -102,7 +105,7 @@ class LocalHeads(Random):
             return "model.initialiser", problem
         return None
 
-    @torch.no_grad()
+    @no_grad
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         super().fill(denoiser, seed, num_tokens)
         options, config = self.options, denoiser.config
@@ -217,7 +220,7 @@ class Cell(Initialiser):
         _fill_from(path, denoiser, seed, num_tokens, drop_mask=True)
 
 
-@torch.no_grad()
+@no_grad
 def _fill_from(path: Path, denoiser: Denoiser, seed: int, num_tokens: int, *, drop_mask: bool = False) -> None:
     """Fill a denoiser from a file with the weights of another, and what the file lacks at random. drop_mask: the file
     may have a mask, a row after its tokens, that the denoiser has not. Raises InitialiserError."""
