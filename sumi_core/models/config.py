@@ -10,6 +10,8 @@ from pydantic import Field
 from sumi_core.base.options import part
 from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS
 
+TIME_WIDTH = 128  # width of the embedded noise level, as in SEDD (2310.16834) and MDLM (2406.07524)
+
 
 @dataclass
 class ModelConfig:

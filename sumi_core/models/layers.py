@@ -15,9 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sumi_core.kernels.row_loss import RowLoss
-from sumi_core.models.config import ModelConfig
-
-TIME_WIDTH = 128  # width of the embedded noise level, as in SEDD (2310.16834) and MDLM (2406.07524)
+from sumi_core.models.config import TIME_WIDTH, ModelConfig
 
 
 class Linear(nn.Linear):

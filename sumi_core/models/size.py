@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from sumi_core.models import ATTENTION_PATTERNS
-from sumi_core.models.config import ModelConfig
+from sumi_core.models.config import TIME_WIDTH, ModelConfig
 
 
 def num_parameters(model: ModelConfig, vocabulary: int) -> int:
     """What ``Denoiser.num_parameters`` counts, without making one."""
-    from sumi_core.models.layers import TIME_WIDTH
-
     width = model.hidden_size
     block = _block_matrices(model) + 2 * width
     if model.qk_norm:

@@ -90,9 +90,8 @@ class Diffusion(Objective):
                     "importance draws times, and only under the shared clock are they levels",
                 )
             epsilon = own["time_epsilon"]
-            schedules = (others["schedule"], own["time_density"])
-            first = torch.tensor(epsilon, dtype=torch.float64)
-            if max(float(SCHEDULES.from_config(config).noise_fraction(first)) for config in schedules) < _LEAST_HIT:
+            schedules = (SCHEDULES.from_config(config) for config in (others["schedule"], own["time_density"]))
+            if all(schedule.noise_fraction_at(epsilon) < _LEAST_HIT for schedule in schedules):
                 return (
                     "objective.time_density",
                     f"at time_epsilon {epsilon:g} neither this nor the schedule has hit enough tokens to tell times "
