@@ -11,6 +11,7 @@ dict ``{name, **options}`` with every option of the part's own ``Options`` writt
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -64,17 +65,28 @@ def parts_in(
 ) -> Iterator[tuple[str, Registry, dict[str, Any]]]:
     """Every part of a resolved config, those among the options of others too: its key, its registry, and
     ``{name, **options}`` itself."""
-    hints = type_hints(schema)
-    for declared in dataclasses.fields(schema):
-        if declared.name not in data:
+    for name, registry, inner in _holders(schema):
+        if name not in data:
             continue
-        for key, found in _items(data[declared.name], f"{prefix}{declared.name}"):
-            if registry := declared.metadata.get("registry"):
-                if found is not None:
-                    yield key, registry, found
-                    yield from parts_in(registry.options(found["name"]), found, f"{key}.")
-            elif inner := section(hints[declared.name]):
+        for key, found in _items(data[name], f"{prefix}{name}"):
+            if inner:
                 yield from parts_in(inner, found, f"{key}.")
+            elif registry and found is not None:
+                yield key, registry, found
+                yield from parts_in(registry.options(found["name"]), found, f"{key}.")
+
+
+@functools.lru_cache(maxsize=1024)
+def _holders(schema: type[Any]) -> tuple[tuple[str, Registry | None, type[Any] | None], ...]:
+    """The fields of a dataclass that can hold parts: name, and the registry of the part or the section with parts."""
+    found: list[tuple[str, Registry | None, type[Any] | None]] = []
+    for declared in dataclasses.fields(schema):
+        inner = section(type_hints(schema)[declared.name])
+        if registry := declared.metadata.get("registry"):
+            found.append((declared.name, registry, None))
+        elif inner and _holders(inner):
+            found.append((declared.name, None, inner))
+    return tuple(found)
 
 
 def _items(value: Any, key: str) -> list[tuple[str, Any]]:

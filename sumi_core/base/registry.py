@@ -10,6 +10,7 @@ schedule, …) is fixed by the code that builds parts of its kind.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ class Registry:
         return self.build(component["name"], {k: v for k, v in component.items() if k != "name"}, **context)
 
 
+@functools.lru_cache(maxsize=1024)
 def load(target: str) -> Any:
     """The object that ``"module:attribute"`` names; its module is imported now."""
     module, _, attribute = target.partition(":")

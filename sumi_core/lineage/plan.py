@@ -16,7 +16,7 @@ from sumi_core.base.hashing import fingerprint
 from sumi_core.experiments.references import StageRef
 from sumi_core.experiments.sweeps import Cell, with_ancestors
 from sumi_core.stages import STAGES
-from sumi_core.stages.identity import ref_fingerprint, references_of, stage_identity, stage_inputs, stages_of
+from sumi_core.stages.identity import Identities, ref_fingerprint, references_of, stage_inputs, stages_of
 from sumi_core.stages.store import Artifact, Store
 
 # The most telling first: it is what a cell with stages in several states is said to be in.
@@ -98,9 +98,10 @@ def plan_with_ancestors(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
 
 def _plan_cell(cell: Cell, store: Store, earlier: Mapping[tuple[str, str], Artifact]) -> CellPlan:
     stages: list[StagePlan] = []
+    identities = Identities(cell.experiment)
     for name in stages_of(cell.experiment):
         try:
-            identity = stage_identity(cell.experiment, name, {stage.stage: stage.fingerprint for stage in stages})
+            identity = identities.of(name, {stage.stage: stage.fingerprint for stage in stages})
         except (SumiError, OSError) as error:  # what it is made from is gone, or cannot be read
             told = str(error) if isinstance(error, SumiError) else f"{error.filename}: {error.strerror}"
             known = any(stage.state == "blocked" for stage in stages)
