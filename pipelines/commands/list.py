@@ -25,7 +25,7 @@ def list_command(
     Blocked: the source of the corpus cannot be read. Damaged: `sumi doctor --fix` sets the output aside."""
     project = Project.find()
     names, overrides = split_arguments(arguments) if arguments else ([], ())
-    sweeps = project.sweeps(overrides)
+    sweeps = project.sweeps(overrides, names or None)
     asked = select_cells(sweeps, names) if names else [cell for sweep in sweeps.values() for cell in sweep.cells]
     every = plan(asked, project.store)
     for sweep in sweeps.values():

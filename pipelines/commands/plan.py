@@ -31,7 +31,7 @@ def plan_command(
         print("sumi: --jobs does not change a plan; it is an option of `sumi run`", file=sys.stderr)
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    print_plans(plan_with_ancestors(select_cells(project.sweeps(overrides), names), project.store))
+    print_plans(plan_with_ancestors(select_cells(project.sweeps(overrides, names), names), project.store))
 
 
 def print_plans(plans: list[CellPlan]) -> None:

@@ -26,7 +26,7 @@ def run_command(
     Cells that they start from come first. What is already done is found, not computed again."""
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    sweeps = project.sweeps(overrides)
+    sweeps = project.sweeps(overrides, names)
     cells = select_cells(sweeps, names)
     from pipelines.instance import initialise
     from sumi_core.base.text import counted, text_width

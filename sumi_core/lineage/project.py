@@ -11,7 +11,7 @@ The environment variables on the right point the same code at shared servers; no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,7 @@ class Project:
             return Tracking(uri, None, self.home / "locks")
         return Tracking(f"sqlite:///{self.home / 'mlflow.db'}", self.home / "mlartifacts", self.home / "locks")
 
-    def sweeps(self, overrides: Iterable[str] = ()) -> Sweeps:
-        """Every experiment file, expanded and validated; ``broken`` names those that are wrong."""
-        return load_sweeps(self.experiments, overrides)
+    def sweeps(self, overrides: Iterable[str] = (), names: Sequence[str] | None = None) -> Sweeps:
+        """Every experiment file, expanded and validated, or those that ``names`` need; ``broken`` names those that are
+        wrong."""
+        return load_sweeps(self.experiments, overrides, names)

@@ -140,7 +140,7 @@ def is_absent(error: Exception) -> bool:
 
 
 def _from_name(project: Project, given: str, overrides: tuple[str, ...] = ()) -> Target:
-    sweeps = project.sweeps(overrides)
+    sweeps = project.sweeps(overrides, [given])
     sweeps.refuse_broken(given)
     names = [*sweeps, *(key for sweep in sweeps.values() for key in (*(c.key for c in sweep.cells), *sweep.refused))]
     if given not in names and overrides and (Path(given).exists() or _is_id(given)):
