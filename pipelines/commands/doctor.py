@@ -22,7 +22,7 @@ from sumi_core.lineage.checkup import (
     check_writable,
 )
 from sumi_core.lineage.project import Project
-from sumi_core.lineage.targets import mlflow_exists
+from sumi_core.lineage.targets import is_of_mlflow, mlflow_exists
 
 _COLOURS = {"ok": typer.colors.GREEN, "info": typer.colors.BLUE, "warn": typer.colors.YELLOW, "bad": typer.colors.RED}
 
@@ -82,8 +82,6 @@ def _guarded(area: str, looked_at: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _check_mlflow(project: Project) -> Iterator[Finding]:
-    from mlflow.exceptions import MlflowException
-
     uri = project.tracking.uri
     if not mlflow_exists(project):
         yield Finding(
@@ -103,7 +101,9 @@ def _check_mlflow(project: Project) -> Iterator[Finding]:
     )  # a server that is down is a finding, no reason to wait
     try:
         yield from check_runs(project, _dagster_says(project))
-    except MlflowException as error:
+    except Exception as error:
+        if not is_of_mlflow(error):
+            raise
         yield Finding(
             "bad", "mlflow", f"{uri} does not answer: {str(error).splitlines()[0]}", "start or name its server"
         )
