@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.terminal import shown_state
 from sumi_core.base.errors import SumiError
 from sumi_core.base.files import is_writable
 from sumi_core.lineage.artifact_checks import check_runs, check_store
@@ -23,8 +24,6 @@ from sumi_core.lineage.checkup import (
 )
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import is_of_mlflow, mlflow_exists
-
-_COLOURS = {"ok": typer.colors.GREEN, "info": typer.colors.BLUE, "warn": typer.colors.YELLOW, "bad": typer.colors.RED}
 
 
 def doctor_command(
@@ -118,5 +117,4 @@ def _dagster_says(project: Project) -> Callable[[str], bool]:
 
 
 def _print(level: str, area: str, text: str) -> None:
-    shown = typer.style(f"{level:<5}", fg=_COLOURS[level]) if sys.stdout.isatty() else f"{level:<5}"
-    print(f"{shown} {area:<12} {text}", flush=True)
+    print(f"{shown_state(level, 5)} {area:<12} {text}", flush=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sumi_core.base.lazy import load_deferred
+from sumi_core.base.text import counted, text_width
 from sumi_core.experiments.sweeps import Cell, Sweep, select_cells, split_arguments
 from sumi_core.lineage.plan import CellPlan, plan, plan_with_ancestors
 from sumi_core.lineage.project import Project
@@ -32,7 +33,6 @@ def run_command(
     project = Project.find()
     sweeps = project.sweeps(overrides, names)
     cells = select_cells(sweeps, names)
-    from sumi_core.base.text import counted, text_width
     from sumi_core.reports.artifact import compare_sweep
     from sumi_core.reports.pages import report_text
 
@@ -81,6 +81,7 @@ def _opened(project: Project) -> DagsterInstance:
 
 def _executed(project: Project, todo: Sequence[CellPlan], jobs: int) -> dict[str, str]:
     """Compute what is to do; returns what failed, and why."""
+    print(f"{counted(len(todo), 'cell')} to compute; Dagster starts", flush=True)
     instance = _opened(project)
     from pipelines.execution import execute
     from pipelines.health import end_abandoned

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from sumi_core.base.outside import OutsidePart, PartError, code_digest, edited_since_import, outside_parts
 
-_SHOWN = 30  # names of a hint
+_SHOWN = 10  # names of a hint
 
 
 def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) -> str:

@@ -109,6 +109,7 @@ class Samples(Measurement):
         sets = {f"steps_{d.steps}": sample_set(list(d.tokens), tokenizer) for d in drawn}
         sets["validation"] = sample_set(evenly(context.tokens, config.samples), tokenizer)
         described = describe(metrics, sets, Reference(context.train_texts))
+        context.progress(1, 1, "metrics", "describing the samples")
         texts = {d.steps: [shown_text(row, tokenizer) for row in d.tokens] for d in drawn}
         found = sample_findings(drawn, texts, described, [metric.definition for metric in metrics])
         return _with_plot(found, context)

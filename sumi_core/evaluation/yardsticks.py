@@ -67,9 +67,9 @@ class Yardsticks(Measurement):
             "train": context.train_counts(),
             "validation": token_counts(tokens, tokenizer.vocab_size),
         }
-        return yardstick_findings(
-            compute_yardsticks(training_bytes(context.train_texts()), b"".join(texts), coded, counts)
-        )
+        found = compute_yardsticks(training_bytes(context.train_texts()), b"".join(texts), coded, counts)
+        context.progress(1, 1, "yardsticks", "coding the validation text with compressors")
+        return yardstick_findings(found)
 
 
 def yardstick_findings(yardsticks: Mapping[str, float]) -> Findings:

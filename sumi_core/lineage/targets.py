@@ -155,7 +155,8 @@ def _from_name(project: Project, given: str, overrides: tuple[str, ...] = ()) ->
     if given not in names and overrides and (Path(given).exists() or _is_id(given)):
         raise LineageError(f"'{given}' is one result, which nothing can change; leave out {shlex.join(overrides)}")
     if given not in names:
-        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {nearest(given, names)}")
+        known = nearest(given, names, show=list(sweeps))
+        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {known}")
     cells = select_cells(sweeps, [given])
     cells = [cell for cell in cells if cell.key == given] or cells
     if len(cells) > 1:

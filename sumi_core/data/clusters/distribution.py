@@ -64,6 +64,7 @@ class Distribution(Clustering):
         vectors = _vectors(self._cooccurrence(len(counts), train, progress)[known], options.dimensions, options.seed)
         progress(0, 1, "clusterings", "k-means")
         members = _k_means(vectors, options.clusters, options.seed)
+        progress(1, 1, "clusterings", "k-means")
         if len(np.unique(members)) < options.clusters:
             raise ClusterError(
                 f"clusters.clusters: only {len(np.unique(members))} of {options.clusters} clusters have members, since "
