@@ -163,14 +163,15 @@ def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -
 
 
 class _Progress:
-    """Progress of a stage as lines of its log, one every few seconds."""
+    """Progress of a stage as lines of its log, one every few seconds, and the last of what such a line was about."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
-        self._log, self._last = log, time.monotonic()
+        self._log, self._last, self._open = log, time.monotonic(), ""
 
     def __call__(self, done: float, total: float, unit: str, note: str) -> None:
-        if time.monotonic() - self._last >= PROGRESS_SECONDS:
-            self._last = time.monotonic()
+        ends = self._open == note and 0 < total <= done
+        if ends or time.monotonic() - self._last >= PROGRESS_SECONDS:
+            self._last, self._open = time.monotonic(), "" if ends else note
             self._log(f"{note}: {done:,.0f}{f' of {total:,.0f}' if total else ''} {unit}")
 
 

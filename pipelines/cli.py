@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import io
 import sys
 import warnings
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from sumi_core.base.errors import SumiError
+from sumi_core.base.lazy import defer
 from sumi_core.base.text import PLAIN, reason_of, visible
 
 # In the order a newcomer meets them; a line of `sumi --help` each, which 80 columns must hold.
@@ -32,19 +36,64 @@ SUMMARIES = {
 }
 COMMANDS = tuple(SUMMARIES)
 
+#: These read what is there, and end without a library of tensors unless they find something to compute.
+_READERS = ("list", "plan", "explain", "schema", "run", "compare", "lineage", "doctor")
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name. Each is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        module = SUMMARIES[name] and name.replace("-", "_")
+        function = getattr(importlib.import_module(f"pipelines.commands.{module}"), f"{module}_command")
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(name, short_help=SUMMARIES[name])(function)
+        return typer.main.get_command(alone)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SUMMARIES)
+
+    def __len__(self) -> int:
+        return len(SUMMARIES)
+
+
+class _Group(TyperGroup):
+    """The ``sumi`` command, which imports no command in order to list them."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = _Commands()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the summaries of the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
 app = typer.Typer(
     name="sumi",
+    cls=_Group,
     help="Compare uniform diffusion language models: which corruption, which schedule, which objective, at what cost.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _name, _summary in SUMMARIES.items():
-    _module = _name.replace("-", "_")
-    _function = getattr(importlib.import_module(f"pipelines.commands.{_module}"), f"{_module}_command")
-    app.command(_name, short_help=_summary)(_function)
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sumi {importlib.metadata.version('sumi')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -54,6 +103,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show ≤ gets <=, and no traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PLAIN)
+    if sys.argv[1:] and sys.argv[1] in _READERS:
+        defer("torch", "numpy")
     try:
         app()
     except SumiError as error:

@@ -7,13 +7,15 @@ import sys
 
 from dagster import InitLoggerContext, logger
 
+from pipelines.terminal import fitted
+
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         meta = getattr(record, "dagster_meta", {}) or {}
         message = meta.get("orig_message") or record.getMessage()
         step = meta.get("step_key") or ""
-        return f"  {step:<20} {message}" if step else f"  {message}"
+        return fitted(f"  {step:<20} " if step else "  ", message)
 
 
 @logger({})

@@ -22,6 +22,7 @@ from dagster import DagsterInstance
 from assets.partitions import TOKEN_SET_OF_CELL
 from pipelines.instance import open_instance, process_tag
 from pipelines.jobs import JOBS
+from pipelines.terminal import fitted
 from sumi_core.base.process import die_with_parent
 from sumi_core.base.text import reason_of
 from sumi_core.experiments.sweeps import Cell
@@ -131,7 +132,7 @@ def _run_cells_at_once(cells: Sequence[Cell], jobs: int, outcome: Outcome) -> No
             children.append(child)
             assert child.stdout is not None
             for line in child.stdout:
-                print(f"{cell.key:<24} {line.rstrip()}", flush=True)
+                print(fitted(f"{cell.key:<24} ", line.strip()), flush=True)
             if child.wait() != 0:
                 errors.seek(0)
                 last = errors.read().strip().splitlines()[-1:]

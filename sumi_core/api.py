@@ -222,5 +222,5 @@ def plan(*names: str, overrides: Iterable[str] = ()) -> pd.DataFrame:
 
 def _chosen(names: Sequence[str], overrides: Iterable[str]) -> tuple[Project, Sweeps, list[Cell]]:
     project = Project.find()
-    sweeps = project.sweeps(overrides)
+    sweeps = project.sweeps(overrides, names or None)
     return project, sweeps, select_cells(sweeps, names or list(sweeps))

@@ -43,7 +43,7 @@ def compare_command(
 
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    sweeps = project.sweeps(overrides)
+    sweeps = project.sweeps(overrides, names)
     cells = select_cells(sweeps, names)
     references = {sweeps[cell.sweep].reference for cell in cells} & {cell.group for cell in cells}
     comparison = compare_tracked(project, cells, references.pop() if len(references) == 1 else None)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.terminal import shown_state
 from sumi_core.base.errors import SumiError
 from sumi_core.base.files import is_writable
 from sumi_core.base.paths import sqlite_path
@@ -23,9 +24,7 @@ from sumi_core.lineage.checkup import (
     check_writable,
 )
 from sumi_core.lineage.project import Project
-from sumi_core.lineage.targets import mlflow_exists
-
-_COLOURS = {"ok": typer.colors.GREEN, "info": typer.colors.BLUE, "warn": typer.colors.YELLOW, "bad": typer.colors.RED}
+from sumi_core.lineage.targets import is_of_mlflow, mlflow_exists
 
 
 def doctor_command(
@@ -81,8 +80,6 @@ def _guarded(area: str, looked_at: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _check_mlflow(project: Project) -> Iterator[Finding]:
-    from mlflow.exceptions import MlflowException
-
     uri = project.tracking.uri
     if not mlflow_exists(project):
         yield Finding(
@@ -102,7 +99,9 @@ def _check_mlflow(project: Project) -> Iterator[Finding]:
     )  # a server that is down is a finding, no reason to wait
     try:
         yield from check_runs(project, _dagster_says(project))
-    except MlflowException as error:
+    except Exception as error:
+        if not is_of_mlflow(error):
+            raise
         yield Finding("bad", "mlflow", f"{uri} does not answer: {reason_of(error)}", "start or name its server")
 
 
@@ -115,5 +114,4 @@ def _dagster_says(project: Project) -> Callable[[str], bool]:
 
 
 def _print(level: str, area: str, text: str) -> None:
-    shown = typer.style(f"{level:<5}", fg=_COLOURS[level]) if sys.stdout.isatty() else f"{level:<5}"
-    print(f"{shown} {area:<12} {text}", flush=True)
+    print(f"{shown_state(level, 5)} {area:<12} {text}", flush=True)

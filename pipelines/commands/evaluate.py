@@ -78,7 +78,7 @@ def _cell(project: Project, target: Target) -> Cell | None:
     """The cell that was named, or None where a run, a fingerprint or a folder was."""
     if target.experiment is None:
         return None
-    return select_cells(project.sweeps(target.overrides), [target.key])[0]
+    return select_cells(project.sweeps(target.overrides, [target.key]), [target.key])[0]
 
 
 def _evaluation(project: Project, target: Target, experiment: Experiment) -> Artifact:

@@ -1,12 +1,14 @@
 """``sumi list``."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from pipelines.terminal import shown_state
 from sumi_core.base.text import visible
 from sumi_core.experiments.sweeps import select_cells, split_arguments
-from sumi_core.lineage.plan import plan
+from sumi_core.lineage.plan import CellPlan, plan
 from sumi_core.lineage.project import Project
 
 _WHY = 160  # characters: a line is enough here, `sumi plan` has the rest
@@ -25,7 +27,7 @@ def list_command(
     Blocked: the source of the corpus cannot be read. Damaged: `sumi doctor --fix` sets the output aside."""
     project = Project.find()
     names, overrides = split_arguments(arguments) if arguments else ([], ())
-    sweeps = project.sweeps(overrides)
+    sweeps = project.sweeps(overrides, names or None)
     asked = select_cells(sweeps, names) if names else [cell for sweep in sweeps.values() for cell in sweep.cells]
     every = plan(asked, project.store)
     for sweep in sweeps.values():
@@ -34,11 +36,25 @@ def list_command(
             continue
         done = sum(p.state == "done" for p in plans)
         print(f"{sweep.name}  {done}/{len(plans)} done  {visible(sweep.description)}")
-        for planned in plans:
-            why = "" if planned.state == "done" else _one_line(planned.why)
-            print(f"  {planned.cell.key:<40} {planned.state:<11} {why}".rstrip())
+        for state, why, same in _folded(plans, whole=bool(names)):
+            name = same[0].cell.key if len(same) == 1 else f"{same[0].cell.key} … {same[-1].cell.key}"
+            count = "" if len(same) == 1 else f"{len(same)} cells; "
+            print(f"  {name:<40} {shown_state(state, 11)} {count}{why}".rstrip())
     for file, error in sweeps.broken.items():
         print(visible(f"{file.stem}  cannot be read: {error}"))
+
+
+def _folded(plans: Sequence[CellPlan], *, whole: bool) -> list[tuple[str, str, list[CellPlan]]]:
+    """State, reason and cells, in order. Neighbours that were never computed, for one reason, are one line, since a
+    fresh clone has nothing else, unless ``whole``."""
+    told: list[tuple[str, str, list[CellPlan]]] = []
+    for planned in plans:
+        state, why = planned.state, "" if planned.state == "done" else _one_line(planned.why)
+        if not whole and state == "missing" and told and told[-1][:2] == (state, why):
+            told[-1][2].append(planned)
+        else:
+            told.append((state, why, [planned]))
+    return told
 
 
 def _one_line(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.terminal import shown_state
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.size import expected_vocabulary, experiment_size
 from sumi_core.experiments.sweeps import select_cells, split_arguments
@@ -31,7 +32,7 @@ def plan_command(
         print("sumi: --jobs does not change a plan; it is an option of `sumi run`", file=sys.stderr)
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    print_plans(plan_with_ancestors(select_cells(project.sweeps(overrides), names), project.store))
+    print_plans(plan_with_ancestors(select_cells(project.sweeps(overrides, names), names), project.store))
 
 
 def print_plans(plans: list[CellPlan]) -> None:
@@ -41,7 +42,7 @@ def print_plans(plans: list[CellPlan]) -> None:
         for stage in planned.stages:
             verb = {"done": "cached", "running": "waits", "blocked": "blocked"}.get(stage.state, "compute")
             why = "" if stage.state == "done" else stage.why
-            print(f"  {verb:<8} {stage.stage:<20} {stage.fingerprint:<16}  {why}".rstrip())
+            print(f"  {shown_state(verb, 8)} {stage.stage:<20} {stage.fingerprint:<16}  {why}".rstrip())
     shared = {(s.stage, s.fingerprint) for p in plans if p.state != "blocked" for s in p.pending}
     blocked = sum(p.state == "blocked" for p in plans)
     ready = (

@@ -5,13 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sumi_core.base.lazy import load_deferred
+from sumi_core.base.text import counted, text_width
 from sumi_core.experiments.sweeps import Cell, Sweep, select_cells, split_arguments
 from sumi_core.lineage.plan import CellPlan, plan, plan_with_ancestors
 from sumi_core.lineage.project import Project
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 
 def run_command(
@@ -26,16 +31,15 @@ def run_command(
     Cells that they start from come first. What is already done is found, not computed again."""
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    sweeps = project.sweeps(overrides)
+    sweeps = project.sweeps(overrides, names)
     cells = select_cells(sweeps, names)
-    from pipelines.instance import initialise
-    from sumi_core.base.text import counted, text_width
     from sumi_core.reports.artifact import compare_sweep
     from sumi_core.reports.pages import report_text
 
-    initialise(project)
     plans = plan_with_ancestors(cells, project.store)
-    todo = [p for p in plans if p.state != "done" or not project.tracking.is_complete(p.cell)]
+    # Where Dagster has no instance yet, it is told of what is done too: the store may have been copied.
+    is_new = not (project.dagster_home / "dagster.yaml").is_file()
+    todo = [p for p in plans if is_new or p.state != "done" or not project.tracking.is_complete(p.cell)]
     blocked = [p for p in todo if p.state == "blocked"]  # what is wrong is known before anything is started
     for planned in blocked:
         print(f"sumi: {planned.cell.key} is blocked: {planned.why}", file=sys.stderr)
@@ -65,13 +69,23 @@ def run_command(
         raise typer.Exit(1)
 
 
+def _opened(project: Project) -> DagsterInstance:
+    """Dagster's instance, and all that computing takes. A run that finds everything done does without: its imports
+    take longer than all the rest."""
+    load_deferred()
+    from pipelines.instance import initialise, open_instance
+
+    initialise(project)
+    return open_instance(project)
+
+
 def _executed(project: Project, todo: Sequence[CellPlan], jobs: int) -> dict[str, str]:
     """Compute what is to do; returns what failed, and why."""
+    print(f"{counted(len(todo), 'cell')} to compute; Dagster starts", flush=True)
+    instance = _opened(project)
     from pipelines.execution import execute
     from pipelines.health import end_abandoned
-    from pipelines.instance import open_instance
 
-    instance = open_instance(project)
     end_abandoned(instance)
     return execute(instance, todo, jobs).failed
 
@@ -84,10 +98,10 @@ def _reported(project: Project, sweep: Sweep, overrides: tuple[str, ...]) -> dic
     report = find_sweep_report(project.store, sweep)
     if report is not None and (overrides or project.tracking.has_report(sweep.name, report)):
         return {}
+    instance = _opened(project)
     from pipelines.execution import run_job
-    from pipelines.instance import open_instance
 
-    error = run_job(open_instance(project), "report", sweep.name, overrides)
+    error = run_job(instance, "report", sweep.name, overrides)
     return {f"{sweep.name} (report)": error} if error else {}
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from sumi_core.base.errors import SumiError
 
 if TYPE_CHECKING:
     import torch
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class DeviceError(SumiError, RuntimeError):
@@ -59,3 +63,16 @@ def deterministic(threads: int) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = cudnn
         torch.use_deterministic_algorithms(exact, warn_only=warn_only)
         fill.fill_uninitialized_memory = filled
+
+
+def no_grad(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """``torch.no_grad`` for what is defined where torch is not to be imported yet."""
+
+    @functools.wraps(function)
+    def without_gradient(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        import torch
+
+        with torch.no_grad():
+            return function(*args, **kwargs)
+
+    return without_gradient

@@ -10,6 +10,7 @@ schedule, …) is fixed by the code that builds parts of its kind.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, ClassVar
 
 from sumi_core.base.outside import OutsidePart, PartError, code_digest, edited_since_import, outside_parts
 
-_SHOWN = 30  # names of a hint
+_SHOWN = 10  # names of a hint
 
 
 def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) -> str:
@@ -159,6 +160,7 @@ class Registry:
         return self.build(component["name"], {k: v for k, v in component.items() if k != "name"}, **context)
 
 
+@functools.lru_cache(maxsize=1024)
 def load(target: str) -> Any:
     """The object that ``"module:attribute"`` names; its module is imported now."""
     module, _, attribute = target.partition(":")

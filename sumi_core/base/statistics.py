@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-Vector = NDArray[np.float64]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Vector: TypeAlias = "NDArray[np.float64]"
 
 _SMALLEST = math.log(1e-30)  # p-values below are 0; quantiles are right down to here, and not much further
 _RESAMPLED_AT_ONCE = 4_000_000  # numbers: bounds the memory of a bootstrap

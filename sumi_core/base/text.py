@@ -179,11 +179,11 @@ codecs.register_error(PLAIN, plain_characters)
 
 
 def filled(text: str, width: int, first: str = "", further: str = "") -> str:
-    """A paragraph in lines of ``width`` characters, which begin with ``first`` and then ``further``; words, paths and
-    digests stay whole."""
+    """A paragraph in lines of ``width`` characters, and no more than people like to read, which begin with ``first``
+    and then ``further``; words, paths and digests stay whole."""
     return textwrap.fill(
         text,
-        width,
+        min(width, max(WIDTH, len(first) + 20)),
         initial_indent=first,
         subsequent_indent=further,
         break_long_words=False,
@@ -192,8 +192,8 @@ def filled(text: str, width: int, first: str = "", further: str = "") -> str:
 
 
 def text_width(file: TextIO) -> int:
-    """Characters of a line of text written to ``file``: those of its terminal, and no more than people like to read."""
-    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if file.isatty() else WIDTH
+    """Characters of a line that is written to ``file``: those of its terminal, which a table may fill."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if file.isatty() else WIDTH
 
 
 def column_names(rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -6,12 +6,16 @@ masked positions, and the reverse process fills each mask once.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from sumi_core.corruption.interpolating import WithMask
 from sumi_core.data.noise import Noise
 from sumi_core.kernels.row_loss import RowLoss, cross_entropy, cross_entropy_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Absorbing(WithMask):

@@ -10,16 +10,18 @@ and jumps anywhere, survived with g(t); a = g s survives both and is the schedul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
 from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Clustered(ForwardProcess):

@@ -19,14 +19,16 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.schedules import NoiseSchedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Density:

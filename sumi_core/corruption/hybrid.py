@@ -7,15 +7,17 @@ their proportion is fixed; in the hybrid it moves with the noise level.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.interpolating import WithMask
 from sumi_core.data.noise import Noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Mixture(WithMask):

@@ -9,14 +9,16 @@ GIDD, 2503.04482; docs/mathematics.md 1).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
 from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Interpolating(ForwardProcess):

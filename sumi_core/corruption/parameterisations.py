@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from sumi_core.base.registry import Part
-from sumi_core.kernels.row_loss import RowLoss, Rows, Shifted, precision_of
+from sumi_core.kernels.chunks import Rows, precision_of
+from sumi_core.kernels.row_loss import RowLoss, Shifted
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Parameterisation(Part, ABC):

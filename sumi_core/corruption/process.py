@@ -15,11 +15,9 @@ them from a denoiser.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
@@ -28,8 +26,12 @@ from sumi_core.corruption.parameterisations import LeaveOneOut, Parameterisation
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.kernels.row_loss import Differentiated, RowLoss, Rows, pick, precision_of
+from sumi_core.kernels.chunks import Rows, precision_of
+from sumi_core.kernels.row_loss import Differentiated, RowLoss, pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ForwardProcess(Part, ABC):
@@ -235,7 +237,7 @@ class ForwardProcess(Part, ABC):
         return logits
 
     def _one_hot(self, x: Tensor) -> Tensor:
-        return F.one_hot(x, self.num_states).to(torch.float64)
+        return torch.nn.functional.one_hot(x, self.num_states).to(torch.float64)
 
     def _uniform_tokens(self, device: torch.device) -> Tensor:
         guess = torch.zeros(self.num_states, dtype=torch.float64, device=device)

@@ -15,13 +15,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.registry import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class NoiseSchedule(Part, ABC):
@@ -42,6 +44,10 @@ class NoiseSchedule(Part, ABC):
     def noise_fraction(self, t: Tensor) -> Tensor:
         """1 − α(t), the share of tokens that noise has hit. Overridden where the difference loses digits near t = 0."""
         return 1 - self.alpha(t)
+
+    def noise_fraction_at(self, t: float) -> float:
+        """``noise_fraction`` of one level, for checks of a config: a schedule that can has it without torch."""
+        return float(self.noise_fraction(torch.tensor(t, dtype=torch.float64)))
 
     def rate(self, t: Tensor) -> Tensor:
         """Hits per unit t, −α′/α."""
@@ -68,6 +74,9 @@ class Linear(NoiseSchedule):
     def noise_fraction(self, t: Tensor) -> Tensor:
         return t
 
+    def noise_fraction_at(self, t: float) -> float:
+        return t
+
     def time_of_alpha(self, alpha: Tensor) -> Tensor:
         return 1 - alpha
 
@@ -84,6 +93,9 @@ class Cosine(NoiseSchedule):
 
     def noise_fraction(self, t: Tensor) -> Tensor:
         return torch.sin(t * math.pi / 2)
+
+    def noise_fraction_at(self, t: float) -> float:
+        return math.sin(t * math.pi / 2)
 
     def dalpha(self, t: Tensor) -> Tensor:
         return -math.pi / 2 * torch.sin((1 - t) * math.pi / 2)
@@ -105,6 +117,9 @@ class Sqrt(NoiseSchedule):
 
     def noise_fraction(self, t: Tensor) -> Tensor:
         return t.sqrt()
+
+    def noise_fraction_at(self, t: float) -> float:
+        return math.sqrt(t)
 
     def dalpha(self, t: Tensor) -> Tensor:
         return -0.5 / t.sqrt()
@@ -130,6 +145,9 @@ class Polynomial(NoiseSchedule):
 
     def noise_fraction(self, t: Tensor) -> Tensor:
         return t**self.exponent
+
+    def noise_fraction_at(self, t: float) -> float:
+        return float(t**self.exponent)
 
     def dalpha(self, t: Tensor) -> Tensor:
         return -self.exponent * t ** (self.exponent - 1)

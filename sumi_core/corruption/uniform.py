@@ -6,13 +6,16 @@ Nothing marks a token as noise, so any token may change at any step of the rever
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.data.noise import Noise
 from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_SIGNAL = 1e30  # of α over (1 − α)/V: leaves float32 room for a loss's scale
 

@@ -6,15 +6,17 @@ At pure noise a text already has the frequencies of real ones, and a rare token 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.data.vocabulary import VocabularyError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Unigram(Interpolating):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from sumi_core.data.noise import Noise, stratified_times
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import address_generator
 from sumi_core.data.sequences import Sequences
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class StepBatches:

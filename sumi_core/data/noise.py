@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Added to seeds, which are below 2³²: uses that are given one seed still share no address.
 VALIDATION, EVALUATION = 1 << 32, 2 << 32
@@ -46,15 +48,15 @@ class Noise:
         device: torch.device | str = "cpu",
         lengths: Sequence[int] | None = None,
     ) -> None:
-        ids = examples.tolist() if isinstance(examples, Tensor) else examples
+        ids = examples.tolist() if isinstance(examples, torch.Tensor) else examples
         self._rows = [address_generator(seed, stream, step, int(example)) for example in ids]
         self.device, self._lengths = torch.device(device), lengths
 
-    def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Uniform numbers in [0, 1), ``[B, *shape]``."""
+    def uniform(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Uniform numbers in [0, 1), ``[B, *shape]``, float32 if no type is given."""
         kind = np.float64 if dtype == torch.float64 else np.float32
         drawn = self._drawn(shape, lambda row, own: row.random(own, dtype=kind))
-        return torch.from_numpy(drawn).to(self.device, dtype)
+        return torch.from_numpy(drawn).to(self.device, dtype or torch.float32)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Integers in [0, high), ``[B, *shape]``, int64."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sumi_core.data.shard_building import ShardError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _OPEN_ARRAYS = 256  # memory maps held at a time: each takes a file descriptor
 

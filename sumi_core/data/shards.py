@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sumi_core.base.files import remove_torn, write_atomically
 from sumi_core.base.progress import Log, Progress
@@ -24,6 +23,9 @@ from sumi_core.data.sequences import PackedSequences
 from sumi_core.data.shard_building import ShardError, broken_file, build_shards, read_record, token_dtype
 from sumi_core.data.sources.source import Document
 from sumi_core.data.tokenizers.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 INDEX = "index.json"
 TOKEN_COUNTS = "token_counts.npy"  # how often each token occurs in the train split, int64 [V]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.text import reason_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class VocabularyError(SumiError, ValueError):
@@ -54,6 +56,8 @@ def read_tables(folders: Mapping[str, Path], size: int) -> dict[str, Tensor]:
 
 def write_token_tables(tables: Mapping[str, Tensor], path: Path) -> None:
     """Keep tables with a model that leaves the store, as safetensors."""
+    from safetensors.torch import save_file
+
     save_file({name: values.contiguous() for name, values in tables.items()}, path)
 
 
@@ -61,6 +65,8 @@ def read_token_tables(path: Path) -> dict[str, Tensor]:
     """The tables of a model; none where the file does not exist. Raises VocabularyError when it is damaged."""
     if not path.is_file():
         return {}
+    from safetensors.torch import load_file
+
     try:
         return dict(load_file(path))
     except SafetensorError as error:

@@ -14,12 +14,11 @@ what was not drawn, is then too small.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from sumi_core.base.progress import Progress, unwatched
 from sumi_core.base.registry import Part
@@ -29,6 +28,9 @@ from sumi_core.data.noise import EVALUATION
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
 from sumi_core.evaluation.samples import evenly
 from sumi_core.objectives.objective import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class GradientNoise(Measurement):

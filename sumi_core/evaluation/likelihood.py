@@ -29,11 +29,10 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sumi_core.base.progress import Progress, unwatched
 from sumi_core.base.statistics import Estimate, ratio_over_units
@@ -50,8 +49,9 @@ from sumi_core.objectives.objective import Objective
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = "NDArray[np.float64]"
 TERMS = ("diffusion", "reconstruction", "prior")
 _NOISE = ("time", "level", "alpha", "nats_per_alpha")
 

@@ -13,13 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sumi_core.base.registry import Part
 from sumi_core.base.statistics import jackknife_stderr, ratio_or_nan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Gram = tuple[str, ...]
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sumi_core.base.progress import Progress, unwatched
 from sumi_core.base.text import excerpt, fenced, markdown_table, with_error
@@ -23,6 +22,7 @@ from sumi_core.evaluation.metrics import Reference, SampleMetric, SampleSet
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.evaluation.config import EvaluationConfig
@@ -109,6 +109,7 @@ class Samples(Measurement):
         sets = {f"steps_{d.steps}": sample_set(list(d.tokens), tokenizer) for d in drawn}
         sets["validation"] = sample_set(evenly(context.tokens, config.samples), tokenizer)
         described = describe(metrics, sets, Reference(context.train_texts))
+        context.progress(1, 1, "metrics", "describing the samples")
         texts = {d.steps: [shown_text(row, tokenizer) for row in d.tokens] for d in drawn}
         found = sample_findings(drawn, texts, described, [metric.definition for metric in metrics])
         return _with_plot(found, context)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sumi_core.base.statistics import ratio_over_units
 from sumi_core.data.batch import Batch
@@ -23,6 +22,7 @@ from sumi_core.evaluation.likelihood import Floats, monte_carlo_stderr
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.models.interface import DenoiserFunction

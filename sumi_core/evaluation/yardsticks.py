@@ -13,15 +13,17 @@ import lzma
 import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyppmd
-from numpy.typing import ArrayLike, NDArray
 
 from sumi_core.base.text import markdown_table, with_error
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
 from sumi_core.evaluation.samples import END_OF_TEXT, sequence_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 MAX_TRAIN_BYTES = 32 << 20  # the first 32 MiB of the train split: more would take minutes and gain little
 PPMD_ORDERS = (3, 5, 8)
@@ -65,9 +67,9 @@ class Yardsticks(Measurement):
             "train": context.train_counts(),
             "validation": token_counts(tokens, tokenizer.vocab_size),
         }
-        return yardstick_findings(
-            compute_yardsticks(training_bytes(context.train_texts()), b"".join(texts), coded, counts)
-        )
+        found = compute_yardsticks(training_bytes(context.train_texts()), b"".join(texts), coded, counts)
+        context.progress(1, 1, "yardsticks", "coding the validation text with compressors")
+        return yardstick_findings(found)
 
 
 def yardstick_findings(yardsticks: Mapping[str, float]) -> Findings:

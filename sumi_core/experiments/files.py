@@ -43,6 +43,7 @@ class ExperimentFiles:
         self.folder, self.overrides = folder, tuple(overrides)
         self._changes = [Layer("command line", parse_overrides(self.overrides))] if self.overrides else []
         self._readings: dict[Path, _Reading] = written._readings if written else {}
+        self._bases: dict[Path, list[Layer]] = {}
         self._cells: dict[str, Cell | ConfigError] = {}
         self._open: list[str] = []  # the cells that are being resolved, each for the one before
         #: The same files without overrides, and with those that cells of other files are taken with.
@@ -95,7 +96,7 @@ class ExperimentFiles:
             if not _NAME.fullmatch(file.stem):
                 problem = "a file's name names its cells; use letters, digits, '_', '+' and '-'"
                 raise ConfigError(str(file), "", problem)
-            layers = inherit(file, self.folder, ())
+            layers = inherit(file, self.folder, bases=self._bases)
             own = layers[0].data
             points: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
             for pairs, settings in expand_axes(own, file):

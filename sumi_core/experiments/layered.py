@@ -101,8 +101,10 @@ def refuse_untrue_labels(
         raise ConfigError("command line", "", problem)
 
 
-def inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> list[Layer]:
-    """The file and its bases, each as it is written."""
+def inherit(
+    file: Path, folder: Path, seen: tuple[Path, ...] = (), bases: dict[Path, list[Layer]] | None = None
+) -> list[Layer]:
+    """The file and its bases, each as it is written. bases: what was read of bases before."""
     if file in seen:
         chain = " → ".join(str(p.relative_to(folder).with_suffix("")) for p in (*seen, file))
         raise ConfigError(str(seen[-1]), "base", f"{chain} is a circle; remove one of these bases")
@@ -117,4 +119,7 @@ def inherit(file: Path, folder: Path, seen: tuple[Path, ...]) -> list[Layer]:
     if len(base) > _LONGEST_NAME or not parent.is_file():
         known = [str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml") if p != file]
         raise ConfigError(str(file), "base", f"there is no {parent}; {nearest(base, known)}")
-    return [Layer(str(file), data), *inherit(parent, folder, (*seen, file))]
+    bases = {} if bases is None else bases
+    if parent not in bases:
+        bases[parent] = inherit(parent, folder, (*seen, file), bases)
+    return [Layer(str(file), data), *bases[parent]]

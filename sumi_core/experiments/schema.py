@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from sumi_core.base.options import MAX_SEED, part, parts_in
+from sumi_core.base.options import MAX_SEED, part, parts_in, plain_data
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
 from sumi_core.data import CLUSTERINGS, TOKENIZERS
 from sumi_core.data.config import CorpusConfig, ShardsConfig
@@ -59,7 +59,8 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved experiment as plain data, every default written out."""
-        return dataclasses.asdict(self)
+        plain: dict[str, Any] = plain_data(self)
+        return plain
 
     def sections(self) -> dict[str, Any]:
         """The sections by name as mappings: not copies, so that what is changed in them changes the experiment."""
@@ -95,6 +96,8 @@ def references_in(data: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str,
     """The options that refer to another cell (``sumi_core.base.references``) in an experiment's sections: the option's
     key, the stage whose output it means, and the component that holds it with the option's name there."""
     for key, registry, component in parts_in(Experiment, data):
+        if len(component) == 1:  # its name
+            continue
         for option in dataclasses.fields(registry.options(component["name"])):
             if stage := option.metadata.get("stage_ref"):
                 yield f"{key}.{option.name}", stage, component, option.name

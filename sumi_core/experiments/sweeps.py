@@ -43,7 +43,9 @@ small.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -65,15 +67,27 @@ __all__ = [
 ]
 
 
-def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
+def load_sweeps(folder: Path, overrides: Iterable[str] = (), names: Sequence[str] | None = None) -> Sweeps:
     """Every sweep below ``experiments/`` by name, except the files in ``base/``, which only serve others.
 
-    A file that is wrong is put aside in ``broken``, and so are files that share a name. Raises ConfigError when there
-    is no such folder, or for overrides that no experiment could take."""
+    A file that is wrong is put aside in ``broken``, and so are files that share a name. names: names or globs of
+    ``select_cells``; only the files that they can mean are looked at, unless one of them means nothing, whose
+    complaint takes all. Raises ConfigError when there is no such folder, or for overrides that no experiment could
+    take."""
     if not folder.is_dir():
         raise ConfigError(
             str(folder), "", "there is no experiments folder; run sumi from a project, or name one in SUMI_PROJECT"
         )
+    overrides = tuple(overrides)
+    if names is not None:
+        found = _load(folder, overrides, names)
+        with contextlib.suppress(ConfigError):
+            select_cells(found, names)
+            return found
+    return _load(folder, overrides)
+
+
+def _load(folder: Path, overrides: tuple[str, ...], names: Sequence[str] | None = None) -> Sweeps:
     files = ExperimentFiles(folder, overrides)
     sweeps: dict[str, Sweep] = {}
     broken: dict[Path, ConfigError] = {}
@@ -89,12 +103,22 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
                 sweeps.pop(file.stem, None)
                 taken = f"the name '{file.stem}' is taken by {first}; rename one of the files"
                 raise ConfigError(str(file), "", taken)
+            if names is not None and not any(_can_mean(name, file, folder) for name in names):
+                continue
             sweeps[file.stem] = files.sweep(file)
         except ConfigError as error:
             broken[file] = error
         except Exception as error:  # an unforeseen mistake must not hide the other experiments
             broken[file] = ConfigError(str(file), "", f"cannot be read ({type(error).__name__}: {error}); correct it")
     return Sweeps(sweeps, broken)
+
+
+def _can_mean(pattern: str, file: Path, folder: Path) -> bool:
+    """Whether a name or glob can be that of a file or of one of its cells, which begin with the file's name."""
+    literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    begins = f"{file.stem}.".startswith(literal) if literal != pattern else False
+    path = file.relative_to(folder).with_suffix("").as_posix()
+    return begins or literal.startswith(file.stem) or fnmatchcase(path, pattern)
 
 
 def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep:

@@ -12,17 +12,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-Rows = slice | Tensor  # a range of rows, or their indices
+from sumi_core.kernels.chunks import Rows
 
-# Entries of one chunk. On a CPU, 4 MiB of float32 keeps the passes over it in cache without paying for many calls.
-_CHUNK_ENTRIES = {"cpu": 2**20}
-_CHUNK_ENTRIES_ACCELERATOR = 2**26
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class RowLoss(ABC):
@@ -49,7 +46,9 @@ class RowLoss(ABC):
     def of(self, logits: Tensor) -> Tensor:
         """The loss of every row: ``[..., S]`` logits of any float type → ``[...]`` in float32 or, for float64 logits,
         float64. Rows are counted over all leading dimensions. Differentiable once."""
-        value: Tensor = _Rowwise.apply(logits.reshape(-1, logits.shape[-1]), self)
+        from sumi_core.kernels.rowwise import Rowwise  # whose base class is torch's: importing it runs torch
+
+        value: Tensor = Rowwise.apply(logits.reshape(-1, logits.shape[-1]), self)
         return value.view(logits.shape[:-1])
 
     def times(self, weight: Tensor) -> RowLoss:
@@ -114,43 +113,6 @@ class Differentiated(RowLoss):
             leaf = chunk.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.function(leaf, rows), leaf, scale)
         return gradient
-
-
-def precision_of(logits: Tensor) -> torch.dtype:
-    """The type a loss computes in: bfloat16 and float16 logits are lifted to float32."""
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
-def _chunks(logits: Tensor, rows: Tensor | None) -> list[Rows]:
-    entries = _CHUNK_ENTRIES.get(logits.device.type, _CHUNK_ENTRIES_ACCELERATOR)
-    size = max(1, entries // logits.shape[-1])
-    if rows is not None:
-        return list(rows.split(size))
-    return [slice(start, start + size) for start in range(0, logits.shape[0], size)]
-
-
-class _Rowwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, loss: RowLoss) -> Tensor:
-        kind = precision_of(logits)
-        value = torch.zeros(logits.shape[0], dtype=kind, device=logits.device)
-        for chunk in _chunks(logits, loss.rows):
-            value[chunk] = loss.value(logits[chunk][:, : loss.width].to(kind), chunk).to(kind)
-        ctx.save_for_backward(logits)
-        ctx.loss = loss
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
-        (logits,), loss = ctx.saved_tensors, ctx.loss
-        width = logits.shape[1] if loss.width is None else loss.width
-        everything = loss.rows is None and width == logits.shape[1]
-        gradient = torch.empty_like(logits) if everything else torch.zeros_like(logits)
-        for chunk in _chunks(logits, loss.rows):
-            part = loss.gradient(logits[chunk][:, :width].to(scale.dtype), chunk, scale[chunk])
-            gradient[chunk, :width] = part.to(logits.dtype)
-        return gradient, None
 
 
 @dataclass

@@ -120,7 +120,7 @@ def _aside(store: Store, stage: str, fingerprint: str, folder: Path) -> Callable
 
 def check_runs(project: Project, is_alive: Callable[[str], bool]) -> Iterator[Finding]:
     """Cell runs that say they are running, or failed to be recorded. ``is_alive`` tells of a Dagster run's process."""
-    client, store = project.tracking.client, project.store
+    client, store = project.tracking.reader, project.store
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = search_runs(client, experiments, "tags.`sumi.kind` = 'cell'")
     stale = 0

@@ -7,7 +7,8 @@ Nothing that is wrong with one cell (a corpus that is gone, a damaged output) ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -16,11 +17,13 @@ from sumi_core.base.hashing import fingerprint
 from sumi_core.experiments.references import StageRef
 from sumi_core.experiments.sweeps import Cell, with_ancestors
 from sumi_core.stages import STAGES
-from sumi_core.stages.identity import ref_fingerprint, references_of, stage_identity, stage_inputs, stages_of
-from sumi_core.stages.store import Artifact, Store
+from sumi_core.stages.identity import Identities, ref_fingerprint, references_of, stage_inputs, stages_of
+from sumi_core.stages.store import Artifact, Condition, Store
 
 # The most telling first: it is what a cell with stages in several states is said to be in.
 State = Literal["blocked", "damaged", "running", "failed", "interrupted", "stale", "missing", "done"]
+
+_Look = Callable[[str, str], Condition]  # stage, fingerprint
 
 _SHOWN_CHANGES, _SHOWN_FILES, _SHOWN_VALUE = 4, 3, 40
 
@@ -69,7 +72,8 @@ class CellPlan:
 def plan(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
     """The state of each cell. Reads the sources' identities and the store; computes nothing."""
     earlier = _latest_by_key(store)
-    plans = [_plan_cell(cell, store, earlier) for cell in cells]
+    look = functools.lru_cache(maxsize=None)(store.condition)  # once at each output, however many cells share it
+    plans = [_plan_cell(cell, look, earlier) for cell in cells]
     # An output that cells share was computed for one of them: what has changed since is known of that one only.
     stale = {(s.stage, s.fingerprint): s for planned in plans for s in planned.stages if s.state == "stale"}
     return [
@@ -96,17 +100,18 @@ def plan_with_ancestors(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
     return kept
 
 
-def _plan_cell(cell: Cell, store: Store, earlier: Mapping[tuple[str, str], Artifact]) -> CellPlan:
+def _plan_cell(cell: Cell, look: _Look, earlier: Mapping[tuple[str, str], Artifact]) -> CellPlan:
     stages: list[StagePlan] = []
+    identities = Identities(cell.experiment)
     for name in stages_of(cell.experiment):
         try:
-            identity = stage_identity(cell.experiment, name, {stage.stage: stage.fingerprint for stage in stages})
+            identity = identities.of(name, {stage.stage: stage.fingerprint for stage in stages})
         except (SumiError, OSError) as error:  # what it is made from is gone, or cannot be read
             told = str(error) if isinstance(error, SumiError) else f"{error.filename}: {error.strerror}"
             known = any(stage.state == "blocked" for stage in stages)
             stages.append(StagePlan(name, "", "blocked", "waits for the above" if known else told))
             continue
-        stages.append(_plan_stage(cell, name, identity, store, earlier, stages))
+        stages.append(_plan_stage(cell, name, identity, look, earlier, stages))
     return CellPlan(cell, tuple(stages))
 
 
@@ -114,12 +119,12 @@ def _plan_stage(
     cell: Cell,
     name: str,
     identity: dict[str, Any],
-    store: Store,
+    look: _Look,
     earlier: Mapping[tuple[str, str], Artifact],
     before: Sequence[StagePlan],
 ) -> StagePlan:
     own = fingerprint(identity)
-    found = store.condition(name, own)
+    found = look(name, own)
     if found.state == "whole":
         return StagePlan(name, own, "done", "cached", found.artifact)
     if found.state == "interrupted":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,7 @@ class Project:
             return Tracking(uri, None, self.home / "locks")
         return Tracking(sqlite_uri(self.home / "mlflow.db"), self.home / "mlartifacts", self.home / "locks")
 
-    def sweeps(self, overrides: Iterable[str] = ()) -> Sweeps:
-        """Every experiment file, expanded and validated; ``broken`` names those that are wrong."""
-        return load_sweeps(self.experiments, overrides)
+    def sweeps(self, overrides: Iterable[str] = (), names: Sequence[str] | None = None) -> Sweeps:
+        """Every experiment file, expanded and validated, or those that ``names`` need; ``broken`` names those that are
+        wrong."""
+        return load_sweeps(self.experiments, overrides, names)

@@ -19,6 +19,7 @@ from sumi_core.base.registry import nearest
 from sumi_core.experiments.references import StageRef
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.sweeps import select_cells
+from sumi_core.lineage.mlflow_file import RunAbsent
 from sumi_core.lineage.project import Project
 from sumi_core.stages import DATA_STAGES, STAGES
 from sumi_core.stages.identity import experiment_fingerprints
@@ -121,12 +122,11 @@ def mlflow_url(project: Project, run_id: str | None) -> tuple[str | None, str]:
         return None, "no run is recorded"
     if not mlflow_exists(project):
         return None, f"run {run_id}, but there is no MLflow store here"
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         return project.tracking.run_url(run_id), ""
-    except (MlflowException, SQLAlchemyError) as error:
+    except Exception as error:
+        if not is_of_mlflow(error):
+            raise
         unknown = "cannot be looked up; `sumi doctor` looks over the databases"
         told = "is no longer there" if is_absent(error) else unknown
         return None, f"run {run_id} of {project.tracking.uri} {told}"
@@ -134,20 +134,30 @@ def mlflow_url(project: Project, run_id: str | None) -> tuple[str | None, str]:
 
 def is_absent(error: Exception) -> bool:
     """Whether MLflow answered that it has no such run, rather than not at all."""
-    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+    return getattr(error, "error_code", "") == RunAbsent.error_code
+
+
+def is_of_mlflow(error: Exception) -> bool:
+    """Whether MLflow or its database raised it, whatever was imported of them."""
+    return isinstance(error, RunAbsent) or type(error).__module__.partition(".")[0] in (
+        "mlflow",
+        "sqlalchemy",
+        "sqlite3",
+    )
 
 
 # --- the kinds of names ---------------------------------------------------------------------------------------------
 
 
 def _from_name(project: Project, given: str, overrides: tuple[str, ...] = ()) -> Target:
-    sweeps = project.sweeps(overrides)
+    sweeps = project.sweeps(overrides, [given])
     sweeps.refuse_broken(given)
     names = [*sweeps, *(key for sweep in sweeps.values() for key in (*(c.key for c in sweep.cells), *sweep.refused))]
     if given not in names and overrides and (Path(given).exists() or _is_id(given)):
         raise LineageError(f"'{given}' is one result, which nothing can change; leave out {shlex.join(overrides)}")
     if given not in names:
-        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {nearest(given, names)}")
+        known = nearest(given, names, show=list(sweeps))
+        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {known}")
     cells = select_cells(sweeps, [given])
     cells = [cell for cell in cells if cell.key == given] or cells
     if len(cells) > 1:
@@ -189,11 +199,11 @@ def _from_folder(store: Store, given: str, folder: Path) -> Target:
 def _from_mlflow_run(project: Project, given: str) -> Target:
     if not mlflow_exists(project):
         raise LineageError(f"there is no MLflow store to look up run {given} in; run `sumi init`")
-    from mlflow.exceptions import MlflowException
-
     try:
-        tags = project.tracking.client.get_run(given).data.tags
-    except MlflowException as error:
+        tags = project.tracking.reader.get_run(given).data.tags
+    except Exception as error:
+        if not is_of_mlflow(error):
+            raise
         if not is_absent(error):
             raise LineageError(
                 f"MLflow at {project.tracking.uri} cannot be asked for run {given}; start it, or see `sumi doctor`"

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from sumi_core.base.files import json_text
@@ -26,6 +26,7 @@ from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
 from sumi_core.base.references import named_references
 from sumi_core.experiments.sweeps import Cell
+from sumi_core.lineage.mlflow_file import MlflowFile
 from sumi_core.stages import STAGES
 from sumi_core.stages.identity import experiment_fingerprints
 from sumi_core.stages.store import Artifact
@@ -61,6 +62,13 @@ class Tracking:
         return MlflowClient(tracking_uri=self.uri)
 
     @property
+    def reader(self) -> MlflowClient:
+        """What reads this store: an embedded database is read without importing MLflow, and without creating it."""
+        path = self.uri.removeprefix("sqlite:///")
+        file = MlflowFile(Path(path))
+        return cast("MlflowClient", file) if path != self.uri and file.is_readable() else self.client
+
+    @property
     def ui(self) -> str:
         """Where the web interface answers, for links."""
         served = self.uri.startswith("http")
@@ -68,7 +76,7 @@ class Tracking:
 
     def run_url(self, run_id: str) -> str:
         """A run's page in the web interface."""
-        return f"{self.ui}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+        return f"{self.ui}/#/experiments/{self.reader.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
     def initialise(self) -> None:
         """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock;
@@ -102,7 +110,7 @@ class Tracking:
         """The run id of a sweep's parent run, created if missing."""
         experiment = self.experiment_id(sweep)
         with locked(self.locks / f"mlflow-{sweep}.lock"):
-            found = self._search(experiment, f"tags.`sumi.kind` = 'sweep' and tags.`sumi.sweep` = '{sweep}'")
+            found = self._search(experiment, _sweep_condition(sweep))
             if found:
                 return str(found[0].info.run_id)
             tags = {"sumi.kind": "sweep", "sumi.sweep": sweep, "mlflow.note.content": description}
@@ -136,11 +144,17 @@ class Tracking:
     def find_cell(self, cell: Cell) -> Run | None:
         """The run of a cell's current model, or None."""
         model = experiment_fingerprints(cell.experiment)["exported_model"]
-        return self.find_model(model, self.experiment_id(cell.sweep), cell.key)
+        experiment = self.known_experiment(cell.sweep)
+        return self.find_model(model, experiment, cell.key) if experiment is not None else None
+
+    def known_experiment(self, sweep: str) -> str | None:
+        """The MLflow experiment of a sweep, or None; creates and restores nothing."""
+        existing = self.reader.get_experiment_by_name(sweep)
+        return None if existing is None or existing.lifecycle_stage == "deleted" else str(existing.experiment_id)
 
     def find_model(self, fingerprint: str, experiment: str | None = None, key: str | None = None) -> Run | None:
         """The newest run of an exported model, or None: in any experiment and of any cell, unless one is named."""
-        experiments = [experiment] if experiment else [own.experiment_id for own in self.client.search_experiments()]
+        experiments = [experiment] if experiment else [own.experiment_id for own in self.reader.search_experiments()]
         condition = f"tags.`sumi.kind` = 'cell' and tags.`sumi.fingerprint.exported_model` = '{fingerprint}'"
         if key is not None:
             condition += f" and tags.`sumi.cell` = '{key}'"
@@ -219,7 +233,9 @@ class Tracking:
 
     def has_report(self, sweep: str, report: Artifact) -> bool:
         """Whether this report of a sweep is in its parent run."""
-        return self.is_recorded(self.client.get_run(self.open_sweep(sweep)), report.stage, report.fingerprint)
+        experiment = self.known_experiment(sweep)
+        found = self._search(experiment, _sweep_condition(sweep)) if experiment is not None else []
+        return bool(found) and self.is_recorded(found[0], report.stage, report.fingerprint)
 
     def comparison_url(self, cells: Iterable[Cell]) -> str | None:
         """The page of the web interface that compares the runs of these cells' current recipes; None for fewer than
@@ -241,12 +257,12 @@ class Tracking:
             self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
     def cell_runs(self, sweeps: list[str]) -> list[Run]:
-        """Every cell run of the named sweeps, newest first."""
-        ids = [self.experiment_id(sweep) for sweep in sweeps]
+        """Every cell run of the named sweeps, newest first; creates nothing."""
+        ids = [known for sweep in sweeps if (known := self.known_experiment(sweep)) is not None]
         return self._search(ids, "tags.`sumi.kind` = 'cell'")
 
     def _search(self, experiments: str | list[str], condition: str) -> list[Run]:
-        return search_runs(self.client, [experiments] if isinstance(experiments, str) else experiments, condition)
+        return search_runs(self.reader, [experiments] if isinstance(experiments, str) else experiments, condition)
 
     def _log_params(self, run: Run, config: Mapping[str, Any]) -> None:
         """Log what the run lacks: all of it, or what a killed process did not get to. Params cannot be changed, so the
@@ -339,6 +355,10 @@ def mlflow_name(text: str) -> str:
     """
     parts = _NO_NAME.sub("_", text)[:_NAME_LENGTH].split("/")
     return "/".join("_" if part in ("", ".", "..") else part for part in parts)  # it has to be a path in normal form
+
+
+def _sweep_condition(sweep: str) -> str:
+    return f"tags.`sumi.kind` = 'sweep' and tags.`sumi.sweep` = '{sweep}'"
 
 
 def _same(old: float, new: float) -> bool:

@@ -7,10 +7,14 @@ of tokens, so keys are left-aligned and masked by ``lengths``: what a row comput
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from sumi_core.models.attention import Slots
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class KeyValues:
@@ -110,7 +114,7 @@ class KeyValues:
 
     def crop(self, lengths: int | Tensor) -> None:
         """Forget what stands behind the first ``lengths`` slots of every row, or the first ``lengths[b]`` of each."""
-        if isinstance(lengths, Tensor):
+        if isinstance(lengths, torch.Tensor):
             self._set(torch.minimum(self.lengths, lengths))
         elif lengths < self.longest:
             self._set(self.lengths.clamp(max=lengths))

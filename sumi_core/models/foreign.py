@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import fingerprint, known_sha256
+from sumi_core.base.numerics import no_grad
 from sumi_core.base.text import reason_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sumi_core.models.config import ModelConfig
 
 FILE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -152,7 +154,7 @@ def check_config(folder: Path, model: ModelConfig) -> dict[str, Any]:
     return stock
 
 
-@torch.no_grad()
+@no_grad
 def check_logits(folder: Path, stock: Mapping[str, Any], tensors: Tensors, model: ModelConfig) -> None:
     """Compare the folder as stock transformers opens it, without remote code, with a denoiser of its weights, on random
     tokens. Raises InitialiserError where their logits differ: there is more that a model can be than a list of keys.

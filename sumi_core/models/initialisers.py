@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
+from sumi_core.base.numerics import no_grad
 from sumi_core.base.options import location
 from sumi_core.base.paths import project_path
 from sumi_core.base.references import referenced_folder, stage_ref
@@ -28,6 +28,8 @@ from sumi_core.models.foreign import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sumi_core.models.denoiser import Denoiser
 
 _SLOWEST = 0.15  # radians per position of the slowest rotary channel that LocalHeads uses
@@ -99,7 +101,7 @@ class LocalHeads(Random):
             return "model.initialiser", problem
         return None
 
-    @torch.no_grad()
+    @no_grad
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         super().fill(denoiser, seed, num_tokens)
         options, config = self.options, denoiser.config
@@ -212,7 +214,7 @@ class Cell(Initialiser):
         _fill_from(Tensors({path: None}), path, denoiser, seed, num_tokens, drop_mask=True)
 
 
-@torch.no_grad()
+@no_grad
 def _fill_from(
     tensors: Tensors, place: Path, denoiser: Denoiser, seed: int, num_tokens: int, *, drop_mask: bool = False
 ) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sumi_core.kernels.row_loss import RowLoss
 from sumi_core.models.attention import AttentionPattern
 from sumi_core.models.cache import KeyValues
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class DenoiserOutput:
 
     def logits(self) -> Tensor:
         """``[B, L, S]``."""
-        return cast(Tensor, self.head(self.hidden))
+        return cast("Tensor", self.head(self.hidden))
 
     def apply(self, loss: RowLoss) -> Tensor:
         """The loss of every slot, ``[B, L]`` float32, or float64 for float64 logits."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.options import part
 from sumi_core.base.registry import Part
@@ -22,6 +21,9 @@ from sumi_core.objectives.likelihood import Bound, Reading
 from sumi_core.objectives.log_partition import SquaredLogPartition
 from sumi_core.objectives.noising import NoisyBatch, corrupt
 from sumi_core.objectives.objective import Loss, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LEAST_HIT = 1e-14  # times are distinguished by α, and float64 near 1 steps by 1e-16
 
@@ -88,9 +90,8 @@ class Diffusion(Objective):
                     "importance draws times, and only under the shared clock are they levels",
                 )
             epsilon = own["time_epsilon"]
-            schedules = (others["schedule"], own["time_density"])
-            first = torch.tensor(epsilon, dtype=torch.float64)
-            if max(float(SCHEDULES.from_config(config).noise_fraction(first)) for config in schedules) < _LEAST_HIT:
+            schedules = (SCHEDULES.from_config(config) for config in (others["schedule"], own["time_density"]))
+            if all(schedule.noise_fraction_at(epsilon) < _LEAST_HIT for schedule in schedules):
                 return (
                     "objective.time_density",
                     f"at time_epsilon {epsilon:g} neither this nor the schedule has hit enough tokens to tell times "

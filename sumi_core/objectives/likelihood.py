@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
 
+from sumi_core.base.numerics import no_grad
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import cross_entropy_loss
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.objectives.noising import noise_of_bound
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class ChainRule(Reading):
         inputs = torch.cat([torch.full_like(x[:, :1], self.eos_id), x[:, :-1]], dim=1)
         return denoiser(DenoiserInput(inputs)).apply(cross_entropy_loss(x, self.num_tokens))
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         exact = per_sequence(self.token_nats(denoiser, batch.tokens))
         zeros = torch.zeros_like(exact)
@@ -102,7 +105,7 @@ class Bound(Reading):
     def __init__(self, process: ForwardProcess) -> None:
         self.process = process
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         x, process = batch.tokens, self.process
         noisy = noise_of_bound(process, batch, epsilon)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sumi_core.kernels.row_loss import RowLoss, Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from sumi_core.corruption import PROCESSES
 from sumi_core.corruption.interpolating import Interpolating
@@ -24,6 +23,9 @@ from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
 from sumi_core.objectives.diffusion import Diffusion
 from sumi_core.objectives.noising import NoisyBatch
 from sumi_core.objectives.posterior import PosteriorObjective
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MixturePath(PosteriorObjective):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.kernels.row_loss import RowLoss
 from sumi_core.objectives.diffusion import Diffusion
 from sumi_core.objectives.noising import NoisyBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Nelbo(Diffusion):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sumi_core.kernels.row_loss import RowLoss, cross_entropy_loss
 from sumi_core.objectives.noising import NoisyBatch
 from sumi_core.objectives.posterior import PosteriorObjective
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PosteriorCrossEntropy(PosteriorObjective):

@@ -19,9 +19,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sumi_core.base.statistics import (
     CrossedEstimate,
@@ -38,6 +38,9 @@ from sumi_core.base.statistics import (
     two_sided_p,
 )
 from sumi_core.base.tables import read_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SIGNIFICANCE = 0.05
 

@@ -58,10 +58,8 @@ def _runs_by_cell(project: Project, cells: Sequence[Cell]) -> dict[str, list[Run
     """Cell runs by cell, newest first. Queries MLflow once, and creates nothing."""
     if not mlflow_exists(project):
         return {}
-    known = {experiment.name for experiment in project.tracking.client.search_experiments()}
-    sweeps = [sweep for sweep in dict.fromkeys(cell.sweep for cell in cells) if sweep in known]
     found: dict[str, list[Run]] = {}
-    for run in project.tracking.cell_runs(sweeps) if sweeps else []:
+    for run in project.tracking.cell_runs(list(dict.fromkeys(cell.sweep for cell in cells))):
         found.setdefault(str(run.data.tags.get("sumi.cell")), []).append(run)
     return found
 

@@ -357,8 +357,8 @@ def _seed_legend(comparison: Comparison) -> str:
 
 
 _LEGEND = (
-    "bits per byte of validation text: ≤ upper bound, = exact, ± one standard error over documents; […] yardsticks "
-    "fitted on the same train split. Differences are paired, text by text, unless marked."
+    "bits per byte of validation text: ≤ upper bound, = exact, ± one standard error over documents; names in "
+    "brackets are yardsticks, fitted on the same train split. Differences are paired, text by text, unless marked."
 )
 _NOTES = (
     "a row is a method: the cells that differ only in their seed. Its figure is the mean over them.",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
@@ -18,6 +17,9 @@ from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LOG_SNR_END = 9.0  # α from 1.2e-4 to 1 − 1.2e-4, Sumi's range
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
 
 from sumi_core.data.noise import Noise
 from sumi_core.models.interface import DenoiserFunction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Constraint(Protocol):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling.canvas import Canvas, Constraint, Writer
 from sumi_core.sampling.generate import generate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Rows are drawn in blocks whose float64 probabilities [rows, L, S] have at most this many entries.
 _BLOCK_ENTRIES = 2**24
@@ -53,7 +56,9 @@ def draw_texts(
         raise ValueError(f"sampling needs at least 1 step and 1 text, got {steps} steps and {num} texts")
     lengths = [length] * num if isinstance(length, int) else list(length)
     prompts = (
-        [prompt] * num if isinstance(prompt, Tensor) else list(prompt or [torch.empty(0, dtype=torch.int64)] * num)
+        [prompt] * num
+        if isinstance(prompt, torch.Tensor)
+        else list(prompt or [torch.empty(0, dtype=torch.int64)] * num)
     )
     if not len(lengths) == len(prompts) == num:
         raise ValueError(f"{num} texts need as many lengths and prompts, got {len(lengths)} and {len(prompts)}")
@@ -86,5 +91,5 @@ def draw_texts(
 
 def device_of(denoiser: DenoiserFunction) -> torch.device:
     """Where a denoiser computes: its parameters' device, else the CPU."""
-    parameter = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
+    parameter = next(denoiser.parameters(), None) if isinstance(denoiser, torch.nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling.canvas import Canvas, Writer
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-@torch.no_grad()
+
 def generate(
     sampler: Writer, denoiser: DenoiserFunction, canvas: Canvas, *, end_of_text: bool = False
 ) -> Iterator[Canvas]:
@@ -24,6 +26,10 @@ def generate(
 
     Raises ValueError for frozen ids that are not tokens, and for fewer than 1 step.
     """
+    return torch.no_grad()(_written)(sampler, denoiser, canvas, end_of_text)
+
+
+def _written(sampler: Writer, denoiser: DenoiserFunction, canvas: Canvas, end_of_text: bool) -> Iterator[Canvas]:
     sampler.check(canvas)
     canvas = _finished(sampler, sampler.start(canvas), end_of_text)
     yield canvas

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
@@ -17,6 +16,9 @@ from sumi_core.models.cache import KeyValues
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, caches
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
@@ -15,6 +14,9 @@ from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling.canvas import Canvas, Constraint
 from sumi_core.sampling.drawing import Samples, draw_texts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Sampler(Part, ABC):

@@ -101,7 +101,8 @@ class Stage:
     takes_tables: the stages that write the token tables of the experiment's parts are inputs too. tables: token tables
     that this stage writes. optional: only experiments have it whose parts are built from its tables. resumable: goes on
     from what an interrupted run left in its folder. reads_source: reads files from beginning to end, so that a source
-    which changes meanwhile spoils the output. group, kinds, pool: of the asset in Dagster."""
+    which changes meanwhile spoils the output. doing: what the log says when it begins. group, kinds, pool: of the asset
+    in Dagster."""
 
     name: str
     version: str
@@ -117,6 +118,7 @@ class Stage:
     reads_source: bool = False
     checks: tuple[Check, ...] = ()
     records: Records = Records()
+    doing: str = "computing"
     group: str = "model"
     kinds: frozenset[str] = frozenset()
     pool: str | None = None

@@ -122,6 +122,7 @@ class Computation:
         build: Build,
     ) -> Artifact:
         started = time.time()
+        self.log(stage.doing)
         context = StageContext(
             located(experiment, {option: artifact.folder for option, artifact in references.items()}),
             key,

@@ -34,6 +34,7 @@ STAGE = Stage(
     "Documents with ids, exact duplicates removed, split into train and validation by a hash of each document.",
     build,
     "token_set",
+    doing="reading documents",
     reads=("corpus",),
     reads_source=True,
     checks=(

@@ -144,6 +144,7 @@ STAGE = Stage(
     "Bits per byte with its standard error, loss by noise level, yardsticks on the same bytes, samples.",
     build,
     "cell",
+    doing="measuring the model",
     reads=("evaluation",),
     inputs=("corpus", "tokenizer", "token_shards", "exported_model"),
     checks=(

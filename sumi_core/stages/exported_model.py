@@ -49,6 +49,7 @@ STAGE = Stage(
     "Weights, tokenizer, process and lineage in one folder, opened again with stock code and compared.",
     build,
     "cell",
+    doing="exporting, and comparing with stock transformers",
     inputs=("corpus", "tokenizer", "token_shards", "pretrained_denoiser"),
     takes_tables=True,
     checks=(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sumi_core.base.hashing import canonical_json, fingerprint
@@ -21,6 +21,8 @@ from sumi_core.experiments.schema import Experiment
 from sumi_core.stages import STAGES, TOKEN_TABLES
 from sumi_core.stages.base import Stage
 
+_Found = tuple[str, Registry, dict[str, Any]]  # a part of an experiment: key, registry, {name, **options}
+
 
 def stages_of(experiment: Experiment) -> tuple[str, ...]:
     """The stages that an experiment has, upstream first."""
@@ -30,8 +32,11 @@ def stages_of(experiment: Experiment) -> tuple[str, ...]:
 
 def stage_inputs(experiment: Experiment, name: str) -> tuple[str, ...]:
     """The stages that a stage of this experiment is made from."""
-    stage = STAGES[name]
-    more = _table_stages(experiment) if stage.takes_tables else []
+    return _inputs(STAGES[name], _table_stages(experiment))
+
+
+def _inputs(stage: Stage, table_stages: Sequence[str]) -> tuple[str, ...]:
+    more = table_stages if stage.takes_tables else ()
     return (*stage.inputs, *(upstream for upstream in more if upstream not in stage.inputs))
 
 
@@ -42,23 +47,40 @@ def _table_stages(experiment: Experiment) -> list[str]:
 def stage_identity(experiment: Experiment, name: str, known: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The plain data a stage's fingerprint is the hash of. ``known``: fingerprints that the caller has already, since
     each is the hash of all before it."""
-    stage, config = STAGES[name], experiment.identity()
-    identity: dict[str, Any] = {
-        "stage": name,
-        "version": stage.version,
-        "config": {section: config[section] for section in stage.reads},
-        "inputs": {
-            upstream: (known or {}).get(upstream) or stage_fingerprint(experiment, upstream)
-            for upstream in stage_inputs(experiment, name)
-        },
-    }
-    for ref in references_of(experiment, name):
-        identity["inputs"][ref.key] = ref_fingerprint(ref)
-    if source := made_from(experiment, stage):
-        identity["source"] = source
-    if code := outside_code(experiment, stage):
-        identity["code"] = code
-    return identity
+    return Identities(experiment).of(name, known)
+
+
+class Identities:
+    """What the stages of one experiment are made from. The experiment is read once, and must not change meanwhile."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._config = experiment.identity()
+        self._parts = tuple(parts_in(Experiment, experiment.to_dict()))
+        self._refs = stage_refs(experiment)
+        self._table_stages = _table_stages(experiment)
+
+    def of(self, name: str, known: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """``stage_identity`` of one of its stages."""
+        stage = STAGES[name]
+        identity: dict[str, Any] = {
+            "stage": name,
+            "version": stage.version,
+            "config": {section: self._config[section] for section in stage.reads},
+            "inputs": {
+                upstream: (known or {}).get(upstream) or fingerprint(self.of(upstream, known))
+                for upstream in _inputs(stage, self._table_stages)
+            },
+        }
+        for ref in self._refs:
+            if ref.key.partition(".")[0] in stage.reads:
+                identity["inputs"][ref.key] = ref_fingerprint(ref)
+        own = _read_by(stage, self._parts)
+        if source := _made_from(own):
+            identity["source"] = source
+        if code := _outside_code(own):
+            identity["code"] = code
+        return identity
 
 
 def references_of(experiment: Experiment, name: str) -> tuple[StageRef, ...]:
@@ -73,19 +95,27 @@ def ref_fingerprint(ref: StageRef) -> str:
 
 def made_from(experiment: Experiment, stage: Stage) -> dict[str, Any]:
     """What the parts that a stage reads are made from beside their options, by key."""
-    return {
-        key: own
-        for key, registry, component in parts_in(Experiment, experiment.to_dict())
-        if key.partition(".")[0] in stage.reads and (own := _part_identity(registry, canonical_json(component)))
-    }
+    return _made_from(_read_by(stage, parts_in(Experiment, experiment.to_dict())))
+
+
+def _made_from(parts: Iterable[_Found]) -> dict[str, Any]:
+    return {key: own for key, registry, part in parts if (own := _part_identity(registry, canonical_json(part)))}
+
+
+def _read_by(stage: Stage, parts: Iterable[_Found]) -> list[_Found]:
+    return [found for found in parts if found[0].partition(".")[0] in stage.reads]
 
 
 def outside_code(experiment: Experiment, stage: Stage) -> dict[str, dict[str, str]]:
     """Name and digest of the code of those parts that a stage reads and Sumi does not ship, by key."""
+    return _outside_code(_read_by(stage, parts_in(Experiment, experiment.to_dict())))
+
+
+def _outside_code(parts: Iterable[_Found]) -> dict[str, dict[str, str]]:
     return {
         key: {"name": own["name"], "digest": digest}
-        for key, registry, own in parts_in(Experiment, experiment.to_dict())
-        if key.partition(".")[0] in stage.reads and (digest := registry.outside_code(own["name"]))
+        for key, registry, own in parts
+        if (digest := registry.outside_code(own["name"]))
     }
 
 
@@ -93,8 +123,8 @@ def edited_parts(experiment: Experiment, stage: Stage) -> list[str]:
     """The parts that a stage reads and whose code was edited after this process imported it: ``process 'zipf'``."""
     return [
         f"{key} '{own['name']}'"
-        for key, registry, own in parts_in(Experiment, experiment.to_dict())
-        if key.partition(".")[0] in stage.reads and registry.is_edited(own["name"])
+        for key, registry, own in _read_by(stage, parts_in(Experiment, experiment.to_dict()))
+        if registry.is_edited(own["name"])
     ]
 
 
@@ -112,8 +142,9 @@ def stage_fingerprint(experiment: Experiment, name: str) -> str:
 def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
     """The fingerprint of every stage that the experiment has."""
     found: dict[str, str] = {}
+    identities = Identities(experiment)
     for name in stages_of(experiment):
-        found[name] = fingerprint(stage_identity(experiment, name, found))
+        found[name] = fingerprint(identities.of(name, found))
     return found
 
 

@@ -61,6 +61,7 @@ STAGE = Stage(
     "A denoiser (or autoregressive baseline) trained by Lightning; resumes exactly where a killed run stopped.",
     build,
     "cell",
+    doing="training",
     reads=("model", "process", "schedule", "clock", "parameterisation", "objective", "training", "seed"),
     inputs=("tokenizer", "token_shards"),
     takes_tables=True,

@@ -35,6 +35,7 @@ STAGE = Stage(
     "Which tokens noise takes for alike. Cells whose process knows of no clusters have none.",
     build,
     "cell",
+    doing="clustering tokens",
     reads=("clusters",),
     inputs=("tokenizer", "token_shards"),
     tables=("token_clusters",),

@@ -41,6 +41,7 @@ STAGE = Stage(
     "Token ids with document boundaries and exact UTF-8 byte counts, packed into sequences.",
     build,
     "token_set",
+    doing="turning documents into tokens",
     reads=("shards",),
     inputs=("corpus", "tokenizer"),
     tables=("token_counts",),

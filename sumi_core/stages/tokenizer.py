@@ -50,6 +50,7 @@ STAGE = Stage(
     "Text to token ids and back, byte for byte; checked on every validation document.",
     build,
     "token_set",
+    doing="making the tokenizer",
     reads=("tokenizer",),
     inputs=("corpus",),
     reads_source=True,

@@ -22,9 +22,14 @@ def console_report() -> Iterator[Report]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
     console = Console()
-    bar = Progress(BarColumn(), TextColumn("{task.description}"), console=console)
+    # Half of 80 columns would be a bar: it is shortened instead of the text, and no number is broken.
+    column = Column(no_wrap=True, overflow="ellipsis")
+    bar = Progress(
+        BarColumn(bar_width=14), TextColumn("{task.description}", markup=False, table_column=column), console=console
+    )
     task = bar.add_task("starting")
 
     def report(event: dict[str, Any]) -> None:
@@ -32,7 +37,11 @@ def console_report() -> Iterator[Report]:
             bar.update(task, total=event["steps"], completed=event["step"], description=event["text"])
         elif event["kind"] != "result":
             console.print(
-                event["text"], markup=False, highlight=False, style="red" if event["kind"] == "error" else None
+                event["text"],
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+                style="red" if event["kind"] == "error" else None,
             )
 
     with bar:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-import sumi_core.kernels.row_loss as rowwise_module
+import sumi_core.kernels.chunks as chunks_module
 from sumi_core.corruption import PROCESSES, SCHEDULES
 from sumi_core.data.noise import Noise
 from sumi_core.kernels.row_loss import cross_entropy
@@ -32,7 +32,7 @@ def test_gradient_against_finite_differences(process, schedule):
 @pytest.mark.parametrize(("name", "schedule"), CASES)
 @pytest.mark.parametrize("entries", [1, 20, 10**9])  # a row a chunk, a few rows, everything at once
 def test_gradient_equals_autograd_of_the_definition_at_any_chunk_size(name, schedule, entries, monkeypatch):
-    monkeypatch.setitem(rowwise_module._CHUNK_ENTRIES, "cpu", entries)
+    monkeypatch.setitem(chunks_module._CHUNK_ENTRIES, "cpu", entries)
     process = build_process(name, schedule, 9)
     logits, x, z, t = draw(process, batch=5, length=7)
     weight = torch.rand(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

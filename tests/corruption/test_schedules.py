@@ -247,3 +247,11 @@ def test_clustered_rates_keep_their_digits_near_pure_noise(late, alpha, monkeypa
     monkeypatch.setattr(process.schedule, "noise_fraction", lambda t: (1 - exact).expand_as(t))
     _, within = process.rates(torch.full((1, 1), 1 - alpha, dtype=torch.float64))
     assert float(within) == pytest.approx(late / 2, rel=alpha + 1e-15 / alpha)
+
+
+@each
+def test_the_noise_of_one_level_is_that_of_a_tensor(name):
+    made = build(name)
+    for level in (1e-9, 0.02, 0.3, 0.97):
+        expected = float(made.noise_fraction(torch.tensor(level, dtype=torch.float64)))
+        assert made.noise_fraction_at(level) == pytest.approx(expected, rel=1e-12)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli import app
 from sumi_core.base.options import ConfigError
+from sumi_core.experiments.cells import Sweep
+from sumi_core.experiments.files import ExperimentFiles
 from sumi_core.lineage.project import Project
 from sumi_core.stages.base import StageContext
 from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
@@ -90,7 +94,7 @@ def test_a_corpus_that_is_gone_and_a_damaged_output_are_states(project: Project)
     told = {line.split()[0]: line for line in lines("list") if line.startswith("  ")}
     assert told["gone"].split(maxsplit=2)[1:] == ["blocked", "corpus: gone.txt: No such file or directory"]
     assert told["demo.s0"].split()[1] == "damaged"
-    assert told["demo.s1"].split()[1] == "missing"
+    assert "missing     3 cells" in told["demo.s1"]
     assert any(line.startswith("  blocked  tokenizer") for line in lines("plan", "gone"))
     assert f"{manifest} is damaged" in "".join(lines("plan", "demo.s0"))
 
@@ -150,3 +154,62 @@ def test_the_line_of_a_run_can_be_planned(project: Project) -> None:
     assert result.exit_code == 0
     assert "--jobs does not change a plan" in result.stderr
     assert "6 outputs to compute" in result.stdout
+
+
+def test_cells_that_were_never_computed_are_one_line_unless_they_are_asked_for(project: Project) -> None:
+    compute(project, "demo.s0")
+    told = lines("list")
+    assert told[0].startswith("demo  1/4 done")
+    assert [line.split()[0] for line in told[1:]] == ["demo.s0", "demo.s1"]
+    assert told[2].startswith("  demo.s1 … demo.s3")
+    assert "3 cells; " in told[2]
+    assert [line.split()[0] for line in lines("list", "demo")[1:]] == [f"demo.s{seed}" for seed in range(4)]
+
+
+def test_only_the_files_that_a_name_can_mean_are_resolved(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.experiments / "other.yaml").write_text("description: another\n")
+    (project.experiments / "more").mkdir()
+    (project.experiments / "more" / "demo-two.yaml").write_text("description: one more\n")
+    resolved: list[str] = []
+    original = ExperimentFiles.sweep
+
+    def sweep(files: ExperimentFiles, file: Path) -> Sweep:
+        resolved.append(file.stem)
+        return original(files, file)
+
+    monkeypatch.setattr(ExperimentFiles, "sweep", sweep)
+    for pattern, wanted in {
+        "demo": ["demo"],
+        "demo.s1": ["demo"],
+        "demo*": ["demo", "demo-two"],
+        "*.s1": ["demo", "demo-two", "other"],
+        "more/*": ["demo-two"],
+        "other": ["other"],
+    }.items():
+        resolved.clear()
+        lines("plan", pattern)
+        assert sorted(resolved) == wanted, pattern
+    with pytest.raises(ConfigError, match=r"no experiment or cell has this name; did you mean 'other'\?"):
+        sumi("plan", "othr")
+
+
+def test_states_have_colours_in_a_terminal_only(project: Project) -> None:
+    (project.experiments / "demo.yaml").write_text("axes: {seed: [0, 1]}\n")  # another process knows no fake parts
+    command = [sys.executable, "-m", "pipelines.cli", "list"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
+    environment.pop("NO_COLOR", None)
+    (project.experiments / "gone.yaml").write_text("corpus: {source: {name: text, paths: [gone.txt]}}\n")
+    seen = {}
+    for name, more in {"terminal": {}, "no colour": {"NO_COLOR": "1"}}.items():
+        reader, writer = pty.openpty()
+        subprocess.run(command, stdout=writer, env={**environment, **more}, check=True, timeout=60)
+        os.close(writer)
+        seen[name] = b""
+        with contextlib.suppress(OSError):  # the terminal is closed
+            while part := os.read(reader, 65536):
+                seen[name] += part
+        os.close(reader)
+    assert b"\x1b[31mblocked" in seen["terminal"]
+    assert b"\x1b" not in seen["no colour"]
+    assert b"blocked" in seen["no colour"]
+    assert "\x1b" not in subprocess.run(command, env=environment, capture_output=True, text=True).stdout

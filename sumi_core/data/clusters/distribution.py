@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from sumi_core.base.errors import SumiError
@@ -15,6 +14,9 @@ from sumi_core.base.registry import Part
 from sumi_core.data.clusters.clustering import Clustering, TokenClusters
 from sumi_core.data.sequences import PackedSequences
 from sumi_core.data.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _ROWS = 4096  # sequences counted at a time
 
@@ -62,6 +64,7 @@ class Distribution(Clustering):
         vectors = _vectors(self._cooccurrence(len(counts), train, progress)[known], options.dimensions, options.seed)
         progress(0, 1, "clusterings", "k-means")
         members = _k_means(vectors, options.clusters, options.seed)
+        progress(1, 1, "clusterings", "k-means")
         if len(np.unique(members)) < options.clusters:
             raise ClusterError(
                 f"clusters.clusters: only {len(np.unique(members))} of {options.clusters} clusters have members, since "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sumi_core.data.clusters.clustering import TokenClusters
 from sumi_core.data.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CLUSTERS = "token_clusters.npy"  # int64 [V]
 _SHOWN_TOKENS = 24

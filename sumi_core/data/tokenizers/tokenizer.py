@@ -6,21 +6,23 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.registry import Part
 from sumi_core.base.text import reason_of
 from sumi_core.data.tokenizers.alphabet import bytes_of_tokens
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 EOS = "<|endoftext|>"
 _ABOUT = "sumi_tokenizer.json"
 
-Ids = NDArray[np.integer[Any]]
-Lengths = NDArray[np.uint32]
+Ids: TypeAlias = "NDArray[np.integer[Any]]"
+Lengths: TypeAlias = "NDArray[np.uint32]"
 
 
 class TokenizerError(SumiError, ValueError):
