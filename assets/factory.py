@@ -13,7 +13,6 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetDep,
     AssetExecutionContext,
     AssetsDefinition,
     DataVersion,
@@ -24,10 +23,20 @@ from dagster import (
     asset,
 )
 
-from assets.partitions import CELLS, CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SETS, cell_of_token_set, from_token_set
+from assets.partitions import (
+    CELLS_BY_KEY,
+    SWEEPS_BY_NAME,
+    TOKEN_SET_OF_CELL,
+    cell_of_token_set,
+    dependency,
+    known_partition,
+    partitions_of,
+    refuse_other_name,
+)
 from assets.resources import CellConfig, SumiProject, TrainerLauncher
 from sumi_core.base.hashing import flatten
 from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, select_cells
+from sumi_core.lineage.links import dagster_run
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import mlflow_url
 from sumi_core.lineage.tracking import tracked_failure
@@ -43,14 +52,14 @@ PROGRESS_SECONDS = 10.0
 
 def stage_asset(stage: Stage) -> AssetsDefinition:
     """The asset of a stage: its dependencies, checks, pool and description are what the stage declares."""
-    partitions = TOKEN_SETS if stage.partition == "token_set" else CELLS
+    partitions = partitions_of(stage)
     upstream = [*stage.inputs]
     if stage.takes_tables:
         upstream += [name for name in dict.fromkeys(TOKEN_TABLES.values()) if name not in upstream]
 
     @asset(
         name=stage.name,
-        deps=[_dependency(stage, STAGES[name]) for name in upstream],
+        deps=[dependency(stage, STAGES[name]) for name in upstream],
         partitions_def=partitions,
         group_name=stage.group,
         kinds=set(stage.kinds),
@@ -65,12 +74,6 @@ def stage_asset(stage: Stage) -> AssetsDefinition:
         return materialize_stage(context, sumi, config, stage, trainer)
 
     return made
-
-
-def _dependency(stage: Stage, upstream: Stage) -> AssetDep | str:
-    if stage.partition == "cell" and upstream.partition == "token_set":
-        return from_token_set(upstream.name)
-    return upstream.name
 
 
 def _check_spec(stage: Stage, check: Check, partitions: PartitionsDefinition) -> AssetCheckSpec:
@@ -122,7 +125,11 @@ def materialize_stage(
         return _result(stage, artifact, cached, {})
 
     tracking = project.tracking
-    tags = {"dagster.run_id": context.run_id, "dagster.partition": cell.key}
+    tags = {
+        "dagster.run_id": context.run_id,
+        "dagster.run_url": dagster_run(context.run_id),
+        "dagster.partition": cell.key,
+    }
     run_id = tracking.open_cell(cell, sweep.description, tags)
     computation.tracking_uri, computation.run_id = tracking.uri, run_id
     computation.provenance["mlflow_run_id"] = run_id
@@ -152,14 +159,20 @@ def _references(project: Project, artifact: Artifact) -> dict[str, Any]:
 
 
 def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -> tuple[Sweep, Cell]:
-    """The partition's cell as its file is now, with the run's overrides. Of other files, only those are read that name
-    cells which this one starts from."""
+    """The partition's cell as its file is now, with the run's overrides, or those that its name has. Of other files,
+    only those are read that name cells which this one starts from.
+
+    Raises ConfigError for overrides that make another cell than the partition is named for."""
     if stage.partition == "cell":
-        known = CELLS_BY_KEY[partition]
+        known = known_partition(partition, CELLS_BY_KEY, "cell")
     else:  # overrides are those of one cell: others that share its tokens may not take them
+        known_partition(partition, dict.fromkeys(TOKEN_SET_OF_CELL.values()), "token set")
         known = CELLS_BY_KEY[config.cell] if config.cell else cell_of_token_set(partition)
-    sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, tuple(config.overrides))
-    return sweep, select_cells({sweep.name: sweep}, [known.key])[0]
+    overrides = (*known.overrides, *(own for own in config.overrides if own not in known.overrides))
+    sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, overrides)
+    cell = select_cells({sweep.name: sweep}, [known.plain])[0]
+    refuse_other_name(partition, known.key, cell.key, cell.request)
+    return sweep, cell
 
 
 class _Progress:

@@ -6,10 +6,11 @@ import typer
 
 from sumi_core.base.text import visible
 from sumi_core.experiments.sweeps import select_cells, split_arguments
-from sumi_core.lineage.plan import plan
+from sumi_core.lineage.plan import CellPlan, plan
 from sumi_core.lineage.project import Project
 
 _WHY = 160  # characters: a line is enough here, `sumi plan` has the rest
+_CHANGED = 5  # of what was computed with changes, the newest
 
 
 def list_command(
@@ -28,15 +29,20 @@ def list_command(
     sweeps = project.sweeps(overrides)
     asked = select_cells(sweeps, names) if names else [cell for sweep in sweeps.values() for cell in sweep.cells]
     every = plan(asked, project.store)
-    for sweep in sweeps.values():
-        plans = [planned for planned in every if planned.cell.sweep == sweep.name]
-        if not plans:
-            continue
+    by_sweep: dict[str, list[CellPlan]] = {}
+    for planned in every:
+        by_sweep.setdefault(planned.cell.sweep_key, []).append(planned)
+    changed = [known.name for known in project.changed_cells.read()]
+    for key, plans in by_sweep.items():
+        sweep = sweeps.of(plans[0].cell)
         done = sum(p.state == "done" for p in plans)
-        print(f"{sweep.name}  {done}/{len(plans)} done  {visible(sweep.description)}")
+        print(f"{key}  {done}/{len(plans)} done  {visible(sweep.description)}")
         for planned in plans:
             why = "" if planned.state == "done" else _one_line(planned.why)
             print(f"  {planned.cell.key:<40} {planned.state:<11} {why}".rstrip())
+        also = [name for name in changed if name.startswith(tuple(f"{p.cell.key}[" for p in plans))]
+        if also:
+            print(visible(f"  computed with changes: {', '.join(also[-_CHANGED:])}{', …' if also[_CHANGED:] else ''}"))
     for file, error in sweeps.broken.items():
         print(visible(f"{file.stem}  cannot be read: {error}"))
 

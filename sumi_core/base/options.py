@@ -64,17 +64,30 @@ def parts_in(
 ) -> Iterator[tuple[str, Registry, dict[str, Any]]]:
     """Every part of a resolved config, those among the options of others too: its key, its registry, and
     ``{name, **options}`` itself."""
+    for key, registry, found in _part_fields(schema, data, prefix):
+        if found is not None:
+            yield key, registry, found
+
+
+def absent_parts(schema: type[Any], data: Mapping[str, Any]) -> set[str]:
+    """The keys of a resolved config where a part could be and none is."""
+    return {key for key, _, found in _part_fields(schema, data, "") if found is None}
+
+
+def _part_fields(
+    schema: type[Any], data: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, Registry, dict[str, Any] | None]]:
     hints = type_hints(schema)
     for declared in dataclasses.fields(schema):
         if declared.name not in data:
             continue
         for key, found in _items(data[declared.name], f"{prefix}{declared.name}"):
             if registry := declared.metadata.get("registry"):
+                yield key, registry, found
                 if found is not None:
-                    yield key, registry, found
-                    yield from parts_in(registry.options(found["name"]), found, f"{key}.")
+                    yield from _part_fields(registry.options(found["name"]), found, f"{key}.")
             elif inner := section(hints[declared.name]):
-                yield from parts_in(inner, found, f"{key}.")
+                yield from _part_fields(inner, found, f"{key}.")
 
 
 def _items(value: Any, key: str) -> list[tuple[str, Any]]:

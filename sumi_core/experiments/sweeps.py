@@ -43,13 +43,14 @@ small.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sumi_core.base.options import ConfigError
 from sumi_core.base.registry import nearest
 from sumi_core.experiments.cells import Cell, Sweep, Sweeps, with_ancestors
+from sumi_core.experiments.changed_names import is_changed_name, is_override
 from sumi_core.experiments.files import ExperimentFiles, parse_overrides
 
 __all__ = [
@@ -65,8 +66,11 @@ __all__ = [
 ]
 
 
-def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
+def load_sweeps(
+    folder: Path, overrides: Iterable[str] = (), remembered: Callable[[], Mapping[str, tuple[str, ...]]] = dict
+) -> Sweeps:
     """Every sweep below ``experiments/`` by name, except the files in ``base/``, which only serve others.
+    remembered: the changes behind names of cells whose values are shortened.
 
     A file that is wrong is put aside in ``broken``, and so are files that share a name. Raises ConfigError when there
     is no such folder, or for overrides that no experiment could take."""
@@ -74,6 +78,7 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
         raise ConfigError(
             str(folder), "", "there is no experiments folder; run sumi from a project, or name one in SUMI_PROJECT"
         )
+    overrides = tuple(overrides)
     files = ExperimentFiles(folder, overrides)
     sweeps: dict[str, Sweep] = {}
     broken: dict[Path, ConfigError] = {}
@@ -94,7 +99,7 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = ()) -> Sweeps:
             broken[file] = error
         except Exception as error:  # an unforeseen mistake must not hide the other experiments
             broken[file] = ConfigError(str(file), "", f"cannot be read ({type(error).__name__}: {error}); correct it")
-    return Sweeps(sweeps, broken)
+    return Sweeps(sweeps, broken, overrides, lambda other: load_sweeps(folder, other, remembered), remembered)
 
 
 def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep:
@@ -107,13 +112,17 @@ def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep
 
 def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[Cell]:
     """The cells that names or globs ask for: a sweep's name, or that of its file as in ``ablations/*``, means all of
-    its cells.
+    its cells. ``demo[training.steps=6]`` is those of demo with this change.
 
     Raises ConfigError when a pattern matches nothing, a broken file, or a cell that the overrides do not fit."""
-    every = {cell.key: (sweep, cell) for sweep in sweeps.values() for cell in sweep.cells}
+    every = {cell.plain: (sweep, cell) for sweep in sweeps.values() for cell in sweep.cells}
     refused = {key: (sweep, error) for sweep in sweeps.values() for key, error in sweep.refused.items()}
     chosen: dict[str, Cell] = {}
     for pattern in patterns:
+        if isinstance(sweeps, Sweeps) and is_changed_name(pattern):
+            plain, changed = sweeps.read_name(pattern)
+            chosen |= {cell.key: cell for cell in select_cells(changed, [plain])}
+            continue
 
         def asked(key: str, sweep: Sweep, pattern: str = pattern) -> bool:
             return any(pattern == name or fnmatchcase(name, pattern) for name in (key, sweep.name, sweep.path))
@@ -123,7 +132,7 @@ def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[C
         for key, (sweep, error) in refused.items():
             if asked(key, sweep):
                 raise ConfigError(error.where, error.key, f"{error.problem} (cell {key})")
-        found = {key: cell for key, (sweep, cell) in every.items() if asked(key, sweep)}
+        found = {cell.key: cell for key, (sweep, cell) in every.items() if asked(key, sweep)}
         if not found:
             known = nearest(pattern, [*sweeps, *every], show=list(sweeps))
             raise ConfigError("experiments", pattern, f"no experiment or cell has this name; {known}")
@@ -134,7 +143,7 @@ def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[C
 def split_arguments(arguments: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
     """Names and ``key=value`` overrides of one command line. Raises ConfigError when no name is left."""
     arguments = list(arguments)
-    names = [argument for argument in arguments if "=" not in argument]
+    names = [argument for argument in arguments if not is_override(argument)]
     if not names:
         raise ConfigError("command line", "", "name at least one experiment, cell or glob; `sumi list` shows them")
-    return names, tuple(argument for argument in arguments if "=" in argument)
+    return names, tuple(argument for argument in arguments if is_override(argument))

@@ -10,8 +10,8 @@ from typing import Any
 
 from sumi_core.base.errors import StoreError
 from sumi_core.lineage.checkup import Finding
+from sumi_core.lineage.mlflow_store import search_runs
 from sumi_core.lineage.project import Project
-from sumi_core.lineage.tracking import search_runs
 from sumi_core.stages import STAGES
 from sumi_core.stages.measurements import is_measurement
 from sumi_core.stages.store import MANIFEST, Artifact, Store
@@ -120,7 +120,7 @@ def _aside(store: Store, stage: str, fingerprint: str, folder: Path) -> Callable
 
 def check_runs(project: Project, is_alive: Callable[[str], bool]) -> Iterator[Finding]:
     """Cell runs that say they are running, or failed to be recorded. ``is_alive`` tells of a Dagster run's process."""
-    client, store = project.tracking.client, project.store
+    client, store = project.tracking.reader, project.store
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = search_runs(client, experiments, "tags.`sumi.kind` = 'cell'")
     stale = 0
@@ -158,7 +158,7 @@ def _killer(project: Project, run_id: str) -> Callable[[], str]:
         client = project.tracking.client
         if client.get_run(run_id).info.status != "RUNNING":
             return f"MLflow run {run_id} has ended meanwhile"
-        client.set_terminated(run_id, "KILLED")
+        project.tracking.close(run_id, cancelled="its process is gone; `sumi run` continues it")
         return f"marked MLflow run {run_id} KILLED"
 
     return kill

@@ -128,14 +128,17 @@ def _plan_stage(
     if found.state != "absent":
         return StagePlan(name, own, found.state, found.why)
     old = earlier.get((name, cell.key))
+    # What is computed with changes is another cell than its file's, which it is compared with where it is new.
+    state: State = "stale" if old is not None else "missing"
+    old = old or earlier.get((name, cell.plain))
     if old is None:
-        return StagePlan(name, own, "missing", "never computed")
+        return StagePlan(name, own, state, "never computed")
     recorded, wanted = old.manifest.get("inputs", {}), stage_inputs(cell.experiment, name)
     inputs = [s.stage for s in before if s.stage in wanted and s.fingerprint != recorded.get(s.stage)]
     words = changed_fields(old.manifest.get("identity", {}), identity)
     words += [_changed_reference(ref, identity, old) for ref in references_of(cell.experiment, name)]
     words = [word for word in words if word] or [f"its input {stage} changes" for stage in inputs]
-    return StagePlan(name, own, "stale", "; ".join(words) or "its recipe changed")
+    return StagePlan(name, own, state, "; ".join(words) or "its recipe changed")
 
 
 def _changed_reference(ref: StageRef, identity: Mapping[str, Any], old: Artifact) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sumi_core.base.paths import project_root
 from sumi_core.experiments.sweeps import Sweeps, load_sweeps
+from sumi_core.lineage.changed_cells import ChangedCells
 from sumi_core.lineage.tracking import Tracking
 from sumi_core.stages.store import Store
 
@@ -62,4 +63,9 @@ class Project:
 
     def sweeps(self, overrides: Iterable[str] = ()) -> Sweeps:
         """Every experiment file, expanded and validated; ``broken`` names those that are wrong."""
-        return load_sweeps(self.experiments, overrides)
+        return load_sweeps(self.experiments, overrides, self.changed_cells.names)
+
+    @property
+    def changed_cells(self) -> ChangedCells:
+        """What was computed with changes on the command line."""
+        return ChangedCells(self.home / "changed-cells.json", self.home / "locks")

@@ -15,6 +15,7 @@ from typing import Any
 
 from sumi_core.base.errors import StoreError, SumiError
 from sumi_core.base.registry import nearest
+from sumi_core.experiments.changed_names import change_suffix, is_changed_name
 from sumi_core.experiments.references import StageRef
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.sweeps import select_cells
@@ -57,7 +58,7 @@ class Target:
     @property
     def request(self) -> str:
         """What to write after `sumi run` to compute it: the cell's name, and what was changed."""
-        return shlex.join([self.key, *self.overrides])
+        return shlex.join([self.key.removesuffix(change_suffix(self.overrides)), *self.overrides])
 
 
 def find_target(project: Project, given: str, overrides: Iterable[str] = ()) -> Target:
@@ -68,7 +69,7 @@ def find_target(project: Project, given: str, overrides: Iterable[str] = ()) -> 
     overrides = tuple(overrides)
     path = Path(given)
     folder = path.parent if path.is_file() else path
-    if overrides:
+    if overrides or (is_changed_name(given) and not path.exists()):
         return _from_name(project, given, overrides)
     if (folder / MANIFEST).is_file() or (folder / EXPORT_RECORD).is_file():
         return _from_folder(project.store, given, folder.resolve())
@@ -140,23 +141,24 @@ def is_absent(error: Exception) -> bool:
 
 
 def _from_name(project: Project, given: str, overrides: tuple[str, ...] = ()) -> Target:
-    sweeps = project.sweeps(overrides)
-    sweeps.refuse_broken(given)
-    names = [*sweeps, *(key for sweep in sweeps.values() for key in (*(c.key for c in sweep.cells), *sweep.refused))]
-    if given not in names and overrides and (Path(given).exists() or _is_id(given)):
+    plain, sweeps = project.sweeps(overrides).read_name(given)
+    sweeps.refuse_broken(plain)
+    names = [*sweeps, *(key for sweep in sweeps.values() for key in (*(c.plain for c in sweep.cells), *sweep.refused))]
+    if plain not in names and overrides and (Path(given).exists() or _is_id(given)):
         raise LineageError(f"'{given}' is one result, which nothing can change; leave out {shlex.join(overrides)}")
-    if given not in names:
-        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {nearest(given, names)}")
-    cells = select_cells(sweeps, [given])
-    cells = [cell for cell in cells if cell.key == given] or cells
+    if plain not in names:
+        raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {nearest(plain, names)}")
+    cells = select_cells(sweeps, [plain])
+    cells = [cell for cell in cells if cell.plain == plain] or cells
     if len(cells) > 1:
         raise LineageError(f"'{given}' has {len(cells)} cells; name one of {', '.join(cell.key for cell in cells)}")
-    key, experiment = cells[0].key, cells[0].experiment
-    target = Target(given, "cell", key, experiment_fingerprints(experiment), experiment, overrides)
+    cell = cells[0]
+    fingerprints = experiment_fingerprints(cell.experiment)
+    target = Target(given, "cell", cell.key, fingerprints, cell.experiment, cell.overrides)
     whole = {name for name, own in target.fingerprints.items() if project.store.find(name, own) is not None}
     if not whole - set(DATA_STAGES):
-        recipe = f"with {shlex.join(overrides)}" if overrides else "in its current recipe"
-        raise LineageError(f"'{key}' is not computed {recipe}; run `sumi run {target.request}` first")
+        recipe = f"with {shlex.join(cell.overrides)}" if cell.overrides else "in its current recipe"
+        raise LineageError(f"'{cell.plain}' is not computed {recipe}; run `sumi run {target.request}` first")
     return target
 
 
@@ -191,7 +193,7 @@ def _from_mlflow_run(project: Project, given: str) -> Target:
     from mlflow.exceptions import MlflowException
 
     try:
-        tags = project.tracking.client.get_run(given).data.tags
+        tags = project.tracking.reader.get_run(given).data.tags
     except MlflowException as error:
         if not is_absent(error):
             raise LineageError(
