@@ -22,6 +22,7 @@ from sumi_core.stages.store import Artifact, Store
 # The most telling first: it is what a cell with stages in several states is said to be in.
 State = Literal["blocked", "damaged", "running", "failed", "interrupted", "stale", "missing", "done"]
 
+_NEW = "never computed"
 _SHOWN_CHANGES, _SHOWN_FILES, _SHOWN_VALUE = 4, 3, 40
 
 
@@ -71,9 +72,10 @@ def plan(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
     earlier = _latest_by_key(store)
     plans = [_plan_cell(cell, store, earlier) for cell in cells]
     # An output that cells share was computed for one of them: what has changed since is known of that one only.
-    stale = {(s.stage, s.fingerprint): s for planned in plans for s in planned.stages if s.state == "stale"}
+    every = [stage for planned in plans for stage in planned.stages]
+    told = {(s.stage, s.fingerprint): s for s in every if s.state in ("stale", "missing") and s.why != _NEW}
     return [
-        CellPlan(p.cell, tuple(stale.get((s.stage, s.fingerprint), s) if s.state == "missing" else s for s in p.stages))
+        CellPlan(p.cell, tuple(told.get((s.stage, s.fingerprint), s) if s.why == _NEW else s for s in p.stages))
         for p in plans
     ]
 
@@ -132,7 +134,7 @@ def _plan_stage(
     state: State = "stale" if old is not None else "missing"
     old = old or earlier.get((name, cell.plain))
     if old is None:
-        return StagePlan(name, own, state, "never computed")
+        return StagePlan(name, own, state, _NEW)
     recorded, wanted = old.manifest.get("inputs", {}), stage_inputs(cell.experiment, name)
     inputs = [s.stage for s in before if s.stage in wanted and s.fingerprint != recorded.get(s.stage)]
     words = changed_fields(old.manifest.get("identity", {}), identity)
