@@ -5,10 +5,9 @@ from typing import Any
 
 from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, asset
 
-from assets.factory import folder_metadata
+from assets.factory import artifact_metadata
 from assets.partitions import SWEEPS, SWEEPS_BY_NAME, from_cells, known_partition, refuse_other_name
 from assets.resources import CellConfig, SumiProject
-from sumi_core.base.hashing import flatten
 from sumi_core.experiments.sweeps import load_sweep
 from sumi_core.reports.artifact import REPORT_VERSION, build_sweep_report
 
@@ -23,7 +22,7 @@ from sumi_core.reports.artifact import REPORT_VERSION, build_sweep_report
 def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
     """Table, ranking with uncertainty and plots of every cell; failed and missing cells are shown as such."""
     project = sumi.project
-    known = known_partition(context.partition_key, SWEEPS_BY_NAME, "sweep")
+    known = known_partition(context.partition_key, SWEEPS_BY_NAME)
     overrides = (*known.overrides, *(own for own in config.overrides if own not in known.overrides))
     sweep = load_sweep(known.file, project.experiments, overrides)
     refuse_other_name(context.partition_key, known.key, sweep.key, shlex.join([sweep.name, *sweep.overrides]))
@@ -33,15 +32,8 @@ def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: Su
     links: dict[str, Any] = {"mlflow_run": MetadataValue.url(tracking.run_url(run_id))}
     if comparison := tracking.comparison_url(sweep.cells):
         links["mlflow_comparison"] = MetadataValue.url(comparison)
-    figures = {key: value for key, value in flatten(artifact.summary) if isinstance(value, int | float | str)}
     return MaterializeResult(
-        metadata={
-            **links,
-            "cached": cached,
-            "folder": MetadataValue.path(str(artifact.folder)),
-            **figures,
-            **folder_metadata(artifact.folder),
-        },
+        metadata={**links, **artifact_metadata(artifact), "cached": cached},
         data_version=DataVersion(artifact.fingerprint),
         tags={"sumi/fingerprint": artifact.fingerprint},
     )

@@ -5,7 +5,7 @@
 import base64
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from dagster import (
 from assets.partitions import (
     CELLS_BY_KEY,
     SWEEPS_BY_NAME,
-    TOKEN_SET_OF_CELL,
     cell_of_token_set,
     dependency,
     known_partition,
@@ -164,9 +163,8 @@ def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -
 
     Raises ConfigError for overrides that make another cell than the partition is named for."""
     if stage.partition == "cell":
-        known = known_partition(partition, CELLS_BY_KEY, "cell")
+        known = known_partition(partition, CELLS_BY_KEY)
     else:  # overrides are those of one cell: others that share its tokens may not take them
-        known_partition(partition, dict.fromkeys(TOKEN_SET_OF_CELL.values()), "token set")
         known = CELLS_BY_KEY[config.cell] if config.cell else cell_of_token_set(partition)
     overrides = (*known.overrides, *(own for own in config.overrides if own not in known.overrides))
     sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, overrides)
@@ -189,7 +187,7 @@ class _Progress:
 
 def _result(stage: Stage, artifact: Artifact, cached: bool, links: dict[str, Any]) -> MaterializeResult:
     return MaterializeResult(
-        metadata={**links, "cached": cached, **artifact_metadata(artifact)},
+        metadata={**links, **artifact_metadata(artifact), "cached": cached},
         data_version=DataVersion(artifact.fingerprint),
         check_results=check_results(stage, artifact),
         tags={"sumi/fingerprint": artifact.fingerprint},
@@ -197,18 +195,35 @@ def _result(stage: Stage, artifact: Artifact, cached: bool, links: dict[str, Any
 
 
 def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
-    """A stage's summary, report and pictures, as Dagster shows them."""
-    metadata: dict[str, Any] = {
+    """A stage's report, pictures and figures, in the order in which Dagster shows them: what people look at first.
+    Figures are rounded, and those of a group are one table: every digit is in the output's folder."""
+    groups: dict[str, list[str]] = {}
+    figures: dict[str, Any] = {}
+    for key, value in artifact.summary.items():
+        if isinstance(value, Mapping):
+            groups[key] = [f"| {name} | {_rounded(own)} |" for name, own in flatten(value)]
+        elif isinstance(value, bool | int | float | str):
+            figures[key] = _rounded(value)
+        elif value is not None:
+            figures[key] = MetadataValue.json(value)
+    tables = {
+        key: MetadataValue.md("\n".join([f"| {key} | |", "| --- | --- |", *lines]))
+        for key, lines in groups.items()
+        if lines
+    }
+    return {
+        **folder_metadata(artifact.folder),
+        **figures,
+        **tables,
         "fingerprint": artifact.fingerprint,
-        "folder": MetadataValue.path(str(artifact.folder)),
+        "place in the store": artifact.place,
         "seconds": round(float(artifact.manifest["seconds"]), 3),
     }
-    for key, value in flatten(artifact.summary):
-        if isinstance(value, bool | int | float | str):
-            metadata[key] = value
-        elif value is not None:
-            metadata[key] = MetadataValue.json(value)
-    return {**metadata, **folder_metadata(artifact.folder)}
+
+
+def _rounded(value: Any) -> Any:
+    """A figure as it is shown: six significant digits."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def folder_metadata(folder: Path) -> dict[str, Any]:

@@ -116,11 +116,12 @@ def cell_of_token_set(name: str) -> Cell:
 _Found = TypeVar("_Found")
 
 
-def known_partition(key: str, known: Mapping[str, _Found], kind: str) -> _Found:
+def known_partition(key: str, known: Mapping[str, _Found]) -> _Found:
     """What a partition key means. Raises ConfigError for one that was loaded once, and is gone from the files."""
     if key in known:
         return known[key]
-    problem = f"no {kind} of the experiment files is called so any more; {nearest(key, known, show=[])}"
+    hint = nearest(key, known, show=SWEEPS_BY_NAME)
+    problem = f"nothing in the experiment files is called so any more; materialize what it is called now ({hint})"
     raise ConfigError("partition", key, problem)
 
 

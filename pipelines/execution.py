@@ -120,8 +120,9 @@ def run_job(
     result = execute_run(InMemoryJob(definition), run, instance)
     if result.success:
         return None
-    for event in result.all_events:
-        error = getattr(event.event_specific_data, "error", None) if event.is_step_failure else None
+    for event in result.all_events:  # of a step, or of the run, before its first step
+        failed = event.is_step_failure or event.is_failure
+        error = getattr(event.event_specific_data, "error", None) if failed else None
         if error is not None:
             while error.cause is not None:  # Dagster wraps what the asset raised
                 error = error.cause

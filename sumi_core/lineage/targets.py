@@ -68,6 +68,8 @@ def find_target(project: Project, given: str, overrides: Iterable[str] = ()) -> 
     ConfigError for overrides that are wrong."""
     overrides = tuple(overrides)
     path = Path(given)
+    if not path.exists() and (inside := project.store.root / path).exists() and os.sep in given:
+        path = inside  # as the web interfaces name outputs, wherever the store is
     folder = path.parent if path.is_file() else path
     if overrides or (is_changed_name(given) and not path.exists()):
         return _from_name(project, given, overrides)

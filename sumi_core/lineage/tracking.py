@@ -166,7 +166,7 @@ class Tracking(MlflowStore):
         git = artifact.manifest["provenance"].get("git", {})
         client.set_tag(run_id, "sumi.git.commit", str(git.get("commit")))
         client.set_tag(run_id, "sumi.git.dirty", str(git.get("dirty")))
-        client.set_tag(run_id, f"sumi.folder.{artifact.stage}", str(artifact.folder))
+        client.set_tag(run_id, f"sumi.folder.{artifact.stage}", artifact.place)
         client.set_tag(run_id, f"sumi.recorded.{artifact.stage}", _recorded(artifact.fingerprint))
 
     def record_report(self, sweep: Sweep, report: Artifact) -> str:
@@ -261,7 +261,7 @@ class Tracking(MlflowStore):
             name=name,
             digest=digest or artifact.fingerprint,
             source_type="sumi",
-            source=json.dumps({"folder": str(artifact.folder), "fingerprint": artifact.fingerprint}),
+            source=json.dumps({"folder": artifact.place, "fingerprint": artifact.fingerprint}),
             profile=json.dumps(artifact.summary),
         )
         tags = [InputTag("mlflow.data.context", context)]
@@ -279,7 +279,7 @@ class Tracking(MlflowStore):
             name=re.sub(r"[^A-Za-z0-9_+-]+", "-", str(run.data.tags["sumi.cell"])).strip("-"),
             source_run_id=run.info.run_id,
             tags={
-                "sumi.folder": str(artifact.folder),
+                "sumi.folder": artifact.place,
                 "sumi.fingerprint": artifact.fingerprint,
                 "sumi.weights.sha256": str(weights.get("sha256")),
             },

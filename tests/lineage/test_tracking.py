@@ -134,21 +134,21 @@ def test_a_finished_cell_is_complete_and_holds_figures_data_and_model(project: P
     for stage, dataset in inputs.items():
         artifact = artifact_of(project, cell, stage)
         assert dataset.digest == artifact.fingerprint
-        assert json.loads(dataset.source)["folder"] == str(artifact.folder)
+        assert json.loads(dataset.source)["folder"] == artifact.place
         assert json.loads(dataset.profile) == artifact.summary
 
     client = project.tracking.client
     model = client.get_logged_model(run.data.tags["sumi.model_id"])
     exported = artifact_of(project, cell, "exported_model")
     assert (model.source_run_id, str(model.status)) == (run_id, "READY")
-    assert model.tags["sumi.folder"] == str(exported.folder)
+    assert model.tags["sumi.folder"] == exported.place
     assert model.tags["sumi.weights.sha256"] == exported.manifest["files"]["model.safetensors"]["sha256"]
     assert model.params["num_layers"] == "4"
     on_model = {metric.key for metric in model.metrics or []}
     assert "bits_per_byte" in on_model
 
     tags = run.data.tags
-    assert tags["sumi.folder.pretrained_denoiser"] == str(training.folder)
+    assert tags["sumi.folder.pretrained_denoiser"] == training.place
     for stage, own in experiment_fingerprints(cell.experiment).items():
         assert project.tracking.is_recorded(run, stage, own)
     assert [file.path for file in client.list_artifacts(run_id, "exported_model")] == ["exported_model/sumi.json"]
@@ -163,7 +163,7 @@ def test_a_corpus_of_many_files_is_recorded(project: Project) -> None:
     run_id = project.tracking.open_cell(cell)
     project.tracking.record_stage(run_id, replace(corpus, manifest=manifest))
     (found,) = run_of(project, run_id).inputs.dataset_inputs
-    assert json.loads(found.dataset.source) == {"folder": str(corpus.folder), "fingerprint": corpus.fingerprint}
+    assert json.loads(found.dataset.source) == {"folder": corpus.place, "fingerprint": corpus.fingerprint}
 
 
 def test_every_run_is_found_however_many_there_are(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
