@@ -91,6 +91,7 @@ def _evaluation(project: Project, target: Target, experiment: Experiment) -> Art
     computation = Computation(project.store, log=note, progress=_progress)
     run_id = None
     if cell is not None:
+        project.changed_cells.remember([cell])
         run_id = tracking.open_cell(cell)
         computation.provenance["mlflow_run_id"] = run_id
     with tracked_failure(tracking, run_id):

@@ -42,9 +42,7 @@ def test_a_name_holds_what_decides_a_result_in_any_order(overrides: tuple[str, .
         assert not is_override(f"demo.s0{suffix}")
 
 
-@pytest.mark.parametrize(
-    "value", ["a,b", "]", "[", "'x'", '"a b"', "a\nb", "a...b", "a|b", "x" * 90, " a", "~1", "\\"]
-)
+@pytest.mark.parametrize("value", ["a,b", "]", "[", "'x'", '"a b"', "a\nb", "a...b", "a|b", "x" * 90, " a", "~1", "\\"])
 def test_a_value_that_a_name_cannot_hold_is_shortened(value: str) -> None:
     suffix = change_suffix([f"corpus.source.path={value}"])
     plain, changes = split_name(f"demo{suffix}")

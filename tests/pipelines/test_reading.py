@@ -1,4 +1,4 @@
-"""Commands that read write nothing: no file, no MLflow experiment, no lock, whether or not there is anything to read."""
+"""Commands that read write nothing: no file, no MLflow experiment, no lock; nor where nothing is."""
 
 from __future__ import annotations
 
