@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +45,8 @@ def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:
         found = store.condition(stage, fingerprint)
         if found.state == "failed":  # not being tried again just now
             told = " ".join(f"{stage} {fingerprint} of {failure['key']} failed: {found.why}".split())
-            yield Finding("info", "artifacts", told, f"`sumi run {failure['key']}`, with what was changed, tries again")
+            request = shlex.quote(failure["key"])
+            yield Finding("info", "artifacts", told, f"`sumi run {request}` tries again")
     how = "files read" if deep else "sizes looked at; --deep reads every file"
     yield Finding("ok", "artifacts", f"{whole} whole outputs in {store.root} ({how})")
 

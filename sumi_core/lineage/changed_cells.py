@@ -16,7 +16,7 @@ from sumi_core.base.locks import locked
 from sumi_core.experiments.cells import Cell
 from sumi_core.experiments.changed_names import deciding_changes
 
-_KEPT = 200
+_KEPT = 50  # each is resolved whenever Dagster loads the project
 
 
 @dataclass(frozen=True)

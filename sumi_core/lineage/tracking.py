@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import re
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -334,4 +335,4 @@ def _recorded(fingerprint: str) -> str:
 def _note(cell: Cell, description: str) -> str:
     """The description of a cell's run, in Markdown."""
     place = dagster_partition("evaluation", cell.key)
-    return f"{description}\n\n[`{cell.key}` in Dagster]({place}) · `sumi lineage '{cell.key}'`".strip()
+    return f"{description}\n\n[`{cell.key}` in Dagster]({place}) · `sumi lineage {shlex.quote(cell.key)}`".strip()

@@ -114,7 +114,8 @@ def test_a_plan_tells_the_size_before_anything_is_computed(project: Project) -> 
     per_token = 6 * (257 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 352) + 12 * 64 * 128
     assert per_token * 4 * 32 * 128 == pytest.approx(11.1e9, rel=0.005)
     assert first == (
-        "demo.s0[model={hidden_size: 64, num_layers: 1, tie_embeddings: true}]  96.5 k parameters, 16.4 k tokens (4.1 k a step), 11.1 G FLOPs; training holds 1.54 MB and activations"
+        "demo.s0[model={hidden_size: 64, num_layers: 1, tie_embeddings: true}]  "
+        "96.5 k parameters, 16.4 k tokens (4.1 k a step), 11.1 G FLOPs; training holds 1.54 MB and activations"
     )
 
 
