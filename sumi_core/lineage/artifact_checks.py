@@ -45,7 +45,7 @@ def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:
         found = store.condition(stage, fingerprint)
         if found.state == "failed":  # not being tried again just now
             told = " ".join(f"{stage} {fingerprint} of {failure['key']} failed: {found.why}".split())
-            request = shlex.quote(failure["key"])
+            request = shlex.quote(str(failure["key"]))
             yield Finding("info", "artifacts", told, f"`sumi run {request}` tries again")
     how = "files read" if deep else "sizes looked at; --deep reads every file"
     yield Finding("ok", "artifacts", f"{whole} whole outputs in {store.root} ({how})")

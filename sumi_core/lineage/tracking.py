@@ -60,10 +60,13 @@ class Tracking(MlflowStore):
             if found is not None:
                 return str(found.info.run_id)
             tags = {"sumi.kind": "sweep", "sumi.sweep": sweep + change, NOTE: description}
-            run_id = str(client.create_run(experiment, tags=tags, run_name=sweep + change).info.run_id)
+            condition = f"tags.`sumi.kind` = 'cell' and tags.`sumi.sweep` = '{sweep + change}'"
+            cells = search_runs(client, [experiment], condition)
+            started = min((cell.info.start_time for cell in cells), default=None)
+            made = client.create_run(experiment, start_time=started, tags=tags, run_name=sweep + change)
+            run_id = str(made.info.run_id)
             client.set_terminated(run_id, "FINISHED")
-            cells = f"tags.`sumi.kind` = 'cell' and tags.`sumi.sweep` = '{sweep + change}'"
-            for cell in search_runs(client, [experiment], cells):
+            for cell in cells:
                 client.set_tag(cell.info.run_id, "mlflow.parentRunId", run_id)
             return run_id
 
@@ -186,8 +189,8 @@ class Tracking(MlflowStore):
             figures = report_metrics(report.summary) | ({TRAINING_SECONDS: sum(spent)} if spent else {})
             self._log_metrics(run, figures, None)
             self._align_params(cells)
-            ended = max((found.info.end_time for found in cells if found.info.end_time), default=None)
-            client.set_terminated(run_id, "FINISHED", end_time=ended)
+            ended = [found.info.end_time for found in cells if found.info.end_time]
+            client.set_terminated(run_id, "FINISHED", end_time=max([run.info.start_time, *ended]))
             client.set_tag(run_id, f"sumi.recorded.{report.stage}", _recorded(report.fingerprint))
         return run_id
 

@@ -486,6 +486,12 @@ def test_every_link_leaves_the_mode_for_language_model_applications(project: Pro
     assert "/assets/evaluation?view=partitions&partition=demo.s0)" in run_of(project, run_id).data.tags[NOTE]
 
 
+def test_addresses_in_mlflow_are_built_in_one_place() -> None:
+    root = Path(__file__).parents[2]
+    files = [path for folder in ("sumi_core", "assets", "pipelines") for path in (root / folder).rglob("*.py")]
+    assert [path.name for path in files if "/#/" in path.read_text()] == ["links.py"]
+
+
 def test_a_sweeps_run_has_the_best_figure_and_the_time_from_first_to_last(project: Project, tmp_path: Path) -> None:
     sweep, client = project.sweeps()["demo"], project.tracking.client
     runs = [run_of(project, record(project, compute(project, f"demo.s{seed}"))) for seed in range(2)]
@@ -536,4 +542,6 @@ def test_cells_of_a_sweep_whose_run_was_deleted_belong_to_the_new_one(project: P
     project.tracking.open_cell(cell_of(project, "demo.s1"))
     parent = run_of(project, kept).data.tags["mlflow.parentRunId"]
     assert parent != gone
-    assert run_of(project, parent).info.lifecycle_stage == "active"
+    found = run_of(project, parent)
+    assert found.info.lifecycle_stage == "active"
+    assert found.info.start_time == run_of(project, kept).info.start_time, "a sweep lasts from its first cell"
