@@ -42,7 +42,7 @@ from sumi_core.lineage.tracking import tracked_failure
 from sumi_core.stages import CELL_STAGES, STAGES, TOKEN_TABLES
 from sumi_core.stages.base import Check, Stage
 from sumi_core.stages.computation import Computation
-from sumi_core.stages.identity import refresh_source_identities, stages_of
+from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint, stages_of
 from sumi_core.stages.store import Artifact
 
 IMAGE_LIMIT_BYTES = 500_000  # larger pictures stay in the store: Dagster keeps metadata in its database
@@ -111,7 +111,7 @@ def materialize_stage(
             data_version=DataVersion("unused"),
             check_results=[AssetCheckResult(check_name=c.name, passed=True, description=why) for c in stage.checks],
         )
-    project = sumi.project
+    project, label = sumi.project, _label(cell, sweep, stage, sumi.project)
     computation = Computation(
         project.store,
         launcher=trainer.bind(context),
@@ -120,7 +120,7 @@ def materialize_stage(
         provenance={"dagster_run_id": context.run_id},
     )
     if stage.partition == "token_set":
-        artifact, cached = computation.ensure(cell.experiment, cell.key, stage.name)
+        artifact, cached = computation.ensure(cell.experiment, label, stage.name)
         return _result(stage, artifact, cached, {})
 
     tracking = project.tracking
@@ -133,7 +133,7 @@ def materialize_stage(
     computation.tracking_uri, computation.run_id = tracking.uri, run_id
     computation.provenance["mlflow_run_id"] = run_id
     with tracked_failure(tracking, run_id):
-        artifact, cached = computation.ensure(cell.experiment, cell.key, stage.name)
+        artifact, cached = computation.ensure(cell.experiment, label, stage.name)
         for earlier in stages_of(cell.experiment):
             found = computation.whole(cell.experiment, earlier)
             if found is not None:
@@ -171,6 +171,16 @@ def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -
     cell = select_cells({sweep.name: sweep}, [known.plain])[0]
     refuse_other_name(partition, known.key, cell.key, cell.request)
     return sweep, cell
+
+
+def _label(cell: Cell, sweep: Sweep, stage: Stage, project: Project) -> str:
+    """The name that an output is made under: that of the plain cell where no change reaches the stage, since the output
+    is that cell's too, and its card and report are to say nothing of a change."""
+    if not cell.change:
+        return cell.key
+    plain = select_cells({sweep.name: load_sweep(sweep.file, project.experiments)}, [cell.plain])[0]
+    own = stage_fingerprint(cell.experiment, stage.name)
+    return plain.key if own == stage_fingerprint(plain.experiment, stage.name) else cell.key
 
 
 class _Progress:

@@ -222,6 +222,7 @@ def test_overrides_are_meant_for_the_cell_that_asks(tmp_path: Path) -> None:
     printed = done.communicate(timeout=600)[0]
     assert done.returncode == 0, printed
     assert {artifact.manifest["key"] for artifact in project.store.artifacts()} == {
+        "tiny.uniform",  # its data, which no change reaches
         "tiny.uniform[seed=1,training.steps=1,training.validate_every=1]",
         "tiny[seed=1,training.steps=1,training.validate_every=1]",
     }
