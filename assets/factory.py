@@ -5,7 +5,7 @@
 import base64
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetDep,
     AssetExecutionContext,
     AssetsDefinition,
     DataVersion,
@@ -24,17 +23,26 @@ from dagster import (
     asset,
 )
 
-from assets.partitions import CELLS, CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SETS, cell_of_token_set, from_token_set
+from assets.partitions import (
+    CELLS_BY_KEY,
+    SWEEPS_BY_NAME,
+    cell_of_token_set,
+    dependency,
+    known_partition,
+    partitions_of,
+    refuse_other_name,
+)
 from assets.resources import CellConfig, SumiProject, TrainerLauncher
 from sumi_core.base.hashing import flatten
 from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, select_cells
+from sumi_core.lineage.links import dagster_run
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import mlflow_url
 from sumi_core.lineage.tracking import tracked_failure
 from sumi_core.stages import CELL_STAGES, STAGES, TOKEN_TABLES
 from sumi_core.stages.base import Check, Stage
 from sumi_core.stages.computation import Computation
-from sumi_core.stages.identity import refresh_source_identities, stages_of
+from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint, stages_of
 from sumi_core.stages.store import Artifact
 
 IMAGE_LIMIT_BYTES = 500_000  # larger pictures stay in the store: Dagster keeps metadata in its database
@@ -43,14 +51,14 @@ PROGRESS_SECONDS = 10.0
 
 def stage_asset(stage: Stage) -> AssetsDefinition:
     """The asset of a stage: its dependencies, checks, pool and description are what the stage declares."""
-    partitions = TOKEN_SETS if stage.partition == "token_set" else CELLS
+    partitions = partitions_of(stage)
     upstream = [*stage.inputs]
     if stage.takes_tables:
         upstream += [name for name in dict.fromkeys(TOKEN_TABLES.values()) if name not in upstream]
 
     @asset(
         name=stage.name,
-        deps=[_dependency(stage, STAGES[name]) for name in upstream],
+        deps=[dependency(stage, STAGES[name]) for name in upstream],
         partitions_def=partitions,
         group_name=stage.group,
         kinds=set(stage.kinds),
@@ -65,12 +73,6 @@ def stage_asset(stage: Stage) -> AssetsDefinition:
         return materialize_stage(context, sumi, config, stage, trainer)
 
     return made
-
-
-def _dependency(stage: Stage, upstream: Stage) -> AssetDep | str:
-    if stage.partition == "cell" and upstream.partition == "token_set":
-        return from_token_set(upstream.name)
-    return upstream.name
 
 
 def _check_spec(stage: Stage, check: Check, partitions: PartitionsDefinition) -> AssetCheckSpec:
@@ -109,7 +111,7 @@ def materialize_stage(
             data_version=DataVersion("unused"),
             check_results=[AssetCheckResult(check_name=c.name, passed=True, description=why) for c in stage.checks],
         )
-    project = sumi.project
+    project, label = sumi.project, _label(cell, sweep, stage, sumi.project)
     computation = Computation(
         project.store,
         launcher=trainer.bind(context),
@@ -118,16 +120,20 @@ def materialize_stage(
         provenance={"dagster_run_id": context.run_id},
     )
     if stage.partition == "token_set":
-        artifact, cached = computation.ensure(cell.experiment, cell.key, stage.name)
+        artifact, cached = computation.ensure(cell.experiment, label, stage.name)
         return _result(stage, artifact, cached, {})
 
     tracking = project.tracking
-    tags = {"dagster.run_id": context.run_id, "dagster.partition": cell.key}
+    tags = {
+        "dagster.run_id": context.run_id,
+        "dagster.run_url": dagster_run(context.run_id),
+        "dagster.partition": cell.key,
+    }
     run_id = tracking.open_cell(cell, sweep.description, tags)
     computation.tracking_uri, computation.run_id = tracking.uri, run_id
     computation.provenance["mlflow_run_id"] = run_id
     with tracked_failure(tracking, run_id):
-        artifact, cached = computation.ensure(cell.experiment, cell.key, stage.name)
+        artifact, cached = computation.ensure(cell.experiment, label, stage.name)
         for earlier in stages_of(cell.experiment):
             found = computation.whole(cell.experiment, earlier)
             if found is not None:
@@ -152,14 +158,29 @@ def _references(project: Project, artifact: Artifact) -> dict[str, Any]:
 
 
 def _cell(partition: str, stage: Stage, sumi: SumiProject, config: CellConfig) -> tuple[Sweep, Cell]:
-    """The partition's cell as its file is now, with the run's overrides. Of other files, only those are read that name
-    cells which this one starts from."""
+    """The partition's cell as its file is now, with the run's overrides, or those that its name has. Of other files,
+    only those are read that name cells which this one starts from.
+
+    Raises ConfigError for overrides that make another cell than the partition is named for."""
     if stage.partition == "cell":
-        known = CELLS_BY_KEY[partition]
+        known = known_partition(partition, CELLS_BY_KEY)
     else:  # overrides are those of one cell: others that share its tokens may not take them
         known = CELLS_BY_KEY[config.cell] if config.cell else cell_of_token_set(partition)
-    sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, tuple(config.overrides))
-    return sweep, select_cells({sweep.name: sweep}, [known.key])[0]
+    overrides = (*known.overrides, *(own for own in config.overrides if own not in known.overrides))
+    sweep = load_sweep(SWEEPS_BY_NAME[known.sweep].file, sumi.project.experiments, overrides)
+    cell = select_cells({sweep.name: sweep}, [known.plain])[0]
+    refuse_other_name(partition, known.key, cell.key, cell.request)
+    return sweep, cell
+
+
+def _label(cell: Cell, sweep: Sweep, stage: Stage, project: Project) -> str:
+    """The name that an output is made under: that of the plain cell where no change reaches the stage, since the output
+    is that cell's too, and its card and report are to say nothing of a change."""
+    if not cell.change:
+        return cell.key
+    plain = select_cells({sweep.name: load_sweep(sweep.file, project.experiments)}, [cell.plain])[0]
+    own = stage_fingerprint(cell.experiment, stage.name)
+    return plain.key if own == stage_fingerprint(plain.experiment, stage.name) else cell.key
 
 
 class _Progress:
@@ -177,7 +198,7 @@ class _Progress:
 
 def _result(stage: Stage, artifact: Artifact, cached: bool, links: dict[str, Any]) -> MaterializeResult:
     return MaterializeResult(
-        metadata={**links, "cached": cached, **artifact_metadata(artifact)},
+        metadata={**links, **artifact_metadata(artifact), "cached": cached},
         data_version=DataVersion(artifact.fingerprint),
         check_results=check_results(stage, artifact),
         tags={"sumi/fingerprint": artifact.fingerprint},
@@ -185,18 +206,35 @@ def _result(stage: Stage, artifact: Artifact, cached: bool, links: dict[str, Any
 
 
 def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
-    """A stage's summary, report and pictures, as Dagster shows them."""
-    metadata: dict[str, Any] = {
+    """A stage's report, pictures and figures, in the order in which Dagster shows them: what people look at first.
+    Figures are rounded, and those of a group are one table: every digit is in the output's folder."""
+    groups: dict[str, list[str]] = {}
+    figures: dict[str, Any] = {}
+    for key, value in artifact.summary.items():
+        if isinstance(value, Mapping):
+            groups[key] = [f"| {name} | {_rounded(own)} |" for name, own in flatten(value)]
+        elif isinstance(value, bool | int | float | str):
+            figures[key] = _rounded(value)
+        elif value is not None:
+            figures[key] = MetadataValue.json(value)
+    tables = {
+        key: MetadataValue.md("\n".join([f"| {key} | |", "| --- | --- |", *lines]))
+        for key, lines in groups.items()
+        if lines
+    }
+    return {
+        **folder_metadata(artifact.folder),
+        **figures,
+        **tables,
         "fingerprint": artifact.fingerprint,
-        "folder": MetadataValue.path(str(artifact.folder)),
+        "place in the store": artifact.place,
         "seconds": round(float(artifact.manifest["seconds"]), 3),
     }
-    for key, value in flatten(artifact.summary):
-        if isinstance(value, bool | int | float | str):
-            metadata[key] = value
-        elif value is not None:
-            metadata[key] = MetadataValue.json(value)
-    return {**metadata, **folder_metadata(artifact.folder)}
+
+
+def _rounded(value: Any) -> Any:
+    """A figure as it is shown: six significant digits."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def folder_metadata(folder: Path) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from dagster import AssetExecutionContext, Config, ConfigurableResource
+from dagster import AssetExecutionContext, Config, ConfigurableResource, InitResourceContext
 from pydantic import Field
 
+from assets.partitions import CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SET_OF_CELL, known_partition
 from sumi_core.lineage.project import Project
 from sumi_core.stages.base import Launcher
 
@@ -22,6 +23,13 @@ class CellConfig(Config):
 
 class SumiProject(ConfigurableResource):
     """The project folder, found as the command line finds it: SUMI_PROJECT, or upwards from here."""
+
+    def setup_for_execution(self, context: InitResourceContext) -> None:
+        """Refuse a run whose partition the experiment files no longer have, in words: it may have waited in the queue
+        while its cell was renamed, and Dagster would end it in an error about ranges. Raises ConfigError."""
+        partition = context.run.tags.get("dagster/partition") if context.run else None
+        if partition is not None:
+            known_partition(partition, {**SWEEPS_BY_NAME, **CELLS_BY_KEY, **dict.fromkeys(TOKEN_SET_OF_CELL.values())})
 
     @property
     def project(self) -> Project:

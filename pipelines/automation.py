@@ -1,6 +1,7 @@
 """What a sweep needs next, as requests to Dagster's daemon, for schedules and sensors. Computes nothing.
 
-A sweep goes in waves: first the token sets that its cells lack, then cells, those that others start from before these,
+A sweep goes in waves: first the token sets that its cells lack, then cells (before them, for those whose noise knows of
+clusters, the clusters), those that others start from before these,
 then those that failed and have attempts left, and at last the report. Cells of other sweeps that its own start from
 belong to its waves. A wave is asked for when every run of the one before has ended, so the state of the store
 is all there is to know, and asking twice asks for nothing.
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunRequest, RunsFilter
 
 from pipelines.health import is_gone
-from pipelines.jobs import JOBS
+from pipelines.jobs import JOBS, OPTIONAL_STAGES
 from sumi_core.experiments.references import stage_refs
 from sumi_core.experiments.sweeps import Sweep
 from sumi_core.lineage.plan import CellPlan, plan_with_ancestors
@@ -111,13 +112,16 @@ def next_wave(
         recipes = {"cell": f"{key}:{planned.stages[-1].fingerprint}"}
         if any(stage.stage in DATA_STAGES for stage in planned.pending):
             recipes["token_set"] = f"{token_set}:{_fingerprint(planned, DATA_STAGES[-1])}"
+        elif optional := [stage for stage in planned.pending if stage.stage in OPTIONAL_STAGES]:
+            recipes["clusters"] = f"{key}:{optional[-1].fingerprint}"
         reason = _hindrance(planned, history, recipes, store, sweep.options.retries, known)
         if follows and history.was_cancelled(recipes["cell"]):
             reason = "cancelled"
         if reason is not None:
             left_out.setdefault(reason, []).append(key)
             continue
-        job, partition = ("token_set", token_set) if "token_set" in recipes else ("cell", key)
+        job = next(name for name in JOBS if name in recipes)  # in the order of the waves
+        partition = token_set if job == "token_set" else key
         if job == "cell" and (before := _not_computed(planned, store)):
             left_out.setdefault(f"{before}, which they start from, is not computed", []).append(key)
             continue

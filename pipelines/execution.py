@@ -8,6 +8,7 @@ What is already whole is found by the assets themselves, so two of these at once
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -15,13 +16,18 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 
 from assets.partitions import TOKEN_SET_OF_CELL
 from pipelines.instance import open_instance, process_tag
-from pipelines.jobs import JOBS
+from pipelines.jobs import JOBS, OPTIONAL_STAGES
 from pipelines.terminal import fitted
 from sumi_core.base.process import die_with_parent
 from sumi_core.base.text import reason_of
@@ -29,6 +35,7 @@ from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage.plan import CellPlan
 from sumi_core.lineage.project import Project
 from sumi_core.stages import DATA_STAGES
+from sumi_core.stages.identity import stages_of
 
 INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
@@ -79,8 +86,18 @@ def execute(instance: DagsterInstance, plans: Iterable[CellPlan], jobs: int = 1)
         _run_cells_at_once(ready, jobs, outcome)
     else:
         for cell in ready:
-            outcome.note(cell, outcome.hindrance(cell) or run_job(instance, "cell", cell.key, cell.overrides))
+            outcome.note(cell, outcome.hindrance(cell) or run_cell(instance, cell.key, cell.overrides))
     return outcome
+
+
+def run_cell(instance: DagsterInstance, key: str, overrides: Sequence[str]) -> str | None:
+    """A cell, after what it alone has before its training. Returns None, or why it failed in one line."""
+    from assets.partitions import CELLS_BY_KEY
+
+    optional = set(OPTIONAL_STAGES) & set(stages_of(CELLS_BY_KEY[key].experiment))
+    return (run_job(instance, "clusters", key, overrides) if optional else None) or run_job(
+        instance, "cell", key, overrides
+    )
 
 
 def run_job(
@@ -95,13 +112,19 @@ def run_job(
     if overrides:
         cell = {"overrides": list(overrides), "cell": asking}
         config["ops"] = {asset: {"config": cell} for asset in JOBS[job]}
-    result = defs.resolve_job_def(job).execute_in_process(
-        partition_key=partition, instance=instance, run_config=config, tags=process_tag(), raise_on_error=False
+    definition = defs.resolve_job_def(job)
+    run = instance.create_run_for_job(
+        definition,
+        run_config=config,
+        tags={**definition.get_tags_for_partition_key(partition, selected_asset_keys=None), **process_tag()},
+        remote_job_origin=job_origin(job),
     )
+    result = execute_run(InMemoryJob(definition), run, instance)
     if result.success:
         return None
-    for event in result.all_events:
-        error = getattr(event.event_specific_data, "error", None) if event.is_step_failure else None
+    for event in result.all_events:  # of a step, or of the run, before its first step
+        failed = event.is_step_failure or event.is_failure
+        error = getattr(event.event_specific_data, "error", None) if failed else None
         if error is not None:
             while error.cause is not None:  # Dagster wraps what the asset raised
                 error = error.cause
@@ -109,6 +132,22 @@ def run_job(
                 raise KeyboardInterrupt  # Ctrl-C or SIGTERM: nothing else is to be started
             return _CLASS_PATH.sub("", reason_of(error.message))
     return "the run failed; see it in the Dagster UI"
+
+
+@functools.cache
+def job_origin(job: str) -> RemoteJobOrigin:
+    """Where the web interface finds a job: without it, a run would belong to no job there, and to no timeline."""
+    from pipelines.definitions import defs
+
+    workspace = Project.find().root / "workspace.yaml"
+    target = (
+        WorkspaceFileTarget([str(workspace)])
+        if workspace.is_file()
+        else ModuleTarget("pipelines.definitions", None, str(Path.cwd()), None)
+    )
+    locations = list(target.create_origins())
+    ours = [own for own in locations if own.location_name == "pipelines.definitions"]
+    return RemoteRepositoryOrigin((ours or locations)[0], defs.get_repository_def().name).get_job_origin(job)
 
 
 def _data_recipe(planned: CellPlan) -> tuple[str, ...]:
@@ -160,7 +199,7 @@ def _depth(cell: Cell) -> int:
 def _main(key: str, overrides: Sequence[str]) -> int:
     die_with_parent()
     try:
-        error = run_job(open_instance(Project.find()), "cell", key, overrides)
+        error = run_cell(open_instance(Project.find()), key, overrides)
     except KeyboardInterrupt:
         return INTERRUPTED
     if error:

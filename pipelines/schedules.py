@@ -26,7 +26,7 @@ from dagster import (
 )
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 
-from assets.partitions import CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SET_OF_CELL
+from assets.partitions import CELLS_BY_KEY, REMEMBERED, SWEEPS_BY_NAME, TOKEN_SET_OF_CELL
 from pipelines.automation import Partitions, is_under_way, next_wave
 from sumi_core.base.errors import SumiError
 from sumi_core.base.text import reason_of
@@ -42,7 +42,7 @@ _UI = "http://127.0.0.1:3000"  # where `dagster dev` answers unless SUMI_DAGSTER
 
 def sweep_schedules(sweeps: Iterable[Sweep] = SWEEPS_BY_NAME.values()) -> list[ScheduleDefinition]:
     """One schedule for each sweep with a cron, off until it is turned on in Dagster."""
-    return [_schedule(sweep) for sweep in sweeps if sweep.options.cron is not None]
+    return [_schedule(sweep) for sweep in sweeps if sweep.options.cron is not None and sweep.key == sweep.name]
 
 
 def _schedule(sweep: Sweep) -> ScheduleDefinition:
@@ -70,6 +70,10 @@ def _schedule(sweep: Sweep) -> ScheduleDefinition:
 
 
 def _go_on(context: SensorEvaluationContext) -> SensorResult:
+    remembered = Project.find().changed_cells.read()
+    if any(own not in REMEMBERED for own in remembered):  # `sumi run` has computed something with changes meanwhile
+        origin = context.code_location_origin
+        return SensorResult(skip_reason=reload_location(origin.location_name if origin else None))
     under_way = [name for name in SWEEPS_BY_NAME if is_under_way(context.instance, name, _SCHEDULE)]
     if not under_way:
         return SensorResult(skip_reason="no schedule has begun a sweep that is not at its end")

@@ -40,6 +40,7 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     process: subprocess.Popen[bytes] | None = None
+    page: str = ""  # what to open there, if not the address itself
 
     def start(self) -> None:
         """Start it, its output going to the log file."""
@@ -103,7 +104,7 @@ def _watch(servers: Sequence[Server], say: Callable[[str], None], stop: threadin
                 return 1
         for server in [server for server in waiting if server.answers()]:
             waiting.remove(server)
-            say(f"{server.name:<8} {server.url}")
+            say(f"{server.name:<8} {server.page or server.url}")
             if not waiting:
                 say("Ctrl-C stops both" if len(servers) == 2 else "Ctrl-C stops it")
         if waiting and time.monotonic() > deadline:

@@ -164,7 +164,7 @@ def compare(*names: str, overrides: Iterable[str] = (), seeds: bool = False) -> 
     from sumi_core.reports.from_mlflow import compare_tracked
 
     project, sweeps, chosen = _chosen(names, overrides)
-    references = {sweeps[cell.sweep].reference for cell in chosen} & {cell.group for cell in chosen}
+    references = {sweeps.of(cell).reference for cell in chosen} & {cell.group for cell in chosen}
     comparison = compare_tracked(project, chosen, references.pop() if len(references) == 1 else None)
     rows = [row.flat() for row in comparison.rows if seeds or row.group is None]
     return pd.DataFrame(rows)

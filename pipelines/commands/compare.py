@@ -45,7 +45,7 @@ def compare_command(
     project = Project.find()
     sweeps = project.sweeps(overrides, names)
     cells = select_cells(sweeps, names)
-    references = {sweeps[cell.sweep].reference for cell in cells} & {cell.group for cell in cells}
+    references = {sweeps.of(cell).reference for cell in cells} & {cell.group for cell in cells}
     comparison = compare_tracked(project, cells, references.pop() if len(references) == 1 else None)
     if _STDOUT not in (csv_file, json_file):
         print(comparison_text(comparison, text_width(sys.stdout)), end="")
@@ -62,10 +62,11 @@ def _write_study(project: Project, sweeps: Sweeps, cells: Sequence[Cell], path: 
     from sumi_core.reports.artifact import build_sweep_report
     from sumi_core.reports.study import write_study
 
-    named = {cell.sweep for cell in cells}
+    named = {cell.sweep_key: sweeps.of(cell) for cell in cells}
     if len(named) != 1:
         raise ConfigError("command line", "--study", f"a study is of one experiment, not {len(named)}; name one")
-    report, _ = build_sweep_report(project.store, sweeps[named.pop()])
+    (sweep,) = named.values()
+    report, _ = build_sweep_report(project.store, sweep)
     try:
         write_study(report.folder, path)
     except OSError as error:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.servers import Server, choose_port, serve
+from sumi_core.lineage.links import mlflow_page
 from sumi_core.lineage.project import Project
 
 LOCAL = "127.0.0.1"
@@ -40,7 +41,7 @@ def servers_of(project: Project, host: str, dagster_port: int | None, mlflow_por
     servers: list[Server] = []
     mlflow_url = tracking.uri
     if tracking.uri.startswith("http"):
-        say(f"{'MLflow':<8} {mlflow_url} (MLFLOW_TRACKING_URI)")
+        say(f"{'MLflow':<8} {mlflow_page(mlflow_url, 'experiments')} (MLFLOW_TRACKING_URI)")
     else:
         port = choose_port(host, mlflow_port, 5000, "mlflow", say)
         mlflow_url = f"http://{_in_url(host)}:{port}"
@@ -50,7 +51,10 @@ def servers_of(project: Project, host: str, dagster_port: int | None, mlflow_por
             command += ["--artifacts-destination", tracking.artifacts.as_uri()]
         # Without its job runners the embedded server is 2 processes instead of 10.
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        servers.append(Server("MLflow", command, mlflow_url, "/health", logs / "mlflow.log", quiet, project.root))
+        page = mlflow_page(mlflow_url, "experiments")
+        servers.append(
+            Server("MLflow", command, mlflow_url, "/health", logs / "mlflow.log", quiet, project.root, page=page)
+        )
 
     port = choose_port(host, dagster_port, 3000, "dagster", say)
     workspace = project.root / "workspace.yaml"

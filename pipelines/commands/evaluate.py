@@ -13,6 +13,7 @@ import typer
 from pipelines.commands.arguments import check_changes
 from pipelines.commands.sample import exported_folder, note, sampled_experiment
 from sumi_core.base.options import ConfigError
+from sumi_core.experiments.changed_names import is_override
 from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.sweeps import Cell, select_cells
@@ -62,7 +63,7 @@ def _sorted(more: Sequence[str], text: Sequence[str]) -> tuple[list[str], list[s
     """Files and changes. A shell that expands ``--text *.txt`` gives the first file to the option, the others apart."""
     if not text:
         return [], list(more)
-    changes = [item for item in more if "=" in item and not Path(item).exists()]
+    changes = [item for item in more if is_override(item) and not Path(item).exists()]
     return [*text, *(item for item in more if item not in changes)], changes
 
 
@@ -90,6 +91,7 @@ def _evaluation(project: Project, target: Target, experiment: Experiment) -> Art
     computation = Computation(project.store, log=note, progress=_progress)
     run_id = None
     if cell is not None:
+        project.changed_cells.remember([cell])
         run_id = tracking.open_cell(cell)
         computation.provenance["mlflow_run_id"] = run_id
     with tracked_failure(tracking, run_id):

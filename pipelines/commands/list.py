@@ -12,6 +12,7 @@ from sumi_core.lineage.plan import CellPlan, plan
 from sumi_core.lineage.project import Project
 
 _WHY = 160  # characters: a line is enough here, `sumi plan` has the rest
+_CHANGED = 5  # of what was computed with changes, the newest
 
 
 def list_command(
@@ -30,16 +31,21 @@ def list_command(
     sweeps = project.sweeps(overrides, names or None)
     asked = select_cells(sweeps, names) if names else [cell for sweep in sweeps.values() for cell in sweep.cells]
     every = plan(asked, project.store)
-    for sweep in sweeps.values():
-        plans = [planned for planned in every if planned.cell.sweep == sweep.name]
-        if not plans:
-            continue
+    by_sweep: dict[str, list[CellPlan]] = {}
+    for planned in every:
+        by_sweep.setdefault(planned.cell.sweep_key, []).append(planned)
+    changed = [known.name for known in project.changed_cells.read()]
+    for key, plans in by_sweep.items():
+        sweep = sweeps.of(plans[0].cell)
         done = sum(p.state == "done" for p in plans)
-        print(f"{sweep.name}  {done}/{len(plans)} done  {visible(sweep.description)}")
+        print(f"{key}  {done}/{len(plans)} done  {visible(sweep.description)}")
         for state, why, same in _folded(plans, whole=bool(names)):
             name = same[0].cell.key if len(same) == 1 else f"{same[0].cell.key} … {same[-1].cell.key}"
             count = "" if len(same) == 1 else f"{len(same)} cells; "
             print(f"  {name:<40} {shown_state(state, 11)} {count}{why}".rstrip())
+        also = [name for name in changed if name.startswith(tuple(f"{p.cell.key}[" for p in plans))]
+        if also:
+            print(visible(f"  computed with changes: {', '.join(also[-_CHANGED:])}{', …' if also[_CHANGED:] else ''}"))
     for file, error in sweeps.broken.items():
         print(visible(f"{file.stem}  cannot be read: {error}"))
 

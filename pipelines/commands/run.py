@@ -12,6 +12,7 @@ import typer
 from sumi_core.base.lazy import load_deferred
 from sumi_core.base.text import counted, text_width
 from sumi_core.experiments.sweeps import Cell, Sweep, select_cells, split_arguments
+from sumi_core.lineage.links import dagster_ui, mlflow_page
 from sumi_core.lineage.plan import CellPlan, plan, plan_with_ancestors
 from sumi_core.lineage.project import Project
 
@@ -37,6 +38,7 @@ def run_command(
     from sumi_core.reports.pages import report_text
 
     plans = plan_with_ancestors(cells, project.store)
+    project.changed_cells.remember(planned.cell for planned in plans)  # before Dagster loads its partitions
     # Where Dagster has no instance yet, it is told of what is done too: the store may have been copied.
     is_new = not (project.dagster_home / "dagster.yaml").is_file()
     todo = [p for p in plans if is_new or p.state != "done" or not project.tracking.is_complete(p.cell)]
@@ -44,16 +46,16 @@ def run_command(
     for planned in blocked:
         print(f"sumi: {planned.cell.key} is blocked: {planned.why}", file=sys.stderr)
     todo = [p for p in todo if p.state != "blocked"]
-    if overrides:  # tokens, cells and reports are named after their files, which do not show these
+    if overrides:  # names may be shortened
         print(f"changed on the command line: {shlex.join(overrides)}", flush=True)
     if not todo and not blocked:
         print(f"{counted(len(plans), 'cell')}: done already")
     try:
         failed = _executed(project, todo, jobs) if todo else {}
         finished = [p.cell for p in plan(cells, project.store) if "evaluation" in p.artifacts]
-        asked = {cell.sweep for cell in cells}  # what they start from may be of others
-        for name in dict.fromkeys(cell.sweep for cell in (*(p.cell for p in todo), *finished) if cell.sweep in asked):
-            failed |= _reported(project, sweeps[name], overrides)
+        asked = {cell.sweep_key: sweeps.of(cell) for cell in cells}  # what they start from may be of others
+        for key in dict.fromkeys(cell.sweep_key for cell in (*(p.cell for p in todo), *finished)):
+            failed |= _reported(project, asked[key]) if key in asked else {}
     except KeyboardInterrupt:
         from pipelines.execution import INTERRUPTED
 
@@ -61,8 +63,8 @@ def run_command(
         raise typer.Exit(INTERRUPTED) from None
     for key, error in failed.items():
         print(f"sumi: {key} failed: {error}", file=sys.stderr)
-    for name in dict.fromkeys(cell.sweep for cell in finished):
-        print(report_text(compare_sweep(project.store, sweeps[name]), text_width(sys.stdout)))
+    for key in dict.fromkeys(cell.sweep_key for cell in finished):
+        print(report_text(compare_sweep(project.store, asked[key]), text_width(sys.stdout)))
     if finished:
         print(_where(project, finished[0]))
     if blocked or failed:
@@ -90,26 +92,25 @@ def _executed(project: Project, todo: Sequence[CellPlan], jobs: int) -> dict[str
     return execute(instance, todo, jobs).failed
 
 
-def _reported(project: Project, sweep: Sweep, overrides: tuple[str, ...]) -> dict[str, str]:
-    """Make a sweep's report where it is not made, or MLflow lacks it: what was computed may have been cut off before.
-    Overrides are not part of the sweep's record in MLflow."""
+def _reported(project: Project, sweep: Sweep) -> dict[str, str]:
+    """Make a sweep's report where it is not made, or MLflow lacks it: it may have been cut off before."""
     from sumi_core.reports.artifact import find_sweep_report
 
     report = find_sweep_report(project.store, sweep)
-    if report is not None and (overrides or project.tracking.has_report(sweep.name, report)):
+    if report is not None and project.tracking.has_report(sweep, report):
         return {}
     instance = _opened(project)
     from pipelines.execution import run_job
 
-    error = run_job(instance, "report", sweep.name, overrides)
-    return {f"{sweep.name} (report)": error} if error else {}
+    error = run_job(instance, "report", sweep.key, sweep.overrides)
+    return {f"{sweep.key} (report)": error} if error else {}
 
 
 def _where(project: Project, cell: Cell) -> str:
     """What to do next, with arguments that work: the same overrides name what they made."""
-    name = shlex.join([cell.key, *cell.overrides])
+    name = cell.request
     return f"""\
-look at it:   sumi dev       Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
+look at it:   sumi dev       Dagster on {dagster_ui()}, MLflow on {mlflow_page(project.tracking.ui, "experiments")}
 write text:   sumi sample {name}
 trace it:     sumi lineage {name}       data, config, code and seed behind a number
 everything is in {project.home}"""

@@ -65,16 +65,29 @@ def parts_in(
 ) -> Iterator[tuple[str, Registry, dict[str, Any]]]:
     """Every part of a resolved config, those among the options of others too: its key, its registry, and
     ``{name, **options}`` itself."""
+    for key, registry, found in _part_fields(schema, data, prefix):
+        if found is not None:
+            yield key, registry, found
+
+
+def absent_parts(schema: type[Any], data: Mapping[str, Any]) -> set[str]:
+    """The keys of a resolved config where a part could be and none is."""
+    return {key for key, _, found in _part_fields(schema, data, "") if found is None}
+
+
+def _part_fields(
+    schema: type[Any], data: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, Registry, dict[str, Any] | None]]:
     for name, registry, inner in _holders(schema):
         if name not in data:
             continue
         for key, found in _items(data[name], f"{prefix}{name}"):
             if inner:
-                yield from parts_in(inner, found, f"{key}.")
-            elif registry and found is not None:
+                yield from _part_fields(inner, found, f"{key}.")
+            elif registry:
                 yield key, registry, found
-                if len(found) > 1:  # it has options, which may be parts
-                    yield from parts_in(registry.options(found["name"]), found, f"{key}.")
+                if found is not None and len(found) > 1:  # it has options, which may be parts
+                    yield from _part_fields(registry.options(found["name"]), found, f"{key}.")
 
 
 def _holders(schema: type[Any]) -> list[tuple[str, Registry | None, type[Any] | None]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sumi_core.base.options import ConfigError
+from sumi_core.experiments.changed_names import change_suffix, is_shortened, split_name
 from sumi_core.experiments.file_keys import SweepOptions
 from sumi_core.experiments.schema import Experiment
 
@@ -16,19 +18,40 @@ SEED = "seed"  # the axis whose labels tell the cells of a group apart
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment of a sweep. ``key`` is its name everywhere: CLI, Dagster partition, MLflow run."""
+    """One experiment of a sweep. ``key`` is its name everywhere: CLI, Dagster partition, MLflow run. With overrides
+    that decide a result it is a name of its own, ``smoke[training.steps=6]``."""
 
     key: str
-    sweep: str
+    sweep: str  # the name of its file
     labels: dict[str, str]  # axis → label
     experiment: Experiment
     overrides: tuple[str, ...] = ()  # dotlist given on the command line
     parents: tuple[Cell, ...] = field(default=(), repr=False)  # the cells it takes outputs of
 
     @property
+    def change(self) -> str:
+        """What its name ends in, ``[training.steps=6]``; empty as its file says."""
+        return change_suffix(self.overrides)
+
+    @property
+    def plain(self) -> str:
+        """Its name as its file says, whatever was changed."""
+        return self.key.removesuffix(self.change)
+
+    @property
+    def request(self) -> str:
+        """What to write after `sumi run` to compute it: the plain name, and what was changed."""
+        return shlex.join([self.plain, *self.overrides])
+
+    @property
+    def sweep_key(self) -> str:
+        """The name of its sweep, with what was changed."""
+        return self.sweep + self.change
+
+    @property
     def group(self) -> str:
         """The key without the seed's label: what it shares with the cells that differ from it in the seed alone."""
-        return cell_key(self.sweep, self.labels, without=SEED)
+        return cell_key(self.sweep, self.labels, without=SEED) + self.change
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,12 @@ class Sweep:
     cells: tuple[Cell, ...] = field(repr=False)
     refused: dict[str, ConfigError] = field(default_factory=dict, repr=False)
     options: SweepOptions = field(default_factory=SweepOptions)
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its name where it is shown: that of its file, with what was changed, ``smoke[training.steps=6]``."""
+        return self.name + change_suffix(self.overrides)
 
     @property
     def description(self) -> str:
@@ -51,7 +80,8 @@ class Sweep:
     @property
     def reference(self) -> str | None:
         """The group that the others are compared with, if the file names one."""
-        return self.options.reference
+        named = self.options.reference
+        return named and named + change_suffix(self.overrides)
 
     @property
     def groups(self) -> dict[str, tuple[Cell, ...]]:
@@ -65,9 +95,41 @@ class Sweep:
 class Sweeps(dict[str, Sweep]):
     """Sweeps by name. ``broken`` holds the files that are not valid experiments, and why; the others stay visible."""
 
-    def __init__(self, sweeps: Mapping[str, Sweep], broken: Mapping[Path, ConfigError]) -> None:
+    def __init__(
+        self,
+        sweeps: Mapping[str, Sweep],
+        broken: Mapping[Path, ConfigError],
+        overrides: tuple[str, ...] = (),
+        load: Callable[[tuple[str, ...]], Sweeps] | None = None,
+        remembered: Callable[[], Mapping[str, tuple[str, ...]]] = dict,
+    ) -> None:
+        """load: the same files with other overrides. remembered: the changes behind names with shortened values."""
         super().__init__(sweeps)
-        self.broken = dict(broken)
+        self.broken, self.overrides = dict(broken), overrides
+        self._load, self._remembered = load, remembered
+        self._changed: dict[tuple[str, ...], Sweeps] = {}
+
+    def read_name(self, name: str) -> tuple[str, Sweeps]:
+        """The plain name in a name such as ``smoke[training.steps=6]``, and the sweeps with these changes beside their
+        own. Raises ConfigError for changes that no experiment could take, or that are shortened and not remembered."""
+        plain, changes = split_name(name)
+        if is_shortened(changes):
+            known = self._remembered()
+            if name not in known:
+                problem = "its shortened values are not remembered here; write the plain name, and after it key=value"
+                raise ConfigError("experiments", name, problem)
+            changes = known[name]
+        more = tuple(change for change in changes if change not in self.overrides)
+        if not more or self._load is None:
+            return plain, self
+        if more not in self._changed:
+            self._changed[more] = self._load((*self.overrides, *more))
+        return plain, self._changed[more]
+
+    def of(self, cell: Cell) -> Sweep:
+        """The sweep of a cell that was selected here."""
+        every = [sweeps[cell.sweep] for sweeps in (self, *self._changed.values()) if cell.sweep in sweeps]
+        return next(sweep for sweep in every if sweep.overrides == cell.overrides)
 
     def refuse_broken(self, pattern: str) -> None:
         """Raise the ConfigError of a broken file if it is what a name or glob asks for. A broken file's cells are not

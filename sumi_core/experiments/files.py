@@ -12,6 +12,7 @@ from sumi_core.base.options import ConfigError
 from sumi_core.base.registry import nearest
 from sumi_core.experiments.axes import PHASE, expand_axes, one_layer
 from sumi_core.experiments.cells import SEED, Cell, Sweep, cell_key
+from sumi_core.experiments.changed_names import change_suffix
 from sumi_core.experiments.file_keys import SweepOptions, read_options
 from sumi_core.experiments.layered import Layer, inherit, refuse_steps, refuse_untrue_labels, resolve_within
 from sumi_core.experiments.layers import check_keys, merge
@@ -69,7 +70,7 @@ class ExperimentFiles:
         names = list(dict.fromkeys(axis for labels in points for axis in labels))
         axes = {name: list(dict.fromkeys(labels[name] for labels in points)) for name in names}
         path = file.relative_to(self.folder).with_suffix("").as_posix()
-        return Sweep(file.stem, file, path, axes, tuple(cells.values()), refused, reading.options)
+        return Sweep(file.stem, file, path, axes, tuple(cells.values()), refused, reading.options, self.overrides)
 
     def cell(self, file: Path, key: str) -> Cell:
         """One cell of a file. Raises ConfigError when it cannot be resolved."""
@@ -127,7 +128,8 @@ class ExperimentFiles:
             refuse_untrue_labels(key, experiment, settings, [*self._changes, *layers], budget, find)
         own = (parents[option] for option, *_ in references_in(experiment.sections()))
         unique = {(parent.key, parent.overrides): parent for parent in own}
-        return Cell(key, reading.file.stem, labels, experiment, self.overrides, tuple(unique.values()))
+        name = key + change_suffix(self.overrides)
+        return Cell(name, reading.file.stem, labels, experiment, self.overrides, tuple(unique.values()))
 
     def _found(self, file: Path, name: str, option: str, experiment: Experiment) -> Cell:
         """The cell that a reference in ``file`` means by ``name``."""

@@ -45,13 +45,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sumi_core.base.options import ConfigError
 from sumi_core.base.registry import nearest
 from sumi_core.experiments.cells import Cell, Sweep, Sweeps, with_ancestors
+from sumi_core.experiments.changed_names import is_changed_name, is_override
 from sumi_core.experiments.files import ExperimentFiles, parse_overrides
 
 __all__ = [
@@ -67,8 +68,14 @@ __all__ = [
 ]
 
 
-def load_sweeps(folder: Path, overrides: Iterable[str] = (), names: Sequence[str] | None = None) -> Sweeps:
+def load_sweeps(
+    folder: Path,
+    overrides: Iterable[str] = (),
+    names: Sequence[str] | None = None,
+    remembered: Callable[[], Mapping[str, tuple[str, ...]]] = dict,
+) -> Sweeps:
     """Every sweep below ``experiments/`` by name, except the files in ``base/``, which only serve others.
+    remembered: the changes behind names of cells whose values are shortened.
 
     A file that is wrong is put aside in ``broken``, and so are files that share a name. names: names or globs of
     ``select_cells``; only the files that they can mean are looked at, unless one of them means nothing, whose
@@ -80,14 +87,19 @@ def load_sweeps(folder: Path, overrides: Iterable[str] = (), names: Sequence[str
         )
     overrides = tuple(overrides)
     if names is not None:
-        found = _load(folder, overrides, names)
+        found = _load(folder, overrides, remembered, names)
         with contextlib.suppress(ConfigError):
             select_cells(found, names)
             return found
-    return _load(folder, overrides)
+    return _load(folder, overrides, remembered)
 
 
-def _load(folder: Path, overrides: tuple[str, ...], names: Sequence[str] | None = None) -> Sweeps:
+def _load(
+    folder: Path,
+    overrides: tuple[str, ...],
+    remembered: Callable[[], Mapping[str, tuple[str, ...]]],
+    names: Sequence[str] | None = None,
+) -> Sweeps:
     files = ExperimentFiles(folder, overrides)
     sweeps: dict[str, Sweep] = {}
     broken: dict[Path, ConfigError] = {}
@@ -110,7 +122,7 @@ def _load(folder: Path, overrides: tuple[str, ...], names: Sequence[str] | None 
             broken[file] = error
         except Exception as error:  # an unforeseen mistake must not hide the other experiments
             broken[file] = ConfigError(str(file), "", f"cannot be read ({type(error).__name__}: {error}); correct it")
-    return Sweeps(sweeps, broken)
+    return Sweeps(sweeps, broken, overrides, lambda other: _load(folder, other, remembered, names), remembered)
 
 
 def _can_mean(pattern: str, file: Path, folder: Path) -> bool:
@@ -131,13 +143,17 @@ def load_sweep(file: Path, folder: Path, overrides: Iterable[str] = ()) -> Sweep
 
 def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[Cell]:
     """The cells that names or globs ask for: a sweep's name, or that of its file as in ``ablations/*``, means all of
-    its cells.
+    its cells. ``demo[training.steps=6]`` is those of demo with this change.
 
     Raises ConfigError when a pattern matches nothing, a broken file, or a cell that the overrides do not fit."""
-    every = {cell.key: (sweep, cell) for sweep in sweeps.values() for cell in sweep.cells}
+    every = {cell.plain: (sweep, cell) for sweep in sweeps.values() for cell in sweep.cells}
     refused = {key: (sweep, error) for sweep in sweeps.values() for key, error in sweep.refused.items()}
     chosen: dict[str, Cell] = {}
     for pattern in patterns:
+        if isinstance(sweeps, Sweeps) and is_changed_name(pattern):
+            plain, changed = sweeps.read_name(pattern)
+            chosen |= {cell.key: cell for cell in select_cells(changed, [plain])}
+            continue
 
         def asked(key: str, sweep: Sweep, pattern: str = pattern) -> bool:
             return any(pattern == name or fnmatchcase(name, pattern) for name in (key, sweep.name, sweep.path))
@@ -147,7 +163,7 @@ def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[C
         for key, (sweep, error) in refused.items():
             if asked(key, sweep):
                 raise ConfigError(error.where, error.key, f"{error.problem} (cell {key})")
-        found = {key: cell for key, (sweep, cell) in every.items() if asked(key, sweep)}
+        found = {cell.key: cell for key, (sweep, cell) in every.items() if asked(key, sweep)}
         if not found:
             known = nearest(pattern, [*sweeps, *every], show=list(sweeps))
             raise ConfigError("experiments", pattern, f"no experiment or cell has this name; {known}")
@@ -158,7 +174,7 @@ def select_cells(sweeps: Mapping[str, Sweep], patterns: Iterable[str]) -> list[C
 def split_arguments(arguments: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
     """Names and ``key=value`` overrides of one command line. Raises ConfigError when no name is left."""
     arguments = list(arguments)
-    names = [argument for argument in arguments if "=" not in argument]
+    names = [argument for argument in arguments if not is_override(argument)]
     if not names:
         raise ConfigError("command line", "", "name at least one experiment, cell or glob; `sumi list` shows them")
-    return names, tuple(argument for argument in arguments if "=" in argument)
+    return names, tuple(argument for argument in arguments if is_override(argument))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sumi_core.base.hashing import fingerprint
@@ -22,6 +22,14 @@ def token_set_names(experiments: Iterable[tuple[str, Experiment]]) -> dict[str, 
         key: label if len(variants[label]) == 1 else f"{label}.{fingerprint(recipes[key])[:6]}"
         for key, label in labels.items()
     }
+
+
+def changed_token_set_name(experiment: Experiment, known: Mapping[str, Experiment], names: Mapping[str, str]) -> str:
+    """The token set name of a cell that was changed: that of a cell of the files with the same recipe, else one with
+    the first digits of its own, so that no other name depends on it. known, names: the files' cells, and token sets."""
+    recipe = _recipe(experiment)
+    same = next((key for key, other in known.items() if _recipe(other) == recipe), None)
+    return names[same] if same is not None else f"{_label(recipe)}.{fingerprint(recipe)[:6]}"
 
 
 def _recipe(experiment: Experiment) -> dict[str, Any]:

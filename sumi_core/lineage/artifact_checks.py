@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 from sumi_core.base.errors import StoreError
 from sumi_core.lineage.checkup import Finding
+from sumi_core.lineage.mlflow_store import search_runs
 from sumi_core.lineage.project import Project
-from sumi_core.lineage.tracking import search_runs
 from sumi_core.stages import STAGES
 from sumi_core.stages.measurements import is_measurement
 from sumi_core.stages.store import MANIFEST, Artifact, Store
@@ -44,7 +45,8 @@ def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:
         found = store.condition(stage, fingerprint)
         if found.state == "failed":  # not being tried again just now
             told = " ".join(f"{stage} {fingerprint} of {failure['key']} failed: {found.why}".split())
-            yield Finding("info", "artifacts", told, f"`sumi run {failure['key']}`, with what was changed, tries again")
+            request = shlex.quote(str(failure["key"]))
+            yield Finding("info", "artifacts", told, f"`sumi run {request}` tries again")
     how = "files read" if deep else "sizes looked at; --deep reads every file"
     yield Finding("ok", "artifacts", f"{whole} whole outputs in {store.root} ({how})")
 
@@ -158,7 +160,7 @@ def _killer(project: Project, run_id: str) -> Callable[[], str]:
         client = project.tracking.client
         if client.get_run(run_id).info.status != "RUNNING":
             return f"MLflow run {run_id} has ended meanwhile"
-        client.set_terminated(run_id, "KILLED")
+        project.tracking.close(run_id, cancelled="its process is gone; `sumi run` continues it")
         return f"marked MLflow run {run_id} KILLED"
 
     return kill

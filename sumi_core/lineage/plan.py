@@ -25,6 +25,7 @@ State = Literal["blocked", "damaged", "running", "failed", "interrupted", "stale
 
 _Look = Callable[[str, str], Condition]  # stage, fingerprint
 
+_NEW = "never computed"
 _SHOWN_CHANGES, _SHOWN_FILES, _SHOWN_VALUE = 4, 3, 40
 
 
@@ -75,9 +76,10 @@ def plan(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
     look = functools.lru_cache(maxsize=None)(store.condition)  # once at each output, however many cells share it
     plans = [_plan_cell(cell, look, earlier) for cell in cells]
     # An output that cells share was computed for one of them: what has changed since is known of that one only.
-    stale = {(s.stage, s.fingerprint): s for planned in plans for s in planned.stages if s.state == "stale"}
+    every = [stage for planned in plans for stage in planned.stages]
+    told = {(s.stage, s.fingerprint): s for s in every if s.state in ("stale", "missing") and s.why != _NEW}
     return [
-        CellPlan(p.cell, tuple(stale.get((s.stage, s.fingerprint), s) if s.state == "missing" else s for s in p.stages))
+        CellPlan(p.cell, tuple(told.get((s.stage, s.fingerprint), s) if s.why == _NEW else s for s in p.stages))
         for p in plans
     ]
 
@@ -133,14 +135,17 @@ def _plan_stage(
     if found.state != "absent":
         return StagePlan(name, own, found.state, found.why)
     old = earlier.get((name, cell.key))
+    # What is computed with changes is another cell than its file's, which it is compared with where it is new.
+    state: State = "stale" if old is not None else "missing"
+    old = old or earlier.get((name, cell.plain))
     if old is None:
-        return StagePlan(name, own, "missing", "never computed")
+        return StagePlan(name, own, state, _NEW)
     recorded, wanted = old.manifest.get("inputs", {}), stage_inputs(cell.experiment, name)
     inputs = [s.stage for s in before if s.stage in wanted and s.fingerprint != recorded.get(s.stage)]
     words = changed_fields(old.manifest.get("identity", {}), identity)
     words += [_changed_reference(ref, identity, old) for ref in references_of(cell.experiment, name)]
     words = [word for word in words if word] or [f"its input {stage} changes" for stage in inputs]
-    return StagePlan(name, own, "stale", "; ".join(words) or "its recipe changed")
+    return StagePlan(name, own, state, "; ".join(words) or "its recipe changed")
 
 
 def _changed_reference(ref: StageRef, identity: Mapping[str, Any], old: Artifact) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from sumi_core.base.options import ConfigError
 from sumi_core.base.paths import project_root, readable_name, sqlite_uri
 from sumi_core.experiments.sweeps import Sweeps, load_sweeps
+from sumi_core.lineage.changed_cells import ChangedCells
 from sumi_core.lineage.tracking import Tracking
 from sumi_core.stages.store import Store
 
@@ -72,4 +73,9 @@ class Project:
     def sweeps(self, overrides: Iterable[str] = (), names: Sequence[str] | None = None) -> Sweeps:
         """Every experiment file, expanded and validated, or those that ``names`` need; ``broken`` names those that are
         wrong."""
-        return load_sweeps(self.experiments, overrides, names)
+        return load_sweeps(self.experiments, overrides, names, self.changed_cells.names)
+
+    @property
+    def changed_cells(self) -> ChangedCells:
+        """What was computed with changes on the command line."""
+        return ChangedCells(self.home / "changed-cells.json", self.home / "locks")

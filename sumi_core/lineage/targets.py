@@ -16,6 +16,7 @@ from typing import Any
 from sumi_core.base.errors import StoreError, SumiError
 from sumi_core.base.paths import sqlite_path
 from sumi_core.base.registry import nearest
+from sumi_core.experiments.changed_names import change_suffix, is_changed_name
 from sumi_core.experiments.references import StageRef
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.sweeps import select_cells
@@ -59,7 +60,7 @@ class Target:
     @property
     def request(self) -> str:
         """What to write after `sumi run` to compute it: the cell's name, and what was changed."""
-        return shlex.join([self.key, *self.overrides])
+        return shlex.join([self.key.removesuffix(change_suffix(self.overrides)), *self.overrides])
 
 
 def find_target(project: Project, given: str, overrides: Iterable[str] = ()) -> Target:
@@ -69,8 +70,10 @@ def find_target(project: Project, given: str, overrides: Iterable[str] = ()) -> 
     ConfigError for overrides that are wrong."""
     overrides = tuple(overrides)
     path = Path(given)
+    if not path.exists() and (inside := project.store.root / path).exists() and os.sep in given:
+        path = inside  # as the web interfaces name outputs, wherever the store is
     folder = path.parent if path.is_file() else path
-    if overrides:
+    if overrides or (is_changed_name(given) and not path.exists()):
         return _from_name(project, given, overrides)
     if (folder / MANIFEST).is_file() or (folder / EXPORT_RECORD).is_file():
         return _from_folder(project.store, given, folder.resolve())
@@ -150,24 +153,25 @@ def is_of_mlflow(error: Exception) -> bool:
 
 
 def _from_name(project: Project, given: str, overrides: tuple[str, ...] = ()) -> Target:
-    sweeps = project.sweeps(overrides, [given])
-    sweeps.refuse_broken(given)
-    names = [*sweeps, *(key for sweep in sweeps.values() for key in (*(c.key for c in sweep.cells), *sweep.refused))]
-    if given not in names and overrides and (Path(given).exists() or _is_id(given)):
+    plain, sweeps = project.sweeps(overrides, [given]).read_name(given)
+    sweeps.refuse_broken(plain)
+    names = [*sweeps, *(key for sweep in sweeps.values() for key in (*(c.plain for c in sweep.cells), *sweep.refused))]
+    if plain not in names and overrides and (Path(given).exists() or _is_id(given)):
         raise LineageError(f"'{given}' is one result, which nothing can change; leave out {shlex.join(overrides)}")
-    if given not in names:
-        known = nearest(given, names, show=list(sweeps))
+    if plain not in names:
+        known = nearest(plain, names, show=list(sweeps))
         raise LineageError(f"no cell, run, fingerprint or folder is called '{given}'; {known}")
-    cells = select_cells(sweeps, [given])
-    cells = [cell for cell in cells if cell.key == given] or cells
+    cells = select_cells(sweeps, [plain])
+    cells = [cell for cell in cells if cell.plain == plain] or cells
     if len(cells) > 1:
         raise LineageError(f"'{given}' has {len(cells)} cells; name one of {', '.join(cell.key for cell in cells)}")
-    key, experiment = cells[0].key, cells[0].experiment
-    target = Target(given, "cell", key, experiment_fingerprints(experiment), experiment, overrides)
+    cell = cells[0]
+    fingerprints = experiment_fingerprints(cell.experiment)
+    target = Target(given, "cell", cell.key, fingerprints, cell.experiment, cell.overrides)
     whole = {name for name, own in target.fingerprints.items() if project.store.find(name, own) is not None}
     if not whole - set(DATA_STAGES):
-        recipe = f"with {shlex.join(overrides)}" if overrides else "in its current recipe"
-        raise LineageError(f"'{key}' is not computed {recipe}; run `sumi run {target.request}` first")
+        recipe = f"with {shlex.join(cell.overrides)}" if cell.overrides else "in its current recipe"
+        raise LineageError(f"'{cell.plain}' is not computed {recipe}; run `sumi run {target.request}` first")
     return target
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -188,7 +187,7 @@ def trace_lines(traced: Trace, width: int = 100) -> Iterator[str]:
     common = _common([_circumstances(stage) for stage in reversed(traced.stages)])
     shared = target.last in DATA_STAGES  # of a token set: the cell it was made for had nothing to do with it
     named = f"{target.last} {target.fingerprints[target.last]}" if shared else ""
-    yield f"{named or shlex.join([target.key, *target.overrides])}  ({target.kind} {target.given})"
+    yield f"{named or target.key}  ({target.kind} {target.given})"
     for label, value in _overview(traced):
         yield _wrapped(f"  {label:<12}", value, width)
     for label, parts in common.items():

@@ -1,10 +1,10 @@
 """MLflow: one run per model of a cell, nested under one run per sweep, in an MLflow experiment named after the sweep.
 
 A run carries what made the model as params, every stage's fingerprint and the Dagster run as tags, the corpus and
-token shards as dataset inputs, the training history, each stage's figures as ``<stage>/<name>`` metrics, the exported
+token shards as dataset inputs, the training history and what came out as metrics (``tracked_figures``), the exported
 model as a logged model, and what people look at (plots, reports) as artifacts. Recording a stage twice changes
-nothing. Another evaluation of the model, and its likelihood of other texts, go into the same run: the latest value of a
-metric is that of the latest evaluation.
+nothing. Another evaluation of a cell's model, and its likelihood of other texts, go into the same run: the latest value
+of a metric is that of the latest evaluation. What the command line changed is a cell of its own, with a run of its own.
 """
 
 from __future__ import annotations
@@ -12,129 +12,89 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import re
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from sumi_core.base.files import json_text
 from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
 from sumi_core.base.references import named_references
-from sumi_core.experiments.sweeps import Cell
-from sumi_core.lineage.mlflow_file import MlflowFile
+from sumi_core.experiments.sweeps import Cell, Sweep
+from sumi_core.lineage.links import dagster_partition, mlflow_page
+from sumi_core.lineage.mlflow_store import NOTE, MlflowStore, search_runs
+from sumi_core.lineage.tracked_figures import (
+    CONSTANTS,
+    NONE,
+    TRAINING_SECONDS,
+    config_params,
+    constants,
+    metrics,
+    report_metrics,
+    text_metrics,
+    text_of,
+)
 from sumi_core.stages import STAGES
 from sumi_core.stages.identity import experiment_fingerprints
 from sumi_core.stages.store import Artifact
 from sumi_core.training.publishing import sync_history
-from sumi_core.training.quiet import quiet_mlflow
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 # MLflow's own limits for one request.
-_BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH, _TAG_LENGTH, _PAGE = 1000, 100, 6000, 8000, 5000
+_BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH, _TAG_LENGTH = 1000, 100, 6000, 8000
 _NAME_LENGTH = 250
 _NO_NAME = re.compile(r"[^\w\-. :/]", re.ASCII)
-_initialised: set[str] = set()  # stores that this process has seen whole
+_RECORDING = 2  # the way in which figures are recorded
 
 
-@dataclass(frozen=True)
-class Tracking:
-    """A connection to an MLflow store. ``locks`` is a local folder that keeps concurrent processes apart."""
+class Tracking(MlflowStore):
+    """The runs of a project in its MLflow store."""
 
-    uri: str
-    artifacts: Path | None  # where a local store puts artifacts; None: the server decides
-    locks: Path
-
-    @property
-    def client(self) -> MlflowClient:
-        """A client of this store, quiet and without telemetry."""
-        quiet_mlflow()
-        from mlflow import MlflowClient
-
-        self.initialise()
-        return MlflowClient(tracking_uri=self.uri)
-
-    @property
-    def reader(self) -> MlflowClient:
-        """What reads this store: an embedded database is read without importing MLflow, and without creating it."""
-        path = self.uri.removeprefix("sqlite:///")
-        file = MlflowFile(Path(path))
-        return cast("MlflowClient", file) if path != self.uri and file.is_readable() else self.client
-
-    @property
-    def ui(self) -> str:
-        """Where the web interface answers, for links."""
-        served = self.uri.startswith("http")
-        return (self.uri if served else os.environ.get("SUMI_MLFLOW_UI", "http://127.0.0.1:5000")).rstrip("/")
-
-    def run_url(self, run_id: str) -> str:
-        """A run's page in the web interface."""
-        return f"{self.ui}/#/experiments/{self.reader.get_run(run_id).info.experiment_id}/runs/{run_id}"
-
-    def initialise(self) -> None:
-        """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock;
-        each process takes it once, before its first client."""
-        if self.uri in _initialised:
-            return
-        quiet_mlflow()
-        from mlflow import MlflowClient
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        with locked(self.locks / "mlflow.lock"):
-            if self.artifacts is not None:
-                # Else MLflow writes the working directory into SQL as it stands, quotes included.
-                SqlAlchemyStore(self.uri, self.artifacts.as_uri())
-            MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
-        _initialised.add(self.uri)
-
-    def experiment_id(self, sweep: str) -> str:
-        """The MLflow experiment of a sweep, created if missing."""
-        client = self.client
-        with locked(self.locks / "mlflow.lock"):
-            existing = client.get_experiment_by_name(sweep)
-            if existing is not None:
-                if existing.lifecycle_stage == "deleted":
-                    client.restore_experiment(existing.experiment_id)
-                return str(existing.experiment_id)
-            location = (self.artifacts / sweep).as_uri() if self.artifacts else None
-            return str(client.create_experiment(sweep, artifact_location=location))
-
-    def open_sweep(self, sweep: str, description: str = "") -> str:
-        """The run id of a sweep's parent run, created if missing."""
-        experiment = self.experiment_id(sweep)
+    def open_sweep(self, sweep: str, description: str = "", change: str = "") -> str:
+        """The run id of a sweep's parent run, created if missing. change: what the names of its cells end in. A new one
+        takes the cells of one that was deleted."""
+        experiment, client = self.experiment_id(sweep, description), self.client
         with locked(self.locks / f"mlflow-{sweep}.lock"):
-            found = self._search(experiment, _sweep_condition(sweep))
-            if found:
-                return str(found[0].info.run_id)
-            tags = {"sumi.kind": "sweep", "sumi.sweep": sweep, "mlflow.note.content": description}
-            run = self.client.create_run(experiment, tags=tags, run_name=sweep)
-            self.client.set_terminated(run.info.run_id, "FINISHED")
-            return str(run.info.run_id)
+            found = self._find_sweep(experiment, sweep + change)
+            if found is not None:
+                return str(found.info.run_id)
+            tags = {"sumi.kind": "sweep", "sumi.sweep": sweep + change, NOTE: description}
+            condition = f"tags.`sumi.kind` = 'cell' and tags.`sumi.sweep` = '{sweep + change}'"
+            cells = search_runs(client, [experiment], condition)
+            started = min((cell.info.start_time for cell in cells), default=None)
+            made = client.create_run(experiment, start_time=started, tags=tags, run_name=sweep + change)
+            run_id = str(made.info.run_id)
+            client.set_terminated(run_id, "FINISHED")
+            for cell in cells:
+                client.set_tag(cell.info.run_id, "mlflow.parentRunId", run_id)
+            return run_id
+
+    def _find_sweep(self, experiment: str, key: str) -> Run | None:
+        condition = f"tags.`sumi.kind` = 'sweep' and tags.`sumi.sweep` = '{key}'"
+        return next(iter(search_runs(self.reader, [experiment], condition)), None)
 
     def open_cell(self, cell: Cell, description: str = "", tags: Mapping[str, str] | None = None) -> str:
         """The run id of a cell's current model: found by the model's fingerprint, else created, and set running unless
         it holds the current evaluation. The tags of a run that is found follow the cell as it is now."""
         fingerprints = experiment_fingerprints(cell.experiment)
-        parent = self.open_sweep(cell.sweep, description)
+        parent = self.open_sweep(cell.sweep, description, cell.change)
         experiment, client = self.experiment_id(cell.sweep), self.client
-        name, current = " ".join([cell.key, *cell.overrides]), {**_tags(cell, fingerprints), **(tags or {})}
+        current = {**_tags(cell, fingerprints), "mlflow.parentRunId": parent, **(tags or {})}
         with locked(self.locks / f"mlflow-{cell.sweep}.lock"):
             run = self.find_cell(cell)
             if run is None:
-                created = client.create_run(experiment, run_name=name, tags={"mlflow.parentRunId": parent, **current})
-                self._log_params(created, named_references(cell.experiment.to_dict()))
-                return str(created.info.run_id)
-            self._log_params(run, named_references(cell.experiment.to_dict()))
+                note = {NOTE: _note(cell, description)}
+                run = client.create_run(experiment, run_name=cell.key, tags={**note, **current})
+                self._log_params(run, config_params(cell.experiment, cell.labels))
+                return str(run.info.run_id)
+            self._log_params(run, config_params(cell.experiment, cell.labels))
         run_id = str(run.info.run_id)
         with self._writing(run_id):
-            for key, value in {**current, "mlflow.runName": name}.items():
+            for key, value in {**current, "mlflow.runName": cell.key}.items():
                 if run.data.tags.get(key) != value:
                     client.set_tag(run_id, key, value)
             if not self.is_recorded(run, "evaluation", fingerprints["evaluation"]):
@@ -143,23 +103,18 @@ class Tracking:
 
     def find_cell(self, cell: Cell) -> Run | None:
         """The run of a cell's current model, or None."""
-        model = experiment_fingerprints(cell.experiment)["exported_model"]
-        experiment = self.known_experiment(cell.sweep)
+        model, experiment = (
+            experiment_fingerprints(cell.experiment)["exported_model"],
+            self.known_experiment(cell.sweep),
+        )
         return self.find_model(model, experiment, cell.key) if experiment is not None else None
-
-    def known_experiment(self, sweep: str) -> str | None:
-        """The MLflow experiment of a sweep, or None; creates and restores nothing."""
-        existing = self.reader.get_experiment_by_name(sweep)
-        return None if existing is None or existing.lifecycle_stage == "deleted" else str(existing.experiment_id)
 
     def find_model(self, fingerprint: str, experiment: str | None = None, key: str | None = None) -> Run | None:
         """The newest run of an exported model, or None: in any experiment and of any cell, unless one is named."""
         experiments = [experiment] if experiment else [own.experiment_id for own in self.reader.search_experiments()]
         condition = f"tags.`sumi.kind` = 'cell' and tags.`sumi.fingerprint.exported_model` = '{fingerprint}'"
-        if key is not None:
-            condition += f" and tags.`sumi.cell` = '{key}'"
-        found = self._search(experiments, condition)
-        return found[0] if found else None
+        found = search_runs(self.reader, experiments, condition)
+        return next((run for run in found if key in (None, run.data.tags.get("sumi.cell"))), None)
 
     def is_complete(self, cell: Cell) -> bool:
         """Whether the cell's current model has a finished run with all figures of its current evaluation."""
@@ -169,7 +124,7 @@ class Tracking:
     @staticmethod
     def is_recorded(run: Run, stage: str, fingerprint: str) -> bool:
         """Whether a stage's figures are already in the run."""
-        return bool(run.data.tags.get(mlflow_name(f"sumi.recorded.{stage}")) == fingerprint)
+        return bool(run.data.tags.get(mlflow_name(f"sumi.recorded.{stage}")) == _recorded(fingerprint))
 
     def record_stage(self, run_id: str, artifact: Artifact) -> None:
         """Put a stage's figures, files and lineage into a run; does nothing the second time."""
@@ -185,8 +140,8 @@ class Tracking:
             if self.is_recorded(run, text, artifact.fingerprint):
                 return
             self._log_dataset(run_id, summary["name"], artifact, "evaluation", summary["text"])
-            self._log_figures(run, text, summary, run.data.tags.get("sumi.model_id"))
-            self.client.set_tag(run_id, mlflow_name(f"sumi.recorded.{text}"), artifact.fingerprint)
+            self._log_metrics(run, text_metrics(summary, text), run.data.tags.get("sumi.model_id"))
+            self.client.set_tag(run_id, mlflow_name(f"sumi.recorded.{text}"), _recorded(artifact.fingerprint))
 
     def _writing(self, run_id: str) -> contextlib.AbstractContextManager[None]:
         """Two processes that write the same tag or figure at once would break each other's transaction."""
@@ -205,7 +160,11 @@ class Tracking:
         model_id = self._log_model(run, artifact) if records.model else None
         if records.of_model:
             model_id = run.data.tags.get("sumi.model_id")
-        self._log_figures(run, artifact.stage, artifact.summary, model_id)
+        self._log_metrics(run, metrics(artifact), model_id)
+        if records.of_model:  # those of another evaluation may differ: params could not follow
+            client.set_tag(run_id, CONSTANTS, json.dumps(constants(artifact))[:_TAG_LENGTH])
+        else:
+            self._log_params(run, {name: json.dumps(value) for name, value in constants(artifact).items()})
         for name in records.files:
             if (artifact.folder / name).is_file():
                 client.log_artifact(run_id, str(artifact.folder / name), artifact.stage)
@@ -216,26 +175,42 @@ class Tracking:
             client.log_text(run_id, patch, f"{artifact.stage}/uncommitted.patch")
         client.set_tag(run_id, "sumi.git.commit", str(git.get("commit")))
         client.set_tag(run_id, "sumi.git.dirty", str(git.get("dirty")))
-        client.set_tag(run_id, f"sumi.folder.{artifact.stage}", str(artifact.folder))
-        client.set_tag(run_id, f"sumi.recorded.{artifact.stage}", artifact.fingerprint)
+        client.set_tag(run_id, f"sumi.folder.{artifact.stage}", artifact.place)
+        client.set_tag(run_id, f"sumi.recorded.{artifact.stage}", _recorded(artifact.fingerprint))
 
-    def record_report(self, sweep: str, report: Artifact, description: str = "") -> str:
-        """Put a sweep's comparison into its parent run: the report's files, and what was found as a tag; returns that
-        run's id. Does nothing the second time."""
-        run_id = self.open_sweep(sweep, description)
+    def record_report(self, sweep: Sweep, report: Artifact) -> str:
+        """Put a sweep's comparison into its parent run: the report's files, what was found as a tag, the best figures
+        and the training time as metrics, its duration from its first cell to its last; returns that run's id. Does
+        nothing the second time."""
+        run_id = self.open_sweep(sweep.name, sweep.description, sweep.key.removeprefix(sweep.name))
         with self._writing(run_id):
-            run = self.client.get_run(run_id)
-            if not self.is_recorded(run, report.stage, report.fingerprint):
-                self.client.log_artifacts(run_id, str(report.folder), "report")
-                self.client.set_tag(run_id, "sumi.findings", str(report.summary.get("findings", ""))[:_PARAM_LENGTH])
-                self.client.set_tag(run_id, f"sumi.recorded.{report.stage}", report.fingerprint)
+            run, client = self.client.get_run(run_id), self.client
+            if self.is_recorded(run, report.stage, report.fingerprint):
+                return run_id
+            client.log_artifacts(run_id, str(report.folder), "report")
+            client.set_tag(run_id, "sumi.findings", str(report.summary.get("findings", ""))[:_PARAM_LENGTH])
+            cells = [found for cell in sweep.cells if (found := self.find_cell(cell)) is not None]
+            spent = [found.data.metrics[TRAINING_SECONDS] for found in cells if TRAINING_SECONDS in found.data.metrics]
+            figures = report_metrics(report.summary) | ({TRAINING_SECONDS: sum(spent)} if spent else {})
+            self._log_metrics(run, figures, None)
+            self._align_params(cells)
+            ended = [found.info.end_time for found in cells if found.info.end_time]
+            client.set_terminated(run_id, "FINISHED", end_time=max([run.info.start_time, *ended]))
+            client.set_tag(run_id, f"sumi.recorded.{report.stage}", _recorded(report.fingerprint))
         return run_id
 
-    def has_report(self, sweep: str, report: Artifact) -> bool:
+    def _align_params(self, runs: Sequence[Run]) -> None:
+        """Give each cell the params that only others have, as ``none``: a comparison would show gaps."""
+        every = dict.fromkeys(key for run in runs for key in run.data.params)
+        for run in runs:
+            with self._writing(str(run.info.run_id)):
+                self._log_params(run, dict.fromkeys(every, NONE))
+
+    def has_report(self, sweep: Sweep, report: Artifact) -> bool:
         """Whether this report of a sweep is in its parent run."""
-        experiment = self.known_experiment(sweep)
-        found = self._search(experiment, _sweep_condition(sweep)) if experiment is not None else []
-        return bool(found) and self.is_recorded(found[0], report.stage, report.fingerprint)
+        experiment = self.known_experiment(sweep.name)
+        run = self._find_sweep(experiment, sweep.key) if experiment is not None else None
+        return run is not None and self.is_recorded(run, report.stage, report.fingerprint)
 
     def comparison_url(self, cells: Iterable[Cell]) -> str | None:
         """The page of the web interface that compares the runs of these cells' current recipes; None for fewer than
@@ -245,52 +220,50 @@ class Tracking:
             return None
         ids = json.dumps([run.info.run_id for run in runs], separators=(",", ":"))
         experiments = json.dumps(sorted({run.info.experiment_id for run in runs}), separators=(",", ":"))
-        return f"{self.ui}/#/compare-runs?runs={quote(ids)}&experiments={quote(experiments)}"
+        return mlflow_page(self.ui, "compare-runs", runs=ids, experiments=experiments)
 
-    def close(self, run_id: str, *, failed: str | None = None) -> None:
-        """End a run well, or as failed with its reason."""
+    def close(self, run_id: str, *, failed: str | None = None, cancelled: str | None = None) -> None:
+        """End a run well, as failed, or as killed, with the reason."""
+        reason = failed if failed is not None else cancelled
         with self._writing(run_id):
-            if failed is not None:
-                self.client.set_tag(run_id, "sumi.error", failed[:5000])
+            if reason is not None:
+                self.client.set_tag(run_id, "sumi.error", reason[:5000])
             elif "sumi.error" in self.client.get_run(run_id).data.tags:
                 self.client.delete_tag(run_id, "sumi.error")
-            self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+            status = "FAILED" if failed is not None else "KILLED" if cancelled is not None else "FINISHED"
+            self.client.set_terminated(run_id, status)
 
-    def cell_runs(self, sweeps: list[str]) -> list[Run]:
+    def cell_runs(self, sweeps: Iterable[str]) -> list[Run]:
         """Every cell run of the named sweeps, newest first; creates nothing."""
         ids = [known for sweep in sweeps if (known := self.known_experiment(sweep)) is not None]
-        return self._search(ids, "tags.`sumi.kind` = 'cell'")
+        return search_runs(self.reader, ids, "tags.`sumi.kind` = 'cell'")
 
-    def _search(self, experiments: str | list[str], condition: str) -> list[Run]:
-        return search_runs(self.reader, [experiments] if isinstance(experiments, str) else experiments, condition)
-
-    def _log_params(self, run: Run, config: Mapping[str, Any]) -> None:
-        """Log what the run lacks: all of it, or what a killed process did not get to. Params cannot be changed, so the
-        section ``evaluation``, which may be another one for the same model, is a tag instead."""
+    def _log_params(self, run: Run, params: Mapping[str, str]) -> None:
+        """Log what the run lacks: all of it, or what a killed process did not get to. Params cannot be changed."""
         from mlflow.entities import Param
 
-        made = {section: value for section, value in config.items() if section != "evaluation"}
-        flat = [Param(mlflow_name(key), _text(value)[:_PARAM_LENGTH]) for key, value in flatten(made)]
-        fresh = [param for param in flat if param.key not in run.data.params]
+        fresh = [
+            Param(mlflow_name(key), value[:_PARAM_LENGTH])
+            for key, value in params.items()
+            if mlflow_name(key) not in run.data.params
+        ]
         for start in range(0, len(fresh), _BATCH_PARAMS):
             self.client.log_batch(run.info.run_id, params=fresh[start : start + _BATCH_PARAMS])
 
-    def _log_figures(self, run: Run, prefix: str, summary: Mapping[str, Any], model_id: str | None) -> None:
-        """Log the numbers of a summary that the run lacks or has otherwise, so that the latest value is the current
-        one. MLflow takes the latest of one step by its time: a new value is given a later one than the old."""
+    def _log_metrics(self, run: Run, figures: Mapping[str, float], model_id: str | None) -> None:
+        """Log the figures that the run lacks or has otherwise, so that the latest value is the current one. MLflow
+        takes the latest of one step by its time: a new value is given a later one than the old."""
         from mlflow.entities import Metric
 
         now, fresh = int(time.time() * 1000), []
-        for key, value in flatten(summary):
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                continue
-            name, stamp = mlflow_name(f"{prefix}/{key}"), now
+        for key, value in figures.items():
+            name, stamp = mlflow_name(key), now
             if name in run.data.metrics:
-                if _same(run.data.metrics[name], float(value)):
+                if _same(run.data.metrics[name], value):
                     continue
                 logged = self.client.get_metric_history(run.info.run_id, name)
                 stamp = max(now, *(metric.timestamp + 1 for metric in logged))
-            fresh.append(Metric(name, float(value), stamp, 0, model_id=model_id))
+            fresh.append(Metric(name, value, stamp, 0, model_id=model_id))
         for start in range(0, len(fresh), _BATCH_METRICS):
             self.client.log_batch(run.info.run_id, metrics=fresh[start : start + _BATCH_METRICS])
 
@@ -301,7 +274,7 @@ class Tracking:
             name=name,
             digest=digest or artifact.fingerprint,
             source_type="sumi",
-            source=json.dumps({"folder": str(artifact.folder), "fingerprint": artifact.fingerprint}),
+            source=json.dumps({"folder": artifact.place, "fingerprint": artifact.fingerprint}),
             profile=json_text(artifact.summary, None),
         )
         tags = [InputTag("mlflow.data.context", context)]
@@ -316,15 +289,15 @@ class Tracking:
         weights = artifact.manifest["files"].get("model.safetensors", {})
         model = client.create_logged_model(
             run.info.experiment_id,
-            name=str(run.data.tags["sumi.cell"]).replace(".", "-"),
+            name=re.sub(r"[^A-Za-z0-9_+-]+", "-", str(run.data.tags["sumi.cell"])).strip("-"),
             source_run_id=run.info.run_id,
             tags={
-                "sumi.folder": str(artifact.folder),
+                "sumi.folder": artifact.place,
                 "sumi.fingerprint": artifact.fingerprint,
                 "sumi.weights.sha256": str(weights.get("sha256")),
             },
             params={
-                mlflow_name(key): _text(value)
+                mlflow_name(key): text_of(value)
                 for key, value in flatten(named_references(artifact.manifest["experiment"]["model"]))
             },
             model_type=str(artifact.summary.get("stock_class") or "denoiser"),
@@ -338,7 +311,7 @@ def _tags(cell: Cell, fingerprints: Mapping[str, str]) -> dict[str, str]:
     """What a cell's run says of it."""
     return {
         "sumi.kind": "cell",
-        "sumi.sweep": cell.sweep,
+        "sumi.sweep": cell.sweep_key,
         "sumi.cell": cell.key,
         "sumi.overrides": " ".join(cell.overrides),
         "sumi.evaluation": json.dumps(cell.experiment.to_dict()["evaluation"])[:_TAG_LENGTH],
@@ -365,31 +338,27 @@ def _same(old: float, new: float) -> bool:
     return old == new or (math.isnan(old) and math.isnan(new))
 
 
-def search_runs(client: MlflowClient, experiments: Sequence[str], condition: str) -> list[Run]:
-    """Every run of some experiments that meets a condition, newest first."""
-    found: list[Run] = []
-    token: str | None = None
-    while experiments:
-        page = client.search_runs(
-            list(experiments), condition, order_by=["attributes.start_time DESC"], max_results=_PAGE, page_token=token
-        )
-        found += page
-        token = page.token
-        if not token:
-            break
-    return found
-
-
 @contextlib.contextmanager
 def tracked_failure(tracking: Tracking | None, run_id: str | None) -> Iterator[None]:
-    """Mark the run failed when the body raises, interruptions included, and let the exception pass."""
+    """Mark the run failed when the body raises, or killed when it is interrupted, and let the exception pass."""
     try:
         yield
     except BaseException as error:
         if tracking is not None and run_id is not None:
-            tracking.close(run_id, failed=f"{type(error).__name__}: {error}")
+            told = f"{type(error).__name__}: {error}".removesuffix(": ")
+            if isinstance(error, Exception):
+                tracking.close(run_id, failed=told)
+            else:  # Ctrl-C, SIGTERM, or Dagster's button
+                tracking.close(run_id, cancelled=f"cancelled before it was done ({told}); `sumi run` continues it")
         raise
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json_text(value, None)
+def _recorded(fingerprint: str) -> str:
+    """The mark of a stage whose figures are in a run. Those of an earlier way of recording are recorded again."""
+    return f"{fingerprint} {_RECORDING}"
+
+
+def _note(cell: Cell, description: str) -> str:
+    """The description of a cell's run, in Markdown."""
+    place = dagster_partition("evaluation", cell.key)
+    return f"{description}\n\n[`{cell.key}` in Dagster]({place}) · `sumi lineage {shlex.quote(cell.key)}`".strip()

@@ -36,7 +36,7 @@ def sweep_question(sweep: Sweep) -> Question:
     budget = sweep.options.budget
     spent = {"tokens": budget.tokens, "training FLOPs": budget.flops, "total FLOPs": budget.total_flops}
     return Question(
-        sweep.name,
+        sweep.key,
         sweep.description,
         sweep.axes,
         sweep.reference,
@@ -48,7 +48,7 @@ def sweep_question(sweep: Sweep) -> Question:
 def compare_sweep(store: Store, sweep: Sweep) -> SweepComparison:
     """The cells of a sweep side by side as they are now; writes nothing."""
     question = sweep_question(sweep)
-    return compare_cells(sweep.name, sweep.description, report_cells(store, sweep), question=question)
+    return compare_cells(sweep.key, sweep.description, report_cells(store, sweep), question=question)
 
 
 def find_sweep_report(store: Store, sweep: Sweep) -> Artifact | None:
@@ -78,7 +78,7 @@ def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = 
         summary = build_ablation_report(question, cells, build.folder)
         return build.finish(
             {
-                "key": sweep.name,
+                "key": sweep.key,
                 "identity": identity,
                 "inputs": {c.cell.key: c.evaluation.fingerprint for c in cells if c.evaluation},
                 "summary": summary,

@@ -134,4 +134,4 @@ def notes(comparison: Comparison) -> list[str]:
 
 def signed(value: float, stderr: float | None) -> str:
     """``+0.012 ± 0.003``."""
-    return ("+" if value >= 0 else "") + with_error(value, stderr)
+    return ("+" if value >= 0 else "") + with_error(value + 0.0, stderr)  # no minus before a zero

@@ -6,7 +6,6 @@ which paired differences are made from, are in the store.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,18 @@ from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage.plan import CellPlan, plan
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import mlflow_exists
+from sumi_core.lineage.tracked_figures import evaluation_constants, training_name
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.reports.differences import CellLikelihood
 from sumi_core.reports.row import TRAINING_METRICS, Row
-from sumi_core.reports.table import Comparison, add_measured, compare_rows, seed_groups, yardstick_rows
+from sumi_core.reports.table import (
+    Comparison,
+    add_measured,
+    compare_rows,
+    seed_groups,
+    shared_overrides,
+    yardstick_rows,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -34,13 +41,13 @@ def compare_tracked(project: Project, cells: Sequence[Cell], reference: str | No
     yardsticks: dict[str, dict[str, float]] = {}
     likelihoods: dict[str, CellLikelihood] = {}
     for planned in plan(cells, project.store):
-        run = _finished(planned, runs.get(planned.cell.key, []))
+        run = _finished(project, planned, runs.get(planned.cell.key, []))
         row = _cell_row(planned, run)
         rows.append(row)
         evaluation = planned.artifacts.get("evaluation")
         if run is not None and row.bits_per_byte is not None:
             if "yardsticks" in _measured(planned.cell):
-                yardsticks[row.name] = _below(run.data.metrics, _YARDSTICK)
+                yardsticks[row.name] = _below(evaluation_constants(run), _YARDSTICK)
             if evaluation is not None:
                 likelihoods[row.name] = CellLikelihood.load(evaluation.folder / "likelihood.parquet")
         trained = planned.artifacts.get("pretrained_denoiser")
@@ -50,7 +57,7 @@ def compare_tracked(project: Project, cells: Sequence[Cell], reference: str | No
         likelihoods,
         groups=seed_groups(cells),
         reference=reference,
-        overrides=cells[0].overrides if cells else (),
+        overrides=shared_overrides(cells),
     )
 
 
@@ -59,15 +66,15 @@ def _runs_by_cell(project: Project, cells: Sequence[Cell]) -> dict[str, list[Run
     if not mlflow_exists(project):
         return {}
     found: dict[str, list[Run]] = {}
-    for run in project.tracking.cell_runs(list(dict.fromkeys(cell.sweep for cell in cells))):
+    for run in project.tracking.cell_runs(dict.fromkeys(cell.sweep for cell in cells)):
         found.setdefault(str(run.data.tags.get("sumi.cell")), []).append(run)
     return found
 
 
-def _finished(planned: CellPlan, runs: Sequence[Run]) -> Run | None:
+def _finished(project: Project, planned: CellPlan, runs: Sequence[Run]) -> Run | None:
     """The newest run that has the figures of the cell's current recipe."""
     own = _evaluation_of(planned)
-    return next((run for run in runs if own and run.data.tags.get("sumi.recorded.evaluation") == own), None)
+    return next((run for run in runs if own and project.tracking.is_recorded(run, "evaluation", own)), None)
 
 
 def _evaluation_of(planned: CellPlan) -> str:
@@ -81,26 +88,22 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
     row.fingerprint = _evaluation_of(planned) or None
     if run is None:
         if done:
-            request = shlex.join([planned.cell.key, *planned.cell.overrides])
-            row.why = f"its figures are not in MLflow; `sumi run {request}` records them"
+            row.why = f"its figures are not in MLflow; `sumi run {planned.cell.request}` records them"
         return row
     objective: Any = OBJECTIVES.get(planned.cell.experiment.objective["name"])
     metrics = run.data.metrics
     row.exact, row.mlflow_run_id = bool(objective.exact), str(run.info.run_id)
-    row.bits_per_byte = metrics.get("evaluation/bits_per_byte")
-    row.stderr = metrics.get("evaluation/bits_per_byte_stderr")
-    row.mc_stderr = metrics.get("evaluation/bits_per_byte_mc_stderr")
+    row.bits_per_byte = metrics.get("bits_per_byte")
+    row.stderr = metrics.get("bits_per_byte_stderr")
+    row.mc_stderr = metrics.get("bits_per_byte_mc_stderr")
     if "gradient_noise" in _measured(planned.cell):
         row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
         row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")
     for name in TRAINING_METRICS:
-        value = metrics.get(f"pretrained_denoiser/{name}")
-        whole = value is not None and name in (
-            "parameters",
-            "tokens_seen",
-            "peak_memory_bytes",
-        )  # MLflow keeps every figure as a float
-        setattr(row, name, int(value or 0) if whole else value)
+        value = run.data.params.get(name) if name in run.data.params else metrics.get(training_name(name))
+        # Both are kept as text or as a float by MLflow, whatever they were.
+        whole = name in ("parameters", "tokens_seen", "peak_memory_bytes")
+        setattr(row, name, None if value is None else int(float(value)) if whole else float(value))
     return row
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from sumi_core.base.tables import read_table
 from sumi_core.reports.differences import CellLikelihood
 from sumi_core.reports.row import TRAINING_METRICS, Row
-from sumi_core.reports.table import Comparison, add_measured, compare_rows, seed_groups, yardstick_rows
+from sumi_core.reports.table import (
+    Comparison,
+    add_measured,
+    compare_rows,
+    seed_groups,
+    shared_overrides,
+    yardstick_rows,
+)
 
 if TYPE_CHECKING:
     from sumi_core.experiments.sweeps import Cell
@@ -107,7 +114,7 @@ def compare_cells(
         likelihoods,
         groups=seed_groups(c.cell for c in cells),
         reference=question.reference,
-        overrides=cells[0].cell.overrides if cells else (),
+        overrides=shared_overrides([c.cell for c in cells]),
     )
     best_first = {row.name: done[row.name] for row in made.cell_rows if row.name in done}
     return SweepComparison(

@@ -22,6 +22,7 @@ from sumi_core.base.text import (
 from sumi_core.evaluation import METRICS
 from sumi_core.evaluation.definitions import footnotes
 from sumi_core.evaluation.samples import sample_rows
+from sumi_core.experiments.changed_names import split_name
 from sumi_core.reports.blocks import (
     Block,
     Bullets,
@@ -198,7 +199,7 @@ def question_rows(comparison: Comparison, question: Question) -> list[dict[str, 
 
 def command(comparison: Comparison, question: Question) -> str:
     """The command that computes the comparison."""
-    return shlex.join(["sumi", "run", question.name, *comparison.overrides])
+    return shlex.join(["sumi", "run", split_name(question.name)[0], *comparison.overrides])
 
 
 # --- terminal -------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.files import json_text
 from sumi_core.base.tables import read_table
+from sumi_core.experiments.changed_names import split_name
 from sumi_core.reports.findings import certainty, findings
 from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells, folder_of
 from sumi_core.reports.pages import column_definitions, report_html, report_markdown, report_text
@@ -81,7 +82,9 @@ def _write_plots(comparison: SweepComparison, folder: Path) -> list[Path]:
 
     if not comparison.cells:
         return []
-    labels = {name: name.removeprefix(f"{comparison.name}.") for name in comparison.members}
+    sweep, _ = split_name(comparison.name)
+    change = comparison.name.removeprefix(sweep)
+    labels = {name: name.removesuffix(change).removeprefix(f"{sweep}.") for name in comparison.members}
     colour = {name: index for index, name in enumerate(labels)}
     bars = [
         plots.Bar(

@@ -110,6 +110,12 @@ def seed_groups(cells: Iterable[Cell]) -> dict[str, list[str]]:
     return found
 
 
+def shared_overrides(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """What the command line changed in every one of some cells; nothing where they differ in that."""
+    found = {cell.overrides for cell in cells}
+    return found.pop() if len(found) == 1 else ()
+
+
 def compare_rows(
     rows: Iterable[Row],
     likelihoods: Mapping[str, CellLikelihood],

@@ -83,13 +83,17 @@ class Records:
     """What MLflow keeps of a stage beside the numbers of its summary.
 
     files: copied as artifacts, where they exist. dataset: the output is an input of the cell's run. history: a table of
-    metrics by step. model: the folder is a logged model. of_model: the numbers are those of the logged model."""
+    metrics by step. model: the folder is a logged model. of_model: the numbers are those of the logged model.
+    constants: patterns of the numbers that describe what was given or asked rather than what came out. in_history:
+    patterns of those that are the last values of the history."""
 
     files: tuple[str, ...] = ("report.md",)
     dataset: bool = False
     history: str | None = None
     model: bool = False
     of_model: bool = False
+    constants: tuple[str, ...] = ("*",)
+    in_history: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

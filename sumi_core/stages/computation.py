@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -98,7 +99,7 @@ class Computation:
         if artifact is None:
             raise MissingInput(
                 f"{name} of '{key}' needs {ref.stage} of '{ref.cell}' ({ref.key}), which is not computed; "
-                f"materialize '{ref.cell}' first, or let `sumi run {key}` do both"
+                f"materialize '{ref.cell}' first, or let `sumi run {shlex.quote(key)}` do both"
             )
         return artifact
 
@@ -107,7 +108,7 @@ class Computation:
         if artifact is None:
             raise MissingInput(
                 f"{name} of '{key}' needs its {upstream}, which is not computed; "
-                f"materialize {upstream} first, or let `sumi run {key}` do both"
+                f"materialize {upstream} first, or let `sumi run {shlex.quote(key)}` do both"
             )
         return artifact
 

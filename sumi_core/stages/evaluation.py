@@ -130,6 +130,9 @@ def _beats_token_frequencies(artifact: Artifact) -> Verdict:
     model = float(artifact.summary["bits_per_byte"])
     if "yardsticks" not in artifact.summary:
         return Verdict(True, "no yardsticks were measured")
+    seen = _tokens_asked(artifact)
+    if seen is not None and seen < _TOO_FEW:
+        return Verdict(True, f"not applicable: {seen:,} tokens of training are too few to learn from")
     unigram = float(artifact.summary["yardsticks"]["unigram_tokens"])
     return Verdict(
         model < unigram,
@@ -137,6 +140,24 @@ def _beats_token_frequencies(artifact: Artifact) -> Verdict:
         {"bits_per_byte": model, "unigram_tokens": unigram},
     )
 
+
+def _tokens_asked(artifact: Artifact) -> int | None:
+    """How many tokens the model's training takes, if the record tells."""
+    recorded = artifact.manifest.get("experiment", {})
+    try:
+        training, length = recorded["training"], recorded["shards"]["sequence_length"]
+        return int(training["steps"] * training["batch_size"] * training["accumulation"] * length)
+    except (KeyError, TypeError):
+        return None
+
+
+_TOO_FEW = 100_000  # tokens: `smoke` takes every stage once and learns nothing, which is no cause for a warning
+
+#: Of the texts and the settings: the same for every model.
+_GIVEN = (
+    *("bytes", "documents", "sequences", "tokens", "sample_steps", "time_epsilon"),
+    *("gradient_noise.gradients", "gradient_noise.sequences", "yardsticks.*", "samples.validation.*"),
+)
 
 STAGE = Stage(
     "evaluation",
@@ -155,7 +176,7 @@ STAGE = Stage(
             warn=True,
         ),
     ),
-    records=Records(files=("report.md", "metrics.json", "samples.parquet"), of_model=True),
+    records=Records(files=("report.md", "metrics.json", "samples.parquet"), of_model=True, constants=_GIVEN),
     group="evaluation",
     kinds=frozenset({"pandas"}),
 )

@@ -67,7 +67,12 @@ STAGE = Stage(
     takes_tables=True,
     resumable=True,
     checks=(Check("validation_loss_is_finite", "The last validation of training is a number.", _loss_is_finite),),
-    records=Records(files=("training.json",), history="history.parquet"),
+    records=Records(
+        files=("training.json",),
+        history="history.parquet",
+        constants=("parameters", "steps", "tokens_seen", "epochs", "*flops*", "validation_sequences", "devices"),
+        in_history=("train_loss", "validation_*"),
+    ),
     kinds=frozenset({"pytorch", "lightning"}),
     pool="trainer",
 )

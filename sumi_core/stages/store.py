@@ -40,6 +40,11 @@ class Artifact:
     manifest: dict[str, Any]
 
     @property
+    def place(self) -> str:
+        """Where it is below its store, wherever that is moved: ``evaluation/0123456789abcdef``."""
+        return f"{self.stage}/{self.fingerprint}"
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What the stage reported of itself."""
         return dict(self.manifest["summary"])

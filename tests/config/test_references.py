@@ -38,7 +38,7 @@ def of(name: str) -> str:
 def cells(folder: Path, *overrides: str) -> dict[str, Cell]:
     sweeps = load_sweeps(folder, overrides)
     assert not sweeps.broken, sweeps.broken
-    return {cell.key: cell for sweep in sweeps.values() for cell in sweep.cells}
+    return {cell.plain: cell for sweep in sweeps.values() for cell in sweep.cells}
 
 
 def parents(found: dict[str, Cell]) -> dict[str, list[str]]:

@@ -55,7 +55,7 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
     for cell in made.cells:
         if "clusters" in cell.experiment.clusters:  # as many as the few tokens allow
             cell.experiment.clusters["clusters"] = 8
-    return {cell.key: cell.experiment for cell in made.cells}
+    return {cell.plain: cell.experiment for cell in made.cells}
 
 
 def different(sweeps: Mapping[str, Sweep]) -> Iterator[Cell]:

@@ -422,8 +422,8 @@ def test_an_override_that_one_cell_refuses_leaves_the_others_alone(write: Write,
     write("methods", METHODS)
     write("other", "training: {steps: 5, warmup_steps: 0}")
     sweeps = load_sweeps(folder, ["model.time_conditioning=adaln"])
-    assert [cell.key for cell in sweeps["methods"].cells] == ["methods.uniform"]
-    assert [cell.key for cell in select_cells(sweeps, ["methods.uniform"])] == ["methods.uniform"]
+    assert [cell.plain for cell in sweeps["methods"].cells] == ["methods.uniform"]
+    assert [cell.plain for cell in select_cells(sweeps, ["methods.uniform"])] == ["methods.uniform"]
     sentence = (
         "command line: model.time_conditioning: objective 'autoregressive' has no noise level to condition on; "
         "write none (cell methods.left)"
@@ -440,7 +440,7 @@ def test_an_override_may_not_make_a_cells_name_untrue(write: Write, folder: Path
         "or drop the override (cell methods.uniform)"
     )
     same = load_sweeps(folder, ["process=uniform"])
-    assert [cell.key for cell in same["methods"].cells] == ["methods.uniform"]
+    assert [cell.plain for cell in same["methods"].cells] == ["methods.uniform"]
 
 
 # --- many files -----------------------------------------------------------------------------------------------------

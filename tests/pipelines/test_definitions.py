@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from assets.partitions import CELLS_BY_KEY, TOKEN_SET_OF_CELL
+from assets.partitions import CELLS_BY_KEY, SWEEPS_BY_NAME, TOKEN_SET_OF_CELL, known_partition, refuse_other_name
+from assets.resources import SumiProject
 from pipelines.definitions import defs
 from pipelines.instance import TRAINER_POOL, open_instance
+from pipelines.jobs import JOBS
+from sumi_core.base.options import ConfigError
+from sumi_core.experiments.token_sets import changed_token_set_name
 from sumi_core.stages import STAGES
+from sumi_core.stages.identity import stages_of
 from tests.pipelines.homes import ADDRESSES, furnish
 
 GRAPH = {
@@ -76,8 +82,49 @@ def test_a_cell_depends_on_its_own_token_set_and_a_sweep_on_its_cells(graph: dg.
         assert key in upstream("ablation_report", "evaluation", cell.sweep)
 
 
+def test_clusters_are_of_the_cells_that_have_them_and_of_no_other(graph: dg.AssetGraph) -> None:
+    clusters = graph.get(dg.AssetKey("token_clusters")).partitions_def
+    assert clusters is not None
+    with_clusters = [key for key, cell in CELLS_BY_KEY.items() if "token_clusters" in stages_of(cell.experiment)]
+    assert clusters.get_partition_keys() == with_clusters
+    assert 0 < len(with_clusters) < len(CELLS_BY_KEY) / 2
+
+
+def test_the_demo_comes_first_and_the_smoke_tests_last() -> None:
+    names = list(SWEEPS_BY_NAME)
+    assert names[0] == "demo"
+    assert names[-2:] == ["smoke", "smoke-phases"]
+    assert next(cell.sweep for cell in CELLS_BY_KEY.values()) == "demo"
+
+
+def test_a_run_of_a_partition_that_is_gone_from_the_files_ends_in_a_sentence() -> None:
+    context = dg.build_init_resource_context(instance=None)
+    SumiProject().setup_for_execution(context)  # no run, no partition
+    with pytest.raises(ConfigError, match=r"^partition: demo\.unifrm: nothing in the experiment files is called so"):
+        known_partition("demo.unifrm", CELLS_BY_KEY)
+
+
+def test_changes_that_make_another_cell_are_refused_under_its_name() -> None:
+    refuse_other_name("demo.uniform", "demo.uniform", "demo.uniform", "demo.uniform")
+    with pytest.raises(ConfigError, match=r"make demo\.uniform\[seed=3\] of demo\.uniform; run `sumi run demo"):
+        refuse_other_name("demo.uniform", "demo.uniform", "demo.uniform[seed=3]", "demo.uniform seed=3")
+
+
+def test_a_changed_token_set_takes_no_other_name_and_renames_none() -> None:
+    known = {key: CELLS_BY_KEY[key].experiment for key in ("demo.uniform", "demo.absorbing")}
+    names = {key: TOKEN_SET_OF_CELL[key] for key in known}
+    same = copy.deepcopy(known["demo.uniform"])
+    same.training.steps += 1
+    assert changed_token_set_name(same, known, names) == names["demo.uniform"]
+    other = copy.deepcopy(same)
+    other.corpus.validation_fraction = 0.25
+    name = changed_token_set_name(other, known, names)
+    assert name.startswith(f"{names['demo.uniform']}.")
+    assert len(name) == len(names["demo.uniform"]) + 7
+
+
 def test_every_job_has_one_kind_of_partition() -> None:
-    for name in ("token_set", "cell", "report"):
+    for name in JOBS:
         assert defs.resolve_job_def(name).partitions_def is not None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -352,7 +353,9 @@ def test_a_run_that_nobody_computes_is_told_and_marked(project: Project) -> None
         assert "warn" not in levels(check_runs(project, lambda _: False)), "a stage is being computed"
     assert "warn" not in levels(check_runs(project, lambda _: True)), "its Dagster run lives"
     repair(check_runs(project, lambda _: False))
-    assert project.tracking.client.get_run(run_id).info.status == "KILLED"
+    killed = project.tracking.client.get_run(run_id)
+    assert killed.info.status == "KILLED"
+    assert killed.data.tags["sumi.error"] == "its process is gone; `sumi run` continues it"
     assert levels(check_runs(project, lambda _: False)) == {"ok": ["1 MLflow runs, none left behind"]}
 
 
@@ -365,7 +368,8 @@ def test_figures_that_a_killed_process_did_not_record_are_added(project: Project
     repair(check_runs(project, lambda _: False))
     run = project.tracking.client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == {"evaluation/bits_per_byte": 2.5, "evaluation/yardsticks.xz": 3.0}
+    assert run.data.metrics == {"bits_per_byte": 2.5}
+    assert json.loads(run.data.tags["sumi.evaluation.constants"]) == {"evaluation/yardsticks.xz": 3.0}
 
 
 # --- Dagster --------------------------------------------------------------------------------------------------------

@@ -112,10 +112,10 @@ def test_a_finished_model_is_measured_into_its_run(project: Project, monkeypatch
     out, said = evaluate("tiny.uniform", "evaluation.samples=3")
     assert drawn == [3]
     assert "likelihood is measured already" in said
-    run = run_of(project, "tiny.uniform")
-    assert run.info.run_id == first.info.run_id
+    run = run_of(project, "tiny.uniform[evaluation.samples=3]")
+    assert run_of(project, "tiny.uniform").data == first.data, "its page shows nothing of the change"
     assert json.loads(run.data.tags["sumi.evaluation"])["samples"] == 3
-    assert run.data.metrics["evaluation/bits_per_byte"] == first.data.metrics["evaluation/bits_per_byte"]
+    assert run.data.metrics["bits_per_byte"] == first.data.metrics["bits_per_byte"]
     evaluate("tiny.uniform", "evaluation.samples=3")
     assert drawn == [3]
 

@@ -45,7 +45,10 @@ def test_a_run_leads_to_its_cell(project: Project) -> None:
     assert traced.target.fingerprints == find_target(project, "demo.s0").fingerprints
     assert {stage.state for stage in traced.stages} == {"whole"}
     experiment = project.tracking.experiment_id("demo")
-    assert traced.mlflow_url == f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run_id}"
+    assert (
+        traced.mlflow_url
+        == f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
+    )
     status, output = lineage(run_id)
     assert status == 0
     assert f"`sumi dev`, then {traced.mlflow_url}" in " ".join(output.split())
@@ -95,7 +98,9 @@ def test_a_cell_with_changes_is_named_as_it_was_asked_for(project: Project) -> N
     cell = compute(project, "demo.s1", overrides=["training.steps=3"])
     status, output = lineage("demo.s1", "training.steps=3")
     assert status == 0
-    assert output.startswith("demo.s1 training.steps=3  (cell demo.s1)\n")
+    assert output.startswith("demo.s1[training.steps=3]  (cell demo.s1)\n")
+    status, named = lineage("demo.s1[training.steps=3]")
+    assert (status, named) == (0, output.replace("(cell demo.s1)", "(cell demo.s1[training.steps=3])"))
     assert f"evaluation  {experiment_fingerprints(cell.experiment)['evaluation']}  whole" in output
     with pytest.raises(LineageError, match=r"not computed with training.steps=2; run `sumi run demo.s1 training.st"):
         find_target(project, "demo.s1", ["training.steps=2"])

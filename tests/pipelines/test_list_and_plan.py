@@ -118,7 +118,8 @@ def test_a_plan_tells_the_size_before_anything_is_computed(project: Project) -> 
     per_token = 6 * (257 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 352) + 12 * 64 * 128
     assert per_token * 4 * 32 * 128 == pytest.approx(11.1e9, rel=0.005)
     assert first == (
-        "demo.s0  96.5 k parameters, 16.4 k tokens (4.1 k a step), 11.1 G FLOPs; training holds 1.54 MB and activations"
+        "demo.s0[model={hidden_size: 64, num_layers: 1, tie_embeddings: true}]  "
+        "96.5 k parameters, 16.4 k tokens (4.1 k a step), 11.1 G FLOPs; training holds 1.54 MB and activations"
     )
 
 
@@ -213,3 +214,10 @@ def test_states_have_colours_in_a_terminal_only(project: Project) -> None:
     assert b"\x1b" not in seen["no colour"]
     assert b"blocked" in seen["no colour"]
     assert "\x1b" not in subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+
+
+def test_list_names_what_was_computed_with_changes(project: Project) -> None:
+    project.changed_cells.remember(project.sweeps(["training.steps=5"])["demo"].cells[:2])
+    told = lines("list", "demo.s0")
+    assert told[-1] == "  computed with changes: demo.s0[training.steps=5]"
+    assert lines("list", told[-1].rpartition(" ")[2])[0].startswith("demo[training.steps=5]  0/1 done")

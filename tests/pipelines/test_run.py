@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dagster import RunsFilter
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from pipelines.instance import open_instance
 from sumi_core.lineage.project import Project
 from sumi_core.stages import DATA_STAGES
 from tests.lineage.fakes import PLAIN_CELL_STAGES
@@ -69,7 +72,7 @@ def test_two_at_once_compute_each_thing_once(asked_twice_at_once: tuple[Project,
 def test_no_step_is_logged_twice(asked_twice_at_once: tuple[Project, list[str]]) -> None:
     project, _ = asked_twice_at_once
     for run in project.tracking.cell_runs(["tiny"]):
-        for name in ("train/loss", "validation/bits_per_byte", "evaluation/bits_per_byte"):
+        for name in ("train/loss", "validation/bits_per_byte", "bits_per_byte"):
             steps = [point.step for point in project.tracking.client.get_metric_history(run.info.run_id, name)]
             assert steps
             assert len(steps) == len(set(steps)), name
@@ -135,7 +138,8 @@ def test_a_failing_trainer_is_told_in_its_own_words(asked_twice_at_once: tuple[P
     done = start(project, "run", "tiny.uniform", "training.learning_rate=1e30", "training.gradient_clip=0")
     printed = done.communicate(timeout=600)[0]
     assert done.returncode == 1, printed
-    [told] = [line for line in printed.splitlines() if line.startswith("sumi: tiny.uniform failed:")]
+    name = "tiny.uniform[training.gradient_clip=0,training.learning_rate=1e30]"
+    [told] = [line for line in printed.splitlines() if line.startswith(f"sumi: {name} failed:")]
     assert "changed on the command line: training.learning_rate=1e30 training.gradient_clip=0" in printed.splitlines()
     assert "step" in told
     assert "checkpoint" in told
@@ -145,6 +149,33 @@ def test_a_failing_trainer_is_told_in_its_own_words(asked_twice_at_once: tuple[P
         catch_exceptions=False,
     )
     assert "(attempt 1)" in result.stdout
+    # Neither in Dagster nor in MLflow does it touch the cell that the file has.
+    with open_instance(project) as instance:
+        runs = instance.get_runs(RunsFilter(job_name="cell"))
+        ended = {run.tags["dagster/partition"]: run.status.value for run in reversed(runs)}
+    assert ended == {"tiny.uniform": "SUCCESS", "tiny.left": "SUCCESS", name: "FAILURE"}
+    assert {run.data.tags["sumi.cell"]: run.info.status for run in project.tracking.cell_runs(["tiny"])} == {
+        "tiny.uniform": "FINISHED",
+        "tiny.left": "FINISHED",
+        name: "FAILED",
+    }
+
+
+def test_runs_belong_to_their_job_as_those_of_the_web_interface_do(
+    asked_twice_at_once: tuple[Project, list[str]],
+) -> None:
+    project, _ = asked_twice_at_once
+    with open_instance(project) as instance:
+        label = {REPOSITORY_LABEL_TAG: "__repository__@pipelines.definitions"}
+        for job in ("token_set", "cell", "report"):
+            runs = instance.get_runs(RunsFilter(job_name=job, tags=label))
+            assert runs, job
+            for run in runs:
+                assert run.remote_job_origin is not None
+                assert (run.remote_job_origin.job_name, run.remote_job_origin.location_name) == (
+                    job,
+                    "pipelines.definitions",
+                )
 
 
 def test_a_blocked_cell_says_why_and_stops_no_other(asked_twice_at_once: tuple[Project, list[str]]) -> None:
@@ -190,4 +221,8 @@ def test_overrides_are_meant_for_the_cell_that_asks(tmp_path: Path) -> None:
     done = start(project, "run", "tiny.uniform", "seed=1", "training.steps=1", "training.validate_every=1")
     printed = done.communicate(timeout=600)[0]
     assert done.returncode == 0, printed
-    assert {artifact.manifest["key"] for artifact in project.store.artifacts()} == {"tiny.uniform", "tiny"}
+    assert {artifact.manifest["key"] for artifact in project.store.artifacts()} == {
+        "tiny.uniform",  # its data, which no change reaches
+        "tiny.uniform[seed=1,training.steps=1,training.validate_every=1]",
+        "tiny[seed=1,training.steps=1,training.validate_every=1]",
+    }
