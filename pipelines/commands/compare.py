@@ -11,7 +11,7 @@ import typer
 
 from sumi_core.base.files import json_text, write_atomically
 from sumi_core.base.options import ConfigError
-from sumi_core.experiments.sweeps import Cell, Sweeps, select_cells, split_arguments
+from sumi_core.experiments.sweeps import Cell, Sweep, Sweeps, select_cells, split_arguments
 from sumi_core.lineage.project import Project
 from sumi_core.reports.from_mlflow import compare_tracked
 
@@ -26,6 +26,12 @@ def compare_command(
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="The same for rows, differences and the standing, as JSON.")
+    ] = None,
+    latex_file: Annotated[
+        Path | None, typer.Option("--latex", help="The same for the table, as LaTeX with booktabs rules.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Write the plots of one experiment into this folder, as SVG and PDF.")
     ] = None,
     study: Annotated[
         Path | None,
@@ -47,10 +53,19 @@ def compare_command(
     cells = select_cells(sweeps, names)
     references = {sweeps.of(cell).reference for cell in cells} & {cell.group for cell in cells}
     comparison = compare_tracked(project, cells, references.pop() if len(references) == 1 else None)
-    if _STDOUT not in (csv_file, json_file):
+    if _STDOUT not in (csv_file, json_file, latex_file):
         print(comparison_text(comparison, text_width(sys.stdout)), end="")
     if study is not None:
         _write_study(project, sweeps, cells, study)
+    if plots is not None:
+        _write_plots(project, sweeps, cells, plots)
+    if latex_file is not None:
+        import pandas as pd
+
+        from sumi_core.reports.latex import to_latex
+
+        table = pd.DataFrame([row.flat() for row in comparison.rows if row.group is None])
+        _write(latex_file, "--latex", to_latex(table))
     if csv_file is not None:
         _write(csv_file, "--csv", comparison.to_csv())
     if json_file is not None:
@@ -62,16 +77,34 @@ def _write_study(project: Project, sweeps: Sweeps, cells: Sequence[Cell], path: 
     from sumi_core.reports.artifact import build_sweep_report
     from sumi_core.reports.study import write_study
 
-    named = {cell.sweep_key: sweeps.of(cell) for cell in cells}
-    if len(named) != 1:
-        raise ConfigError("command line", "--study", f"a study is of one experiment, not {len(named)}; name one")
-    (sweep,) = named.values()
-    report, _ = build_sweep_report(project.store, sweep)
+    report, _ = build_sweep_report(project.store, _only_sweep(sweeps, cells, "--study"))
     try:
         write_study(report.folder, path)
     except OSError as error:
         problem = f"cannot write {path}: {error.strerror}; name a file in a folder that exists and can be written"
         raise ConfigError("command line", "--study", problem) from None
+
+
+def _write_plots(project: Project, sweeps: Sweeps, cells: Sequence[Cell], folder: Path) -> None:
+    from sumi_core.reports.artifact import compare_sweep
+    from sumi_core.reports.report import write_plots
+
+    comparison = compare_sweep(project.store, _only_sweep(sweeps, cells, "--plots"))
+    try:
+        written = [path for suffix in (".svg", ".pdf") for path in write_plots(comparison, folder, suffix)]
+    except OSError as error:
+        problem = f"cannot write {folder}: {error.strerror}; name a folder that can be written"
+        raise ConfigError("command line", "--plots", problem) from None
+    if not written:
+        raise ConfigError("command line", "--plots", "none of its cells is evaluated; `sumi run` computes them")
+    print(f"\n{len(written)} plots in {folder}", file=sys.stderr)
+
+
+def _only_sweep(sweeps: Sweeps, cells: Sequence[Cell], option: str) -> Sweep:
+    named = {cell.sweep_key: sweeps.of(cell) for cell in cells}
+    if len(named) != 1:
+        raise ConfigError("command line", option, f"it is of one experiment, not of {len(named)}; name one")
+    return next(iter(named.values()))
 
 
 def _write(path: Path, option: str, text: str) -> None:

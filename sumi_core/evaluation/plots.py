@@ -48,6 +48,13 @@ class Gap:
     index: int
 
 
+_METADATA: dict[str, dict[str, None]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+
+
 def draw_loss_history(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """Training and validation loss against tokens seen, one colour a cell; tokens on a logarithmic axis.
 
@@ -270,7 +277,11 @@ def _finished(figure: Figure, axes: Axes, title: str, *, legend: bool = True) ->
 
 
 def _write(figure: Figure, path: Path) -> Path:
-    """Write the PNG without its creation software, so that the same figures give the same bytes."""
+    """Write the file, of the kind that its suffix names, without time and software: the same figures give the same
+    bytes. Text in SVG and PDF stays text."""
+    from matplotlib import rc_context
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    with rc_context({"svg.hashsalt": "sumi", "svg.fonttype": "none", "pdf.fonttype": 42}):
+        figure.savefig(path, dpi=130, metadata=_METADATA[path.suffix])
     return path

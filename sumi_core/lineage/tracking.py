@@ -330,10 +330,6 @@ def mlflow_name(text: str) -> str:
     return "/".join("_" if part in ("", ".", "..") else part for part in parts)  # it has to be a path in normal form
 
 
-def _sweep_condition(sweep: str) -> str:
-    return f"tags.`sumi.kind` = 'sweep' and tags.`sumi.sweep` = '{sweep}'"
-
-
 def _same(old: float, new: float) -> bool:
     return old == new or (math.isnan(old) and math.isnan(new))
 

@@ -36,7 +36,7 @@ def build_ablation_report(question: Question, cells: Sequence[ReportCell], folde
     A cell without an evaluation is listed with its state and the reason; a sweep without any is a valid report.
     """
     comparison = compare_cells(question.name, question.description, cells, question=question)
-    plots = _write_plots(comparison, folder / "plots")
+    plots = write_plots(comparison, folder / "plots")
     _write_tables(comparison, folder, plots)
     (folder / "report.md").write_text(report_markdown(comparison, plots), encoding="utf-8")
     (folder / "report.html").write_text(report_html(comparison, plots), encoding="utf-8")
@@ -77,7 +77,8 @@ def _write_tables(comparison: SweepComparison, folder: Path, plots: Sequence[Pat
         csv.writer(file, lineterminator="\n").writerows([("column", "meaning"), *column_definitions(table.columns)])
 
 
-def _write_plots(comparison: SweepComparison, folder: Path) -> list[Path]:
+def write_plots(comparison: SweepComparison, folder: Path, suffix: str = ".png") -> list[Path]:
+    """Write the plots of a comparison; returns their files. suffix: ``.png``, ``.svg`` or ``.pdf``."""
     from sumi_core.evaluation import plots
 
     if not comparison.cells:
@@ -98,7 +99,7 @@ def _write_plots(comparison: SweepComparison, folder: Path) -> list[Path]:
         for row in comparison.rows
         if row.bits_per_byte is not None and row.group is None
     ]
-    written = [plots.plot_comparison(bars, folder / "bits_per_byte.png", f"{comparison.name}: bits per byte")]
+    written = [plots.plot_comparison(bars, folder / f"bits_per_byte{suffix}", f"{comparison.name}: bits per byte")]
     gaps = [
         plots.Gap(
             labels[row.name],
@@ -113,16 +114,16 @@ def _write_plots(comparison: SweepComparison, folder: Path) -> list[Path]:
     ]
     if gaps and comparison.reference:
         title, reference = f"{comparison.name}: differences", labels[comparison.reference]
-        written.append(plots.plot_differences(gaps, folder / "differences.png", title, reference))
+        written.append(plots.plot_differences(gaps, folder / f"differences{suffix}", title, reference))
     curves = {labels[name]: _level_curve(frames) for name, frames in _frames(comparison, _curve_of).items()}
     if any(not curve.empty for curve in curves.values()):
-        written.append(plots.plot_loss_by_level(curves, folder / "loss_by_level.png", "Bound by noise level"))
+        written.append(plots.plot_loss_by_level(curves, folder / f"loss_by_level{suffix}", "Bound by noise level"))
     histories = {labels[name]: _history(frames) for name, frames in _frames(comparison, _history_of).items()}
     if any(not history.empty for history in histories.values()):
-        written.append(plots.plot_loss_history(histories, folder / "loss_history.png", "Loss against tokens"))
+        written.append(plots.plot_loss_history(histories, folder / f"loss_history{suffix}", "Loss against tokens"))
     described = _quality({labels[name]: frames for name, frames in _frames(comparison, _metrics_of).items()})
     if not described.empty:
-        written.append(plots.plot_quality_against_steps(described, folder / "sample_quality.png", "Samples"))
+        written.append(plots.plot_quality_against_steps(described, folder / f"sample_quality{suffix}", "Samples"))
     return written
 
 

@@ -167,6 +167,19 @@ def test_the_command_prints_and_writes_the_table(project: Project, tmp_path: Pat
     assert written["differences"][0]["significant"] is None
 
 
+def test_tables_and_plots_for_a_paper(project: Project, tmp_path: Path) -> None:
+    written = compare("demo", "--latex", "-", "--plots", str(tmp_path / "plots"))
+    assert written.startswith("\\begin{tabular}{l")
+    assert "$\\leq 2." in written
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert {"bits_per_byte.svg", "bits_per_byte.pdf", "differences.svg"} <= names
+    before = {path: path.read_bytes() for path in (tmp_path / "plots").iterdir()}
+    compare("demo", "--plots", str(tmp_path / "plots"))
+    assert {path: path.read_bytes() for path in before} == before, "the same figures give the same bytes"
+    drawn = (tmp_path / "plots" / "bits_per_byte.svg").read_text(encoding="utf-8")
+    assert "bits per byte of validation text" in drawn, "text stays text"
+
+
 def test_a_table_that_cannot_be_written_is_told(project: Project, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["compare", "demo", "--csv", str(tmp_path / "no" / "table.csv")])
     assert "--csv: cannot write" in str(result.exception)
@@ -262,6 +275,6 @@ def test_a_study_is_of_one_experiment(seeded: Project, tmp_path: Path) -> None:
     shutil.copy(seeded.experiments / "demo.yaml", seeded.experiments / "other.yaml")
     try:
         result = CliRunner().invoke(app, ["compare", "demo", "other", "--study", str(tmp_path / "study.md")])
-        assert "a study is of one experiment, not 2" in str(result.exception)
+        assert "--study: it is of one experiment, not of 2; name one" in str(result.exception)
     finally:
         (seeded.experiments / "other.yaml").unlink()
