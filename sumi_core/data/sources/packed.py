@@ -93,7 +93,7 @@ def _opened(path: Path, kind: str) -> io.BufferedReader:
     if kind == "Zstandard":  # not in the standard library; Arrow's stream is a raw file in all but name
         import pyarrow as pa
 
-        stream: Any = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+        stream: Any = pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd")
     else:
         opener: Any = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[kind]
         stream = opener(path)
