@@ -24,6 +24,7 @@ from urllib.parse import quote
 from sumi_core.base.files import json_text
 from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
+from sumi_core.base.paths import sqlite_path
 from sumi_core.base.references import named_references
 from sumi_core.experiments.sweeps import Cell
 from sumi_core.stages import STAGES
@@ -77,10 +78,12 @@ class Tracking:
             return
         quiet_mlflow()
         from mlflow import MlflowClient
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with locked(self.locks / "mlflow.lock"):
-            if self.artifacts is not None:
+            database = sqlite_path(self.uri)
+            if self.artifacts is not None and database is not None and not database.is_file():
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
                 # Else MLflow writes the working directory into SQL as it stands, quotes included.
                 SqlAlchemyStore(self.uri, self.artifacts.as_uri())
             MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
