@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from sumi_core.base.locks import locked
+from sumi_core.base.paths import sqlite_path
 from sumi_core.lineage.links import mlflow_page, mlflow_ui
 from sumi_core.lineage.mlflow_file import MlflowFile
 from sumi_core.training.quiet import quiet_mlflow
@@ -73,10 +74,12 @@ class MlflowStore:
             return
         quiet_mlflow()
         from mlflow import MlflowClient
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with locked(self.locks / "mlflow.lock"):
-            if self.artifacts is not None:
+            database = sqlite_path(self.uri)
+            if self.artifacts is not None and database is not None and not database.is_file():
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
                 # Else MLflow writes the working directory into SQL as it stands, quotes included.
                 SqlAlchemyStore(self.uri, self.artifacts.as_uri())
             client = MlflowClient(tracking_uri=self.uri)
