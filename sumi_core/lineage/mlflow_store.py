@@ -44,8 +44,8 @@ class MlflowStore:
     def reader(self) -> MlflowClient:
         """What reads and cannot write: an embedded database is read without importing MLflow, where it can be. Call it
         where there is a store."""
-        path = self.uri.removeprefix("sqlite:///")
-        if path != self.uri and (file := MlflowFile(Path(path))).is_readable():
+        path = sqlite_path(self.uri)
+        if path is not None and (file := MlflowFile(path)).is_readable():
             return cast("MlflowClient", file)
         quiet_mlflow()
         from mlflow import MlflowClient
@@ -54,8 +54,8 @@ class MlflowStore:
 
     @property
     def _read_only_uri(self) -> str:
-        path = self.uri.removeprefix("sqlite:///")
-        return self.uri if path == self.uri else f"sqlite:///file:{quote(path)}?mode=ro&uri=true"
+        path = sqlite_path(self.uri)
+        return self.uri if path is None else f"sqlite:///file:{quote(str(path))}?mode=ro&uri=true"
 
     @property
     def ui(self) -> str:
