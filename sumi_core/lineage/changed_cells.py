@@ -61,5 +61,5 @@ class ChangedCells:
         made_folder(self.locks)
         with locked(self.locks / "changed-cells.lock"):
             known = [changed for changed in self.read() if changed.name not in new]
-            kept = [asdict(changed) for changed in [*known, *new.values()][-_KEPT:]]
+            kept = [asdict(changed) for changed in [*known[-_KEPT:], *new.values()]]  # all that is asked for now
             write_atomically(self.path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")

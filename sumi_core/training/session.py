@@ -31,6 +31,8 @@ from sumi_core.training.strategies.strategy import SingleDevice, Strategy
 from sumi_core.training.throughput import Stopwatch, device_name, peak_flops
 from sumi_core.training.validation import ValidationSet
 
+_FIRST_SECONDS = 120.0  # how long MLflow waits at most for a training's first figures
+
 
 @dataclass(frozen=True)
 class Training:
@@ -69,7 +71,7 @@ class Session:
         self._validation_sequences = validation.count
 
         self._history = HistoryFile(self._folder / JOURNAL)
-        self._publisher = Publisher(work.sink if rank.is_zero else None, self._log)
+        self._publisher = Publisher(work.sink if rank.is_zero else None, self._log, first_seconds=_FIRST_SECONDS)
         self._sessions = Sessions(self._folder / SESSIONS) if rank.is_zero else None
         peak = peak_flops(device_name(device), training.precision)
         self._recorder = Recorder(
@@ -123,6 +125,7 @@ class Session:
                 self._stop.deferred = False
                 if self._sessions is not None:
                     self._sessions.write()
+                self._publisher.flush()  # of one that fails or is cut off as well
             if trainer.global_step < steps:
                 raise TrainingInterrupted(self._stop.received or signal.SIGTERM)
         if not self._publisher.flush(insist=True):

@@ -120,6 +120,16 @@ def test_a_shortened_name_is_read_from_what_the_project_remembers(folder: Path, 
     assert [other.plain for other in select_cells(sweeps, [cell.sweep_key])][:1] == ["demo.a.s0"]
 
 
+def test_the_newest_are_remembered_and_all_that_is_asked_for_at_once(folder: Path, tmp_path: Path) -> None:
+    memory = ChangedCells(tmp_path / "changed.json", tmp_path / "locks")
+    for steps in range(501, 521):
+        memory.remember(load_sweeps(folder, [f"training.steps={steps}"])["demo"].cells)
+    assert len(memory.read()) == 50 + 4
+    assert memory.read()[-1].overrides == ("training.steps=520",)
+    memory.remember(load_sweeps(folder, ["training.steps=520"])["demo"].cells)
+    assert len({known.name for known in memory.read()}) == len(memory.read()) == 50 + 4
+
+
 def test_a_damaged_memory_is_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "changed.json").write_text('[{"name": 1}]')
     memory = ChangedCells(tmp_path / "changed.json", tmp_path / "locks")

@@ -117,6 +117,28 @@ def test_points_gather_between_sends() -> None:
     assert (sink.calls, sink.got) == (2, points(range(1, 6)))
 
 
+def test_a_validation_is_sent_first_which_a_comparison_of_runs_opens_on(mlflow_uri: str) -> None:
+    run_id, client = new_run(mlflow_uri)
+    mixed = [*points(range(1, 3)), *points(range(2, 3), "validation/bits_per_byte"), *points(range(3, 4))]
+    MlflowSink(mlflow_uri, run_id).log(mixed)
+    assert next(iter(client.get_run(run_id).data.metrics)) == "validation/bits_per_byte"  # type: ignore[attr-defined]
+    assert [step for step, _ in logged(client, run_id, "tokens_seen")] == [1, 2, 3]
+
+
+def test_the_first_points_wait_for_a_validation_and_no_longer_than_they_may() -> None:
+    sink = Flaky()
+    publisher = Publisher(sink, print, every_seconds=0, first_seconds=3600)
+    publisher.add(points(range(1, 3)))
+    assert sink.calls == 0
+    publisher.add(points(range(2, 3), "validation/bits_per_byte"))
+    assert sink.calls == 1
+    publisher.add(points(range(3, 4)))
+    assert sink.calls == 2, "from then on at once"
+    unvalidated = Publisher(Flaky(), print, first_seconds=3600)
+    unvalidated.add(points(range(1, 3)))
+    assert unvalidated.flush(insist=True), "a training that ends, or is cut off, loses nothing"
+
+
 def test_without_mlflow_nothing_is_kept() -> None:
     publisher = Publisher(None, print)
     publisher.add(points(range(1, 6)))
