@@ -28,6 +28,7 @@ SUMMARIES = {
     "compare": "Print the comparison of cells, from what MLflow has of them.",
     "evaluate": "Measure a finished model, on other text if you like.",
     "sample": "Write texts with a trained model.",
+    "export": "Copy a finished model out of the store, into a folder.",
     "fit-schedule": "Print the noise schedule that suits a finished model best.",
     "lineage": "Walk back from a model or a number to what made it.",
     "reproduce": "Compute something again from its record, and compare.",
