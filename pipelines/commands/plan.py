@@ -61,9 +61,9 @@ def print_plans(plans: list[CellPlan], store: Store) -> None:
     ready = (
         f"{len(shared)} outputs to compute for {sum(bool(p.pending) for p in plans) - blocked} of {len(plans)} cells"
     )
-    print(f"{ready}; {blocked} blocked: nothing of them can be computed" if blocked else ready)
     if estimate := estimate_training(plans, store):
-        print(f"training takes about {short_duration(estimate.seconds)}, one cell after another, {estimate.basis}")
+        print(f"  training takes about {short_duration(estimate.seconds)}, one cell after another, {estimate.basis}")
+    print(f"{ready}; {blocked} blocked: nothing of them can be computed" if blocked else ready)
 
 
 def size_line(planned: CellPlan) -> str:
