@@ -76,13 +76,19 @@ class Tracking:
 
     def initialise(self) -> None:
         """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock;
-        each process takes it once, before its first client."""
+        each process takes it once, before its first client. So would Ctrl-C: it is created beside its place."""
         if self.uri in _initialised:
             return
         quiet_mlflow()
         from mlflow import MlflowClient
 
         with locked(self.locks / "mlflow.lock"):
+            path = Path(self.uri.removeprefix("sqlite:///"))
+            if self.uri.startswith("sqlite:///") and not path.exists():
+                unfinished = path.with_name(f"{path.name}.new")
+                unfinished.unlink(missing_ok=True)
+                MlflowClient(tracking_uri=f"sqlite:///{unfinished}").search_experiments(max_results=1)
+                unfinished.replace(path)
             MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
         _initialised.add(self.uri)
 
