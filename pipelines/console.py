@@ -56,8 +56,11 @@ class _InTerminal(logging.StreamHandler[TextIO]):
         self._moving = False
         if match := _STEP.match(text):
             step, steps = map(int, match.groups())
-            bar = "━" * (_BAR * step // steps)
-            line = f"{start}{bar:<{_BAR}} {text}"[: columns - 1]
+            bar, parts = "━" * (_BAR * step // steps), text.split(" · ")
+            parts.pop(1)  # the share, which the bar shows
+            while len(line := f"{start}{bar:<{_BAR}} {' · '.join(parts)}") >= columns and len(parts) > 2:
+                parts.pop(-2)  # the first and the last are the step and the time that is left
+            line = line[: columns - 1]
             self._moving = step < steps
             self.stream.write(f"\r\x1b[2K{line}" + ("" if self._moving else "\n"))
         else:

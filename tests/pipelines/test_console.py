@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -32,9 +33,12 @@ def printed(columns: int, *messages: str) -> str:
             record = logging.LogRecord("sumi", logging.INFO, "", 0, message, (), None)
             record.dagster_meta = {"step_key": "pretrained_denoiser", "orig_message": message}
             handler.emit(record)
-        told = os.read(reader, 65536).decode()
+    told = b""
+    with contextlib.suppress(OSError):  # the terminal is closed
+        while part := os.read(reader, 65536):
+            told += part
     os.close(reader)
-    return told.replace("\r\n", "\n")
+    return told.decode().replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
@@ -53,7 +57,8 @@ def test_progress_is_one_line_with_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\n" not in first
     assert first.count("━") * 2 == second.count("━")
     assert second.splitlines()[1:] == ["  pretrained_denoiser  exported"]
-    assert printed(80, steps[2]).endswith("\n")
+    assert printed(80, steps[2]).endswith("step 20/20 · loss 0.667 · ETA 0:01\n")
+    assert printed(120, steps[2]).endswith("step 20/20 · loss 0.667 · 16.8k tok/s · ETA 0:01\n")
 
 
 def test_what_watches_the_output_is_deaf_to_ctrl_c_and_ends_with_the_step() -> None:
