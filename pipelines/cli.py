@@ -28,6 +28,7 @@ SUMMARIES = {
     "compare": "Print the comparison of cells, from what MLflow has of them.",
     "evaluate": "Measure a finished model, on other text if you like.",
     "sample": "Write texts with a trained model.",
+    "export": "Copy a finished model out of the store, into a folder.",
     "fit-schedule": "Print the noise schedule that suits a finished model best.",
     "lineage": "Walk back from a model or a number to what made it.",
     "reproduce": "Compute something again from its record, and compare.",
@@ -36,6 +37,23 @@ SUMMARIES = {
 }
 COMMANDS = tuple(SUMMARIES)
 
+EXAMPLES = {
+    "init": ("sumi init",),
+    "list": ("sumi list", "sumi list demo 'ablations/*'"),
+    "plan": ("sumi plan demo", "sumi plan demo.uniform training.steps=2000"),
+    "explain": ("sumi explain training.warmup_steps", "sumi explain process.clustered"),
+    "schema": ("sumi schema --output experiments.schema.json",),
+    "run": ("sumi run demo --jobs 3", "sumi run smoke training.steps=40"),
+    "compare": ("sumi compare demo", "sumi compare 'demo.*' --csv demo.csv"),
+    "evaluate": ("sumi evaluate demo.uniform --text notes.txt",),
+    "sample": ("sumi sample demo.uniform --num 2 --prompt 'In the beginning'",),
+    "export": ("sumi export demo.uniform models/uniform",),
+    "fit-schedule": ("sumi fit-schedule demo.uniform",),
+    "lineage": ("sumi lineage demo.uniform", "sumi lineage demo.uniform --json > record.json"),
+    "reproduce": ("sumi reproduce demo.uniform",),
+    "dev": ("sumi dev", "sumi dev --dagster-port 3100"),
+    "doctor": ("sumi doctor --fix",),
+}
 #: These read what is there, and end without a library of tensors unless they find something to compute.
 _READERS = ("list", "plan", "explain", "schema", "run", "compare", "lineage", "doctor")
 
@@ -47,7 +65,8 @@ class _Commands(Mapping[str, Any]):
         module = SUMMARIES[name] and name.replace("-", "_")
         function = getattr(importlib.import_module(f"pipelines.commands.{module}"), f"{module}_command")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(name, short_help=SUMMARIES[name])(function)
+        examples = "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])
+        alone.command(name, short_help=SUMMARIES[name], epilog=examples)(function)
         return typer.main.get_command(alone)
 
     def __iter__(self) -> Iterator[str]:

@@ -105,8 +105,10 @@ def run_job(
 ) -> str | None:
     """One Dagster run in this process. Returns None, or why it failed in one line. asking: the cell that a token set
     is computed for."""
+    from pipelines.console import keep_terminal
     from pipelines.definitions import defs
 
+    keep_terminal()
     print(f"{job.replace('_', ' ')} {partition}", flush=True)
     config: dict[str, Any] = {"loggers": {"console": {}}}
     if overrides:

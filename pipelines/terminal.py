@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import sys
+from typing import TextIO
 
 import typer
 
@@ -35,10 +36,17 @@ def shown_state(state: str, width: int) -> str:
     return padded if plain or state not in STATES else typer.style(padded, fg=STATES[state])
 
 
-def fitted(start: str, text: str) -> str:
+def columns_of(file: TextIO) -> int:
+    """How wide a terminal is: COLUMNS, else what it says itself."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(file.fileno()).columns or 80
+    return 80
+
+
+def fitted(start: str, text: str, file: TextIO | None = None) -> str:
     """``start`` and a line of text. A terminal that is narrower gets several lines, which break between words."""
     line = f"{start}{text}"
-    if not sys.stdout.isatty():
+    if not (file or sys.stdout).isatty():
         return line
-    width = shutil.get_terminal_size().columns
+    width = columns_of(file or sys.stdout)
     return line if len(line) <= width else filled(text, width, first=start, further=" " * min(len(start), width // 2))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dagster_pipes import PipesContext, open_dagster_pipes
-
+from sumi_core.base.process import end_quietly
 from sumi_core.trainer.console import Milestones, console_report
-from sumi_core.trainer.run import main
 from sumi_core.training.ranks import Rank
+
+if TYPE_CHECKING:
+    from dagster_pipes import PipesContext
 
 
 def failure_file(request: Path) -> Path:
@@ -40,10 +41,17 @@ def report_through(pipes: PipesContext, request: Path, console: Any) -> Any:
     return report
 
 
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
+def _main(path: Path) -> int:
+    end_quietly()
+    from dagster_pipes import open_dagster_pipes
+
+    from sumi_core.trainer.run import main
+
     if not Rank.from_environment().is_zero:  # one voice for all
-        sys.exit(main(path, lambda event: None))
+        return main(path, lambda event: None)
     with open_dagster_pipes() as pipes, console_report() as console:
-        status = main(path, report_through(pipes, path, console))
-    sys.exit(status)
+        return main(path, report_through(pipes, path, console))
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated
 
 import typer
 
 from pipelines.servers import Server, choose_port, serve
+from sumi_core.base.files import write_atomically
+from sumi_core.base.locks import locked_if_free
 from sumi_core.lineage.links import mlflow_page
 from sumi_core.lineage.project import Project
 
 LOCAL = "127.0.0.1"
+_ADDRESSES = "dev.json"  # in the project's home while the servers run
 
 
 def dev_command(
@@ -25,14 +29,40 @@ def dev_command(
         str, typer.Option(help="Address to listen on; any but the default opens both servers to others.")
     ] = LOCAL,
 ) -> None:
-    """Open the Dagster UI and the MLflow UI on this machine, until Ctrl-C."""
+    """Open the Dagster UI and the MLflow UI on this machine, until Ctrl-C. Where they are open already, print where:
+    two daemons would start each run twice."""
     project = Project.find()
+    with locked_if_free(project.home / "locks" / "dev.lock") as ours:
+        if not ours:
+            say("open already; Ctrl-C where it was started stops it")
+            for name, url in _addresses(project).items():
+                say(f"{name:<8} {url}")
+            return
+        status = _serve(project, host, dagster_port, mlflow_port)
+    raise typer.Exit(status)
+
+
+def _serve(project: Project, host: str, dagster_port: int | None, mlflow_port: int | None) -> int:
     from pipelines.instance import initialise
 
     initialise(project)
     if host not in (LOCAL, "localhost", "::1"):
         say(f"listening on {host}: everyone who can reach this port can read the project and start computations")
-    raise typer.Exit(serve(servers_of(project, host, dagster_port, mlflow_port), say))
+    servers = servers_of(project, host, dagster_port, mlflow_port)
+    write_atomically(project.home / _ADDRESSES, json.dumps({server.name: server.url for server in servers}) + "\n")
+    try:
+        return serve(servers, say)
+    finally:
+        (project.home / _ADDRESSES).unlink(missing_ok=True)
+
+
+def _addresses(project: Project) -> dict[str, str]:
+    """Where the servers of another process answer; nothing while it is still choosing."""
+    try:
+        found: dict[str, str] = json.loads((project.home / _ADDRESSES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def servers_of(project: Project, host: str, dagster_port: int | None, mlflow_port: int | None) -> list[Server]:

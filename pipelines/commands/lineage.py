@@ -11,7 +11,7 @@ from pipelines.commands.arguments import Changes
 from sumi_core.base.files import json_text
 from sumi_core.base.text import text_width, visible
 from sumi_core.lineage.project import Project
-from sumi_core.lineage.trace import trace, trace_lines
+from sumi_core.lineage.trace import cells_lines, trace, trace_cells, trace_lines
 
 
 def lineage_command(
@@ -19,7 +19,7 @@ def lineage_command(
         str,
         typer.Argument(
             metavar="NAME|RUN|FOLDER",
-            help="A cell, an MLflow or Dagster run id, a fingerprint, or an artifact or exported folder.",
+            help="A cell or experiment, an MLflow or Dagster run id, a fingerprint, or an artifact or exported folder.",
         ),
     ],
     changes: Changes = None,
@@ -29,7 +29,14 @@ def lineage_command(
     """Walk back from a model or a number to what made it.
 
     That is its data, config, code and seed, stage by stage. Exit status 1 if a record is damaged."""
-    traced = trace(Project.find(), target, changes or (), verify=verify)
+    if several := trace_cells(project := Project.find(), target, changes or ()):
+        if as_json:
+            plain = {key: own if isinstance(own, str) else own.to_dict() for key, own in several.items()}
+            print(json_text(plain))
+        else:
+            print(*map(visible, cells_lines(several, text_width(sys.stdout))), sep="\n")
+        return
+    traced = trace(project, target, changes or (), verify=verify)
     if as_json:
         print(json_text(traced.to_dict()))
     else:

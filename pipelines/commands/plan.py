@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from pipelines.terminal import shown_state
+from sumi_core.base.numerics import has_gpu
 from sumi_core.base.options import ConfigError
+from sumi_core.base.text import short_count, short_duration
 from sumi_core.experiments.size import expected_vocabulary, experiment_size
 from sumi_core.experiments.sweeps import select_cells, split_arguments
+from sumi_core.lineage.estimate import estimate_training
 from sumi_core.lineage.plan import CellPlan, plan_with_ancestors
 from sumi_core.lineage.project import Project
+from sumi_core.stages.store import Store
 
 _COUNTABLE = 2**63  # what token and byte counts are kept in
 
@@ -32,29 +36,38 @@ def plan_command(
         print("sumi: --jobs does not change a plan; it is an option of `sumi run`", file=sys.stderr)
     names, overrides = split_arguments(arguments)
     project = Project.find()
-    print_plans(plan_with_ancestors(select_cells(project.sweeps(overrides, names), names), project.store))
+    print_plans(
+        plan_with_ancestors(select_cells(project.sweeps(overrides, names), names), project.store), project.store
+    )
 
 
-def print_plans(plans: list[CellPlan]) -> None:
-    """A line on its size and one per stage of each cell, then totals. Raises ConfigError for a size beyond counting."""
+def print_plans(plans: list[CellPlan], store: Store) -> None:
+    """A line on its size and one per stage of each cell, then totals and how long the trainings take. Raises
+    ConfigError for a size beyond counting."""
     for planned in plans:
         print(f"{planned.cell.key}  {size_line(planned)}")
         for stage in planned.stages:
             verb = {"done": "cached", "running": "waits", "blocked": "blocked"}.get(stage.state, "compute")
             why = "" if stage.state == "done" else stage.why
             print(f"  {shown_state(verb, 8)} {stage.stage:<20} {stage.fingerprint:<16}  {why}".rstrip())
+    for key in (
+        p.cell.key for p in plans if p.pending and p.cell.experiment.runtime.device == "cuda" and not has_gpu()
+    ):
+        print(
+            f"sumi: {key}: runtime.device is cuda, and this machine has no GPU; set it to cpu or auto", file=sys.stderr
+        )
     shared = {(s.stage, s.fingerprint) for p in plans if p.state != "blocked" for s in p.pending}
     blocked = sum(p.state == "blocked" for p in plans)
     ready = (
         f"{len(shared)} outputs to compute for {sum(bool(p.pending) for p in plans) - blocked} of {len(plans)} cells"
     )
+    if estimate := estimate_training(plans, store):
+        print(f"  training takes about {short_duration(estimate.seconds)}, one cell after another, {estimate.basis}")
     print(f"{ready}; {blocked} blocked: nothing of them can be computed" if blocked else ready)
 
 
 def size_line(planned: CellPlan) -> str:
     """``1.00 M parameters, 3.28 M tokens (2.05 k a step), 21.1 T FLOPs; training holds 16 MB and activations``."""
-    from sumi_core.base.text import short_count
-
     experiment = planned.cell.experiment
     fitted = planned.artifacts.get("tokenizer")
     vocabulary = fitted.summary.get("vocab_size") if fitted else expected_vocabulary(experiment.tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -36,6 +37,12 @@ def choose_device(wanted: str, index: int = 0) -> torch.device:
             f"runtime.device is {wanted} but this machine has no GPU number {index}; set runtime.device to cpu or auto"
         )
     return torch.device("cuda", index)
+
+
+def has_gpu() -> bool:
+    """Whether this machine seems to have a GPU: its driver is there. A look that needs no torch, for plans."""
+    drivers = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, Windows' for Linux guests, AMD's
+    return not sys.platform.startswith("linux") or any(map(os.path.exists, drivers))
 
 
 @contextlib.contextmanager

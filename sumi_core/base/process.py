@@ -52,3 +52,10 @@ def interruptible(work: Callable[[], T]) -> T:
     if not succeeded:
         raise result
     return cast(T, result)
+
+
+def end_quietly() -> None:
+    """Let Ctrl-C end this process at once and without a word, until it handles it itself: while a child of a command
+    still imports, the terminal sends it the same signal, and its traceback would tell nothing."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

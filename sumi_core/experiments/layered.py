@@ -17,6 +17,8 @@ from sumi_core.experiments.yaml_files import read_yaml
 
 _LONGEST_NAME = 200  # characters of a base: no file system has much longer ones
 _ABSENT = object()
+#: The experiments of the checkout that this code is in; a project elsewhere takes bases from there.
+SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
 
 
 class Layer(NamedTuple):
@@ -101,12 +103,19 @@ def refuse_untrue_labels(
         raise ConfigError("command line", "", problem)
 
 
+def _base_name(path: Path, folder: Path) -> str:
+    """What ``base:`` calls a file of the project, or one that is shipped."""
+    root = folder if path.is_relative_to(folder) else SHIPPED
+    return path.relative_to(root).with_suffix("").as_posix()
+
+
 def inherit(
     file: Path, folder: Path, seen: tuple[Path, ...] = (), bases: dict[Path, list[Layer]] | None = None
 ) -> list[Layer]:
-    """The file and its bases, each as it is written. bases: what was read of bases before."""
+    """The file and its bases, each as it is written. A base that the project does not have is looked for among those
+    that come with Sumi. bases: what was read of bases before."""
     if file in seen:
-        chain = " → ".join(str(p.relative_to(folder).with_suffix("")) for p in (*seen, file))
+        chain = " → ".join(_base_name(path, folder) for path in (*seen, file))
         raise ConfigError(str(seen[-1]), "base", f"{chain} is a circle; remove one of these bases")
     data = read_yaml(file)
     check_keys(data, str(file), extra=FILE_KEYS)
@@ -117,7 +126,12 @@ def inherit(
         raise ConfigError(str(file), "base", f"expected the name of one file below {folder.name}/, got {base!r}")
     parent = folder / f"{base}.yaml"
     if len(base) > _LONGEST_NAME or not parent.is_file():
-        known = [str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml") if p != file]
+        shipped = SHIPPED / f"{base}.yaml"
+        if base.startswith("base/") and len(base) <= _LONGEST_NAME and shipped.is_file():
+            parent = shipped
+    if len(base) > _LONGEST_NAME or not parent.is_file():
+        files = [*(p for p in folder.rglob("*.yaml") if p != file), *(SHIPPED / "base").glob("*.yaml")]
+        known = dict.fromkeys(_base_name(path, folder) for path in files)
         raise ConfigError(str(file), "base", f"there is no {parent}; {nearest(base, known)}")
     bases = {} if bases is None else bases
     if parent not in bases:

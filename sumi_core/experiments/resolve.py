@@ -45,6 +45,7 @@ def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -
             raise ConfigError(where, "model.preset", f"no preset is called {preset!r}; {nearest(str(preset), PRESETS)}")
         plain["model"] = {**PRESETS[preset], **model}
     experiment: Experiment = typed(Experiment, plain, where)
+    _count_warmup(experiment, where)
     around_process = (("schedule", SCHEDULES), ("clock", CLOCKS), ("parameterisation", PARAMETERISATIONS))
     for section, registry in around_process:
         if experiment.process is None:
@@ -61,6 +62,17 @@ def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -
     _link(experiment, where, find)
     check(experiment, where)
     return experiment
+
+
+def _count_warmup(experiment: Experiment, where: str) -> None:
+    """Write a warm-up that is a fraction of the steps as steps, in place: that is what it means everywhere."""
+    training = experiment.training
+    if training.warmup_steps < 1:
+        training.warmup_steps = round(training.warmup_steps * training.steps)
+    elif training.warmup_steps != int(training.warmup_steps):
+        problem = f"expected whole steps or a fraction of them below 1, got {training.warmup_steps:g}"
+        raise ConfigError(where, "training.warmup_steps", problem)
+    training.warmup_steps = int(training.warmup_steps)
 
 
 def _link(experiment: Experiment, where: str, find: FindCell | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from sumi_core.base.locks import locked
-from sumi_core.base.paths import sqlite_path
+from sumi_core.base.paths import sqlite_path, sqlite_uri
 from sumi_core.lineage.links import mlflow_page, mlflow_ui
 from sumi_core.lineage.mlflow_file import MlflowFile
 from sumi_core.training.quiet import quiet_mlflow
@@ -69,7 +69,7 @@ class MlflowStore:
 
     def initialise(self) -> None:
         """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock;
-        each process takes it once, before its first client."""
+        each process takes it once, before its first client. So would Ctrl-C: it is created beside its place."""
         if self.uri in _initialised:
             return
         quiet_mlflow()
@@ -78,10 +78,7 @@ class MlflowStore:
         with locked(self.locks / "mlflow.lock"):
             database = sqlite_path(self.uri)
             if self.artifacts is not None and database is not None and not database.is_file():
-                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-                # Else MLflow writes the working directory into SQL as it stands, quotes included.
-                SqlAlchemyStore(self.uri, self.artifacts.as_uri())
+                _create(database, self.artifacts)
             client = MlflowClient(tracking_uri=self.uri)
             client.search_experiments(max_results=1)
             if self.artifacts is not None:
@@ -123,6 +120,16 @@ def search_runs(client: MlflowClient, experiments: Sequence[str], condition: str
         if not token:
             break
     return found
+
+
+def _create(database: Path, artifacts: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = database.with_name(f"{database.name}.new")
+    unfinished.unlink(missing_ok=True)
+    # Without an address MLflow writes the working directory into SQL as it stands, quotes included.
+    SqlAlchemyStore(sqlite_uri(unfinished), artifacts.as_uri())
+    unfinished.replace(database)
 
 
 def _remove_default(client: MlflowClient) -> None:

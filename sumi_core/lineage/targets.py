@@ -31,6 +31,7 @@ EXPORT_RECORD = "sumi.json"  # what an exported folder says of itself once it ha
 _RECORDED = ("experiment", "code", "packages", "training", "stock", "inputs")  # mappings of that record
 _MLFLOW_RUN = re.compile(r"[0-9a-f]{32}")
 _DAGSTER_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHORT_RUN = re.compile(r"[0-9a-f]{8}")  # as Dagster's pages show it
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -86,6 +87,8 @@ def find_target(project: Project, given: str, overrides: Iterable[str] = ()) -> 
             "Dagster run",
             lambda a: a.manifest.get("provenance", {}).get("dagster_run_id") == given,
         )
+    if _SHORT_RUN.fullmatch(given) and (run := _whole_run_id(project.store, given)):
+        return find_target(project, run)
     if _FINGERPRINT.fullmatch(given):
         return _from_artifacts(project.store, given, "fingerprint", lambda a: a.fingerprint == given)
     if path.exists() and os.sep in given:
@@ -228,6 +231,15 @@ def _from_artifacts(store: Store, given: str, kind: str, wanted: Callable[[Artif
         raise LineageError(f"no output in {store.root} belongs to the {kind} {given}; `sumi list` names what there is")
     last = max(found, key=_depth)
     return Target(given, kind, str(last.manifest.get("key")), _ancestry(store, last))
+
+
+def _whole_run_id(store: Store, short: str) -> str | None:
+    """The Dagster run that begins so, of those that made something in the store; None where none does."""
+    made = {str(a.manifest.get("provenance", {}).get("dagster_run_id")) for a in store.artifacts()}
+    found = sorted(run for run in made if run.startswith(f"{short}-"))
+    if len(found) > 1:
+        raise LineageError(f"{len(found)} Dagster runs begin with {short}; name one of {', '.join(found)}")
+    return found[0] if found else None
 
 
 def referenced(store: Store, ref: StageRef, own: str) -> Target:

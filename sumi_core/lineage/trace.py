@@ -15,7 +15,15 @@ from sumi_core.base.text import filled
 from sumi_core.experiments.references import stage_refs
 from sumi_core.experiments.resolve import resolve_for
 from sumi_core.lineage.project import Project
-from sumi_core.lineage.targets import EXPORT_RECORD, Target, artifact_at, find_target, mlflow_url, referenced
+from sumi_core.lineage.targets import (
+    EXPORT_RECORD,
+    LineageError,
+    Target,
+    artifact_at,
+    find_target,
+    mlflow_url,
+    referenced,
+)
 from sumi_core.stages import DATA_STAGES, STAGES
 from sumi_core.stages.evaluation import MEASURED
 from sumi_core.stages.identity import ref_fingerprint
@@ -110,6 +118,38 @@ def trace(project: Project, given: str, overrides: Iterable[str] = (), *, verify
     Raises LineageError when nothing is called so, ConfigError for wrong overrides, and StoreError for a damaged
     manifest."""
     return trace_target(project, find_target(project, given, overrides), verify=verify)
+
+
+def trace_cells(project: Project, given: str, overrides: Iterable[str] = ()) -> dict[str, Trace | str]:
+    """The traces of the cells of a name that stands for several, unverified, or why a cell has none; empty for the name
+    of anything else."""
+    overrides = tuple(overrides)
+    sweeps = project.sweeps(overrides, [given])
+    cells = [
+        cell.key for sweep in sweeps.values() for cell in sweep.cells if given in (sweep.name, sweep.path, cell.group)
+    ]
+    found: dict[str, Trace | str] = {}
+    for key in cells if len(cells) > 1 else ():
+        try:
+            found[key] = trace(project, key, overrides, verify=False)
+        except LineageError as error:
+            found[key] = str(error)
+    return found
+
+
+def cells_lines(traced: Mapping[str, Trace | str], width: int = 100) -> Iterator[str]:
+    """A paragraph for each cell: what it is, and where its record is; the last line says how to see more."""
+    for key, own in traced.items():
+        if isinstance(own, str):
+            yield f"{key}  not computed"
+            continue
+        last, commit = own.stages[-1], own.stages[-1].manifest.get("provenance", {}).get("git", {}).get("commit")
+        told = {**dict(_overview(own)), "code": f"commit {commit}" if commit else "no git checkout"}
+        yield f"{key}  {last.stage} {last.fingerprint}"
+        for label in ("seed", "recipe", "code", "MLflow"):
+            if label in told:
+                yield _wrapped(f"  {label:<8}", told[label], width)
+    yield f"`sumi lineage {next(iter(traced))}` shows the whole record of one"
 
 
 def trace_target(project: Project, target: Target, *, verify: bool = True) -> Trace:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.base.files import json_text
+from sumi_core.base.process import end_quietly
 from sumi_core.trainer.console import console_report
 from sumi_core.trainer.launcher import trainer_command
 from sumi_core.trainer.request import Request
@@ -28,6 +29,7 @@ def _print_event(event: dict[str, Any]) -> None:
 
 
 def _main() -> int:
+    end_quietly()
     parser = argparse.ArgumentParser(prog="python -m sumi_core.trainer", description="Train for a request file.")
     parser.add_argument("request", type=Path, help="request.json, as `sumi run` writes it")
     parser.add_argument("--events", action="store_true", help="print one JSON event a line")

@@ -25,7 +25,14 @@ class TrainingConfig:
         Literal["cosine", "wsd", "constant"],
         Field(description="what follows the warm-up: a cosine, a plateau and a linear decay (wsd), or a plateau"),
     ] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0, le=10**9, description="optimizer steps of linear rise to the peak")] = 100
+    warmup_steps: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10**9,
+            description="optimizer steps of linear rise to the peak; below 1 a fraction of training.steps, as in 0.05",
+        ),
+    ] = 100
     decay_fraction: Annotated[
         float, Field(gt=0.0, le=1.0, description="wsd: the last part of the run, which decays")
     ] = 0.2

@@ -85,7 +85,7 @@ class Session:
             peak=peak * rank.world if peak else None,
         )
         self._stopwatch = Stopwatch()
-        guard = DivergenceGuard(training.warmup_steps, self._data.examples, self._last_good)
+        guard = DivergenceGuard(int(training.warmup_steps), self._data.examples, self._last_good)
         metrics = Metrics(self._recorder, guard, self._stopwatch, rank, training.steps, runtime.log_every)
         ema = Ema(training.ema_decay, device) if training.ema_decay > 0 else None
         measure = Validation(validation, self._recorder, self._stopwatch, ema, training.steps, training.validate_every)

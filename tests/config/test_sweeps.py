@@ -15,6 +15,7 @@ from sumi_core.base.options import ConfigError
 from sumi_core.data import SOURCES
 from sumi_core.experiments.budget import training_flops_per_token
 from sumi_core.experiments.files import ExperimentFiles
+from sumi_core.experiments.layered import SHIPPED
 from sumi_core.experiments.sweeps import Sweep, load_sweep, load_sweeps, parse_overrides, select_cells, split_arguments
 
 Write = Callable[..., Path]
@@ -656,3 +657,37 @@ def test_a_conflict_names_the_file_that_brings_it_in_not_its_innocent_base(write
     assert complaint(lambda: load(file)).startswith(f"{file}: process: objective 'autoregressive' corrupts nothing")
     broken = write("broken", "process: {name: mixture, share: 5}\n")
     assert complaint(lambda: load(write("above", "base: broken\nseed: 2\n"))).startswith(f"{broken}: process.share")
+
+
+def test_a_project_elsewhere_finds_the_shipped_bases_and_prefers_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "experiments"
+    (folder / "base").mkdir(parents=True)
+    (folder / "mine.yaml").write_text("base: base/nano-bible\n")
+    shipped = load_sweep(folder / "mine.yaml", folder).cells[0].experiment
+    assert shipped == load_sweep(SHIPPED / "base" / "nano-bible.yaml", SHIPPED).cells[0].experiment
+    assert shipped.corpus.source["name"] == "web-bible"
+    (folder / "base" / "nano-bible.yaml").write_text("training: {steps: 7, warmup_steps: 0}\n")
+    assert load_sweep(folder / "mine.yaml", folder).cells[0].experiment.training.steps == 7
+    (folder / "mine.yaml").write_text("base: base/nano-bibel\n")
+    assert "did you mean 'base/nano-bible'?" in complaint(lambda: load_sweep(folder / "mine.yaml", folder))
+    (folder / "mine.yaml").write_text("base: demo\n")  # an experiment, not a base
+    assert "there is no" in complaint(lambda: load_sweep(folder / "mine.yaml", folder))
+
+
+@pytest.mark.parametrize(
+    ("written", "steps"), [("0.05", 10), ("7", 7), ("7.0", 7), ("'0.5'", 100), ("0", 0), ("0.0", 0), ("1", 1)]
+)
+def test_a_warm_up_below_one_is_a_fraction_of_the_steps(tmp_path: Path, written: str, steps: int) -> None:
+    (tmp_path / "one.yaml").write_text(f"training: {{steps: 200, warmup_steps: {written}}}\n")
+    found = load_sweep(tmp_path / "one.yaml", tmp_path).cells[0].experiment.training.warmup_steps
+    assert (found, type(found)) == (steps, int)
+
+
+def test_a_fraction_of_the_warm_up_is_of_the_budgets_steps_and_nothing_between_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text("budget: {tokens: 4.096e6}\ntraining: {warmup_steps: 0.1, batch_size: 32}\n")
+    training = load_sweep(file, tmp_path).cells[0].experiment.training
+    assert (training.steps, training.warmup_steps) == (1000, 100)
+    file.write_text("training: {warmup_steps: 1.5}\n")
+    told = complaint(lambda: load_sweep(file, tmp_path))
+    assert told.endswith("training.warmup_steps: expected whole steps or a fraction of them below 1, got 1.5")

@@ -223,6 +223,7 @@ def test_a_missing_upstream_output_is_shown_as_missing(project: Project) -> None
     ("given", "told"),
     [
         ("demo", "'demo' has 4 cells; name one of demo.s0, demo.s1"),
+        ("0badcafe", "no cell, run, fingerprint or folder is called '0badcafe'"),
         ("demo.s1", "'demo.s1' is not computed in its current recipe; run `sumi run demo.s1` first"),
         ("demo.s9", "no cell, run, fingerprint or folder is called 'demo.s9'; did you mean 'demo.s"),
         ("b" * 32, "there is no MLflow store to look up run"),

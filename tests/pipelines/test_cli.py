@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.cli import SUMMARIES, app
+from pipelines.cli import EXAMPLES, SUMMARIES, app
 from sumi_core.lineage.project import Project
 from tests.lineage.fakes import compute, fake_project, record
 from tests.pipelines.homes import furnish
@@ -103,3 +106,30 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("e0 ")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_the_help_of_a_command_ends_in_examples_that_it_takes(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "-h"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    _, _, examples = result.output.partition("Examples:\n")
+    assert [line.strip() for line in examples.splitlines() if line.strip()] == list(EXAMPLES[name])
+    for example in EXAMPLES[name]:
+        words = shlex.split(example.partition(" >")[0])
+        assert words[:2] == ["sumi", name]
+        options = {word for word in words if word.startswith("--")}
+        assert all(re.search(rf"{option}\b", result.output) for option in options)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.output == f"sumi {importlib.metadata.version('sumi')}\n"
+
+
+def test_commands_are_completed_and_a_typo_names_few() -> None:
+    environment = {"_SUMI_COMPLETE": "complete_bash", "COMP_WORDS": "sumi re", "COMP_CWORD": "1"}
+    result = CliRunner().invoke(app, [], env=environment, prog_name="sumi")
+    assert result.output.split() == ["reproduce"]
+    result = CliRunner().invoke(app, ["compair"])
+    assert result.exit_code == 2
+    assert "Did you mean 'compare'?" in result.output

@@ -189,6 +189,17 @@ def test_both_interfaces_open_and_close_with_one_command(
         assert any(b"MLflow" in page for page in pages)
         servers = psutil.Process(dev.pid).children(recursive=True)
         assert len(servers) >= 4
+        again = subprocess.run(
+            command[:4],
+            cwd=tmp_path,
+            env={**environment, "SUMI_PROJECT": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert again.returncode == 0, again.stderr
+        assert "open already" in again.stdout
+        assert set(re.findall(r"http://127\.0\.0\.1:\d+", again.stdout)) == set(urls)
     finally:
         dev.send_signal(signal.SIGINT)
         output, _ = dev.communicate(timeout=60)

@@ -130,3 +130,25 @@ def test_damage_gives_status_1(project: Project) -> None:
         assert lineage("demo.s0", "--no-verify")[0] == 0
     finally:
         Path(damaged).write_text(content)
+
+
+def test_a_sweep_shows_where_the_records_of_its_cells_are(project: Project) -> None:
+    status, output = lineage("demo")
+    assert status == 0
+    told = output.splitlines()
+    assert told[0].startswith(f"demo.s0  evaluation {find_target(project, 'demo.s0').fingerprints['evaluation']}")
+    assert any(line.split() == ["seed", "0"] for line in told)
+    assert "demo.s3  not computed" in told
+    assert told[-1] == "`sumi lineage demo.s0` shows the whole record of one"
+    plain = json.loads(lineage("demo", "--json")[1])
+    assert plain["demo.s0"]["key"] == "demo.s0"
+    assert "is not computed" in plain["demo.s3"]
+
+
+def test_the_short_run_id_of_dagsters_pages_is_enough(project: Project) -> None:
+    runs = ["5e0f1a2b-0000-4000-8000-000000000001", "5e0f1a2b-0000-4000-8000-000000000002"]
+    compute(project, "demo.s0", overrides=["training.steps=5"], dagster_run_id=runs[0])
+    assert find_target(project, "5e0f1a2b").fingerprints == find_target(project, runs[0]).fingerprints
+    compute(project, "demo.s0", overrides=["training.steps=6"], dagster_run_id=runs[1])
+    with pytest.raises(LineageError, match=f"2 Dagster runs begin with 5e0f1a2b; name one of {', '.join(runs)}"):
+        find_target(project, "5e0f1a2b")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines.cli import app
 from sumi_core.base.options import ConfigError
+from sumi_core.base.text import short_duration
 from sumi_core.experiments.cells import Sweep
 from sumi_core.experiments.files import ExperimentFiles
+from sumi_core.experiments.size import experiment_size
 from sumi_core.lineage.project import Project
 from sumi_core.stages.base import StageContext
 from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
@@ -221,3 +225,46 @@ def test_list_names_what_was_computed_with_changes(project: Project) -> None:
     told = lines("list", "demo.s0")
     assert told[-1] == "  computed with changes: demo.s0[training.steps=5]"
     assert lines("list", told[-1].rpartition(" ")[2])[0].startswith("demo[training.steps=5]  0/1 done")
+
+
+def test_a_plan_says_how_long_the_training_takes_and_by_what(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sumi_core.lineage.estimate.has_gpu", lambda: False)
+    assumed = lines("plan", "demo.s0", "training.steps=100000", "runtime.threads=2")[-2].strip()
+    size = experiment_size(cell_of(project, "demo.s0", ["training.steps=100000"]).experiment, 257)
+    seconds = size.flops / (2 * 20e9)
+    expected = f"training takes about {short_duration(seconds)}, one cell after another, at an assumed 20 GFLOP/s"
+    assert assumed.startswith(expected)
+    original = fakes.build_pretrained_denoiser
+
+    def timed(context: StageContext) -> dict[str, Any]:
+        return {**original(context), "flops_per_token": 5e6, "tokens_per_second": 1e3}
+
+    monkeypatch.setattr(fakes, "build_pretrained_denoiser", timed)
+    compute(project, "demo.s0")
+    told = lines("plan", "demo.s0", "training.steps=100000")[-2].strip()
+    expected = f"training takes about {short_duration(size.flops / 5e9)}, one cell after another, at the speed of"
+    assert told == f"{expected} demo.s0 here"
+    assert not any("training takes" in line for line in lines("plan", "demo.s0"))
+
+
+def test_a_plan_notices_a_gpu_that_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for there in (True, False):
+        monkeypatch.setattr("pipelines.commands.plan.has_gpu", lambda there=there: there)
+        told = sumi("plan", "demo.s0", "runtime.device=cuda").stderr
+        assert ("runtime.device is cuda, and this machine has no GPU; set it to cpu or auto" in told) is not there
+        assert "GPU" not in sumi("plan", "demo.s0").stderr
+
+
+def test_a_model_is_exported_into_a_folder_of_its_own(project: Project, tmp_path: Path) -> None:
+    compute(project, "demo.s0")
+    folder = tmp_path / "models" / "first"
+    assert lines("export", "demo.s0", str(folder)) == [str(folder)]
+    assert json.loads((folder / "sumi.json").read_text())["key"] == "demo.s0"
+    assert "every SHA-256 verified" in sumi("lineage", str(folder)).stdout
+    with pytest.raises(ConfigError, match="is there already and not an empty folder; name another"):
+        sumi("export", "demo.s0", str(folder))
+    own = stage_fingerprint(cell_of(project, "demo.s0").experiment, "exported_model")
+    (project.store.folder("exported_model", own) / "model.safetensors").write_text("torn")
+    with pytest.raises(ConfigError, match="differs from its recorded SHA-256"):
+        sumi("export", "demo.s0", str(tmp_path / "second"))
+    assert not (tmp_path / "second").exists()

@@ -76,3 +76,22 @@ def test_rank_comes_from_torchruns_variables(monkeypatch: pytest.MonkeyPatch) ->
     for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
     assert Rank.from_environment() == Rank(5, 8, 1, 4)
+
+
+@pytest.mark.parametrize("module", ["pipelines.trainer", "sumi_core.trainer"])
+def test_ctrl_c_before_a_training_begins_leaves_no_traceback(tmp_path: Path, module: str) -> None:
+    """The imports of a trainer take seconds, in which it has nothing to save. One of them waits for the signal here."""
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'sumi_core.trainer.run': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        f"sys.argv = ['trainer', {str(tmp_path / 'request.json')!r}]\n"
+        "import sumi_core.trainer.request as request\n"
+        "request.Request.read = classmethod(lambda cls, path: type('One', (), {'devices': 1}))\n"
+        f"runpy.run_module({module!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
