@@ -8,12 +8,13 @@ What is already whole is found by the assets themselves, so two of these at once
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,9 @@ from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarge
 from assets.partitions import TOKEN_SET_OF_CELL
 from pipelines.instance import open_instance, process_tag
 from pipelines.jobs import JOBS, OPTIONAL_STAGES
+from pipelines.launchers import TRAINER_MODULES
 from pipelines.terminal import fitted
+from sumi_core.base.forking import ForkServer
 from sumi_core.base.process import die_with_parent
 from sumi_core.base.text import reason_of
 from sumi_core.experiments.sweeps import Cell
@@ -39,6 +42,7 @@ from sumi_core.stages.identity import stages_of
 
 INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
+_TRAINING = "pretrained_denoiser"  # the stage that has a process of its own
 _CLASS_PATH = re.compile(r"^(?:\w+\.)+\w+: ")  # "sumi_core.data.shards.ShardError: " before the sentence itself
 
 
@@ -68,7 +72,7 @@ class Outcome:
         return f"'{failed[0]}', which it starts from, failed" if failed else None
 
 
-def execute(instance: DagsterInstance, plans: Iterable[CellPlan], jobs: int = 1) -> Outcome:
+def execute(instance: DagsterInstance, plans: Sequence[CellPlan], jobs: int = 1) -> Outcome:
     """Compute what the plans need: token sets first, then cells, ``jobs`` at once, each after those of the plans that
     it starts from. A cell's overrides are its own."""
     outcome = Outcome()
@@ -82,12 +86,19 @@ def execute(instance: DagsterInstance, plans: Iterable[CellPlan], jobs: int = 1)
             outcome.note(cell, error)
         else:
             ready.append(cell)
-    if jobs > 1 and len(ready) > 1:
-        _run_cells_at_once(ready, jobs, outcome)
-    else:
-        for cell in ready:
-            outcome.note(cell, outcome.hindrance(cell) or run_cell(instance, cell.key, cell.overrides))
+    with _server_of_trainers(plans):
+        if jobs > 1 and len(ready) > 1:
+            _run_cells_at_once(ready, jobs, outcome)
+        else:
+            for cell in ready:
+                outcome.note(cell, outcome.hindrance(cell) or run_cell(instance, cell.key, cell.overrides))
     return outcome
+
+
+def _server_of_trainers(plans: Sequence[CellPlan]) -> contextlib.AbstractContextManager[object]:
+    """What lets several trainings share their imports, which take longer than a small one."""
+    trainings = sum(s.stage == _TRAINING and s.state != "done" for planned in plans for s in planned.stages)
+    return ForkServer(TRAINER_MODULES) if trainings > 1 else contextlib.nullcontext()
 
 
 def run_cell(instance: DagsterInstance, key: str, overrides: Sequence[str]) -> str | None:

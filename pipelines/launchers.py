@@ -13,9 +13,22 @@ from dagster._core.errors import DagsterPipesExecutionError
 
 from assets.resources import TrainerLauncher
 from pipelines.trainer import failure_file
+from sumi_core.base.forking import forked
 from sumi_core.stages.base import Launcher
 from sumi_core.trainer.launcher import how_it_ended, trainer_command
 from sumi_core.training.errors import TrainingFailed
+
+#: What a training process imports, for a server that forks several of them (``sumi_core.base.forking``).
+TRAINER_MODULES = (
+    "mlflow",
+    "dagster_pipes",
+    "sumi_core.experiments.build",
+    "sumi_core.data.shards",
+    "sumi_core.data.tokenizers.tokenizer",
+    "sumi_core.trainer.run",
+    "sumi_core.training.publishing",
+    "sumi_core.training.session",
+)
 
 
 class LocalLauncher(TrainerLauncher):
@@ -34,7 +47,7 @@ class _Local:
         """Train; raises TrainingFailed with the trainer's own sentence."""
         failure = failure_file(request)
         failure.unlink(missing_ok=True)
-        command = trainer_command(request, module="pipelines.trainer")
+        command = forked(trainer_command(request, module="pipelines.trainer"))
         try:
             PipesSubprocessClient(termination_timeout_seconds=120).run(context=self.context, command=command)
         except DagsterPipesExecutionError as error:
