@@ -48,8 +48,12 @@ class ForkServer:
         if sys.platform.startswith("linux"):
             self._folder = tempfile.mkdtemp(prefix="sumi-")  # only its owner may look into it
             address = os.path.join(self._folder, "server")
-            command = [sys.executable, "-m", _MODULE, "serve", address, *self._modules]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+                listener.bind(address)
+                listener.listen(64)  # clients wait from now on, until everything is imported
+                number = listener.fileno()
+                command = [sys.executable, "-m", _MODULE, "serve", str(number), *self._modules]
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number])
             os.environ[_ADDRESS] = address
         return self
 
@@ -171,8 +175,8 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
+        for place, stream in enumerate(streams):
+            os.dup2(stream, place)
             os.close(stream)
         sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
         os.chdir(request["folder"])
@@ -197,26 +201,25 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
         os._exit(status)
 
 
-def _serve(address: str, modules: Sequence[str]) -> None:
+def _serve(number: int, modules: Sequence[str]) -> None:
+    """number: the file descriptor of the socket that clients connect to."""
     with contextlib.suppress(ParentDied):
         die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for those that it forked
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = socket.socket(fileno=number)
         try:
-            listener.bind(address)
-            listener.listen(64)  # clients wait until everything is imported
             for module in modules:
                 importlib.import_module(module)
             _Server(listener).serve()
         finally:
-            shutil.rmtree(Path(address).parent, ignore_errors=True)
+            shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
 
 
 if __name__ == "__main__":
     _role, _place, *_rest = sys.argv[1:]
     if _role == "serve":
-        _serve(_place, _rest)
+        _serve(int(_place), _rest)
     else:
         try:
             sys.exit(_ask(_place, _rest))
