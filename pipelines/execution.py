@@ -3,7 +3,7 @@
 Runs execute in this process, or, with several jobs at once, one process a cell; training always has its own process.
 What is already whole is found by the assets themselves, so two of these at once never compute a thing twice.
 
-    python -m pipelines.execution CELL [key=value …]      one cell, as the parallel runner starts it
+    python -m pipelines.execution CELL      one cell, as the parallel runner starts it
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def execute(instance: DagsterInstance, plans: Sequence[CellPlan], jobs: int = 1)
             _run_cells_at_once(ready, jobs, outcome)
         else:
             for cell in ready:
-                outcome.note(cell, outcome.hindrance(cell) or run_cell(instance, cell.key, cell.overrides))
+                outcome.note(cell, outcome.hindrance(cell) or run_cell(instance, cell))
     return outcome
 
 
@@ -101,14 +101,11 @@ def _server_of_trainers(plans: Sequence[CellPlan]) -> contextlib.AbstractContext
     return ForkServer(TRAINER_MODULES) if trainings > 1 else contextlib.nullcontext()
 
 
-def run_cell(instance: DagsterInstance, key: str, overrides: Sequence[str]) -> str | None:
+def run_cell(instance: DagsterInstance, cell: Cell) -> str | None:
     """A cell, after what it alone has before its training. Returns None, or why it failed in one line."""
-    from assets.partitions import CELLS_BY_KEY
-
-    optional = set(OPTIONAL_STAGES) & set(stages_of(CELLS_BY_KEY[key].experiment))
-    return (run_job(instance, "clusters", key, overrides) if optional else None) or run_job(
-        instance, "cell", key, overrides
-    )
+    optional = set(OPTIONAL_STAGES) & set(stages_of(cell.experiment))
+    before = run_job(instance, "clusters", cell.key, cell.overrides) if optional else None
+    return before or run_job(instance, "cell", cell.key, cell.overrides)
 
 
 def run_job(
@@ -178,7 +175,7 @@ def _run_cells_at_once(cells: Sequence[Cell], jobs: int, outcome: Outcome) -> No
         if hindrance := outcome.hindrance(cell):
             outcome.note(cell, hindrance)
             return
-        command = [sys.executable, "-m", "pipelines.execution", cell.key, *cell.overrides]
+        command = [sys.executable, "-m", "pipelines.execution", cell.key]
         with tempfile.TemporaryFile("w+") as errors:  # a pipe that is not emptied would stop the child
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
             children.append(child)
@@ -209,10 +206,12 @@ def _depth(cell: Cell) -> int:
     return 1 + max(map(_depth, cell.parents), default=-1)
 
 
-def _main(key: str, overrides: Sequence[str]) -> int:
+def _main(key: str) -> int:
+    from assets.partitions import CELLS_BY_KEY
+
     die_with_parent()
     try:
-        error = run_cell(open_instance(Project.find()), key, overrides)
+        error = run_cell(open_instance(Project.find()), CELLS_BY_KEY[key])
     except KeyboardInterrupt:
         return INTERRUPTED
     if error:
@@ -221,4 +220,4 @@ def _main(key: str, overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1], sys.argv[2:]))
+    sys.exit(_main(sys.argv[1]))

@@ -146,7 +146,7 @@ def _tokens_asked(artifact: Artifact) -> int | None:
     recorded = artifact.manifest.get("experiment", {})
     try:
         training, length = recorded["training"], recorded["shards"]["sequence_length"]
-        return int(training["steps"] * training["batch_size"] * training["accumulation"] * length)
+        return int(training["steps"] * training["batch_size"] * length)
     except (KeyError, TypeError):
         return None
 

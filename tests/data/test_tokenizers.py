@@ -436,7 +436,8 @@ def test_ordinary_text_is_fitted_as_it_is() -> None:
 
 def test_ctrl_c_ends_a_fit_at_once() -> None:
     code = (
-        "import time; from sumi_core.base.process import interruptible\n"
+        "import signal, time; from sumi_core.base.process import interruptible\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # it is ignored where tests run in the background
         "print('begun', flush=True)\n"
         "interruptible(lambda: time.sleep(60))"
     )

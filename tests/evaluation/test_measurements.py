@@ -23,6 +23,7 @@ from sumi_core.evaluation.samples import Samples
 from sumi_core.evaluation.yardsticks import Yardsticks
 from sumi_core.experiments.resolve import resolve
 from sumi_core.lineage.project import Project
+from sumi_core.stages import evaluation as evaluation_stage
 from sumi_core.stages.computation import Computation
 from sumi_core.stages.evaluation import MEASURED, STAGE
 from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
@@ -60,7 +61,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def evaluate(project: Project, *overrides: str, key: str = "tiny.uniform", upstream: bool = False) -> Artifact:
     """The evaluation of a cell, upstream stages included where they may be missing."""
-    cell = next(cell for cell in project.sweeps(overrides)["tiny"].cells if cell.key == key)
+    cell = next(cell for cell in project.sweeps(overrides)["tiny"].cells if cell.plain == key)
     refresh_source_identities()
     computation = Computation(project.store, launcher=Here(), log=lambda line: None)
     if upstream:
@@ -102,11 +103,15 @@ def test_only_what_reads_a_changed_setting_is_measured_again(project: Project, r
             assert other.summary["bits_per_byte"] == first.summary["bits_per_byte"]
 
 
-def test_a_measurement_is_added_and_left_out_without_the_others(project: Project, runs: list[str]) -> None:
+def test_a_measurement_is_added_and_left_out_without_the_others(
+    project: Project, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = evaluate(project, "evaluation.seed=22", "evaluation.measurements=[likelihood,yardsticks]")
     assert runs == ["likelihood"]
     assert "samples" not in few.summary
     assert not (few.folder / "samples.parquet").exists()
+    assert STAGE.checks[0].run(few).description.startswith("not applicable: 512 tokens")
+    monkeypatch.setattr(evaluation_stage, "_TOO_FEW", 0)
     assert STAGE.checks[0].run(few).passed == (
         few.summary["bits_per_byte"] < few.summary["yardsticks"]["unigram_tokens"]
     )

@@ -79,10 +79,10 @@ def test_a_database_of_another_kind_is_left_to_mlflow(tmp_path: Path) -> None:
     assert not MlflowFile(path).is_readable()
 
 
-def test_a_reader_of_what_is_not_there_is_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_of_a_server_is_mlflow(tmp_path: Path) -> None:
     served = Tracking("http://127.0.0.1:1", None, tmp_path)
-    monkeypatch.setattr(Tracking, "client", "of a server")
-    assert served.reader == "of a server"
+    assert isinstance(served.reader, MlflowClient)
+    assert served.reader.tracking_uri == "http://127.0.0.1:1"
 
 
 def test_a_database_whose_creation_was_interrupted_is_created_again(
@@ -92,16 +92,16 @@ def test_a_database_whose_creation_was_interrupted_is_created_again(
     tracking = Tracking(f"sqlite:///{path}", tmp_path / "artifacts", tmp_path / "locks")
 
     class Interrupted:
-        def __init__(self, tracking_uri: str) -> None:
-            with sqlite3.connect(tracking_uri.removeprefix("sqlite:///")) as database:
+        def __init__(self, uri: str, artifacts: str) -> None:
+            with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
                 database.execute("CREATE TABLE experiments (experiment_id INTEGER)")  # the first of many
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlflow.MlflowClient", Interrupted)
+        patch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             tracking.initialise()
     assert not path.exists()
-    assert tracking.client.search_experiments()
-    assert tracking.reader.search_experiments()
+    assert tracking.client.search_experiments() == [], "no empty experiment 'Default' either"
+    assert tracking.reader.search_experiments() == []
     assert sorted(file.name for file in tmp_path.iterdir()) == ["locks", "mlflow.db"]

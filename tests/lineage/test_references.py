@@ -167,7 +167,7 @@ def test_a_trace_leads_on_to_the_parents(project: Project) -> None:
     assert f"   {KEY}:" in lines
     own = fingerprints(project, "demo.s0")[TRAINING]
     assert f"      demo.s0  ({TRAINING} {own})" in lines
-    assert any(f"{KEY} {own} ({TRAINING} of demo.s0)" in line for line in lines)
+    assert f"{KEY} {own} ({TRAINING} of demo.s0)" in " ".join(" ".join(lines).split())
 
 
 def test_damage_of_a_parent_is_seen_from_the_child(project: Project) -> None:

@@ -301,9 +301,14 @@ def test_a_figure_of_any_name_is_recorded(project: Project, written: str, wanted
     summary = {"skipped": {written.removeprefix("corpus/skipped."): 3}}
     fresh = replace(corpus, fingerprint="1" * 16, manifest={**corpus.manifest, "summary": summary})
     project.tracking.record_stage(run_id, fresh)
-    assert run_of(project, run_id).data.metrics[wanted] == 3
+    assert run_of(project, run_id).data.params[wanted] == "3", "of the data: given, not an outcome"
     project.tracking.record_stage(run_id, replace(fresh, fingerprint="2" * 16))
-    assert len(project.tracking.client.get_metric_history(run_id, wanted)) == 1, "the same figure is found again"
+    assert run_of(project, run_id).data.params[wanted] == "3", "the same figure is found again"
+    evaluation = artifact_of(project, cell, "evaluation")
+    measured = {written.removeprefix("corpus/"): 3}
+    other = replace(evaluation, fingerprint="3" * 16, manifest={**evaluation.manifest, "summary": measured})
+    project.tracking.record_stage(run_id, other)
+    assert run_of(project, run_id).data.metrics[wanted.replace("corpus", "evaluation")] == 3
 
 
 def test_a_model_is_found_by_its_fingerprint_alone(project: Project) -> None:

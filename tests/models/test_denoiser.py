@@ -210,7 +210,8 @@ def test_losses_are_those_of_the_logits_and_hooks_see_one_call_of_each_module() 
     (whole,) = torch.autograd.grad(found[0].sum(), denoiser.lm_head.weight, retain_graph=True)
     (apart,) = torch.autograd.grad(losses[0].of(output.logits()).sum(), denoiser.lm_head.weight)
     assert torch.equal(whole, apart)
-    assert torch.equal(output.last().logits(), output.logits()[:, -1:])
+    # Another number of rows: some processors add in another order then.
+    torch.testing.assert_close(output.last().logits(), output.logits()[:, -1:], rtol=1e-6, atol=1e-6)
     assert output.apply_all([]) == ()
 
 

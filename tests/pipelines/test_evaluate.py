@@ -142,7 +142,8 @@ def test_files_of_every_kind_are_measured_once_and_recorded(
 
     run, name = run_of(project, "tiny.uniform"), summary["name"]
     assert run.data.metrics[f"text/{name}/bits_per_byte"] == summary["bits_per_byte"]
-    (dataset,) = [item.dataset for item in run.inputs.dataset_inputs if item.dataset.name == name]
+    inputs = project.tracking.client.get_run(run.info.run_id).inputs
+    (dataset,) = [item.dataset for item in inputs.dataset_inputs if item.dataset.name == name]
     assert dataset.digest == summary["text"]
     assert run.info.status == "FINISHED"
 
@@ -225,7 +226,7 @@ def test_what_cannot_be_measured_is_one_sentence(project: Project, tmp_path: Pat
         "--text: not all of the text can be read: 1 × not UTF-8 (first: latin.txt); correct it, or leave it out"
     )
     assert said("page.pdf", b"%PDF") == (
-        "--text: page.pdf is not of a kind that is read; name .txt, .jsonl, .jsonl.gz or .parquet files"
+        "--text: page.pdf is not of a kind that is read; name .txt, .jsonl (packed or not) or .parquet files"
     )
     assert said("a.parquet", b"nonsense").startswith("--text: a.parquet is not a Parquet file, or is damaged")
     assert said("a.jsonl", b'{"body": "x"}\n') == "--column: no line of a.jsonl has 'text'; known: body"

@@ -78,7 +78,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
             Computation(project.store, log=lambda _: None).ensure_all(cell.experiment, cell.key)
             fakes.record(project, cell)
         report, _ = build_sweep_report(project.store, sweep, lambda line: None)
-        project.tracking.record_report(sweep.name, report)
+        project.tracking.record_report(sweep, report)
         yield project
 
 

@@ -64,7 +64,7 @@ def enter(project: Project, patch: pytest.MonkeyPatch) -> None:
 
 def compute(project: Project, key: str, overrides: Iterable[str] = ()) -> Cell:
     """Every stage of a cell, for real."""
-    cell = next(cell for cell in project.sweeps(overrides)["tiny"].cells if cell.key == key)
+    cell = next(cell for cell in project.sweeps(overrides)["tiny"].cells if cell.plain == key)
     Computation(project.store, launcher=Here(), log=lambda line: None).ensure_all(cell.experiment, key)
     return cell
 

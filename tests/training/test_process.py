@@ -87,6 +87,7 @@ def test_ctrl_c_before_a_training_begins_leaves_no_traceback(tmp_path: Path, mod
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'sumi_core.trainer.run': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupting())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # it is ignored where tests run in the background
         f"sys.argv = ['trainer', {str(tmp_path / 'request.json')!r}]\n"
         "import sumi_core.trainer.request as request\n"
         "request.Request.read = classmethod(lambda cls, path: type('One', (), {'devices': 1}))\n"
