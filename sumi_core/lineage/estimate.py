@@ -46,6 +46,8 @@ def estimate_training(plans: Iterable[CellPlan], store: Store) -> Estimate | Non
         vocabulary = fitted.summary.get("vocab_size") if fitted else expected_vocabulary(experiment.tokenizer)
         flops = training_flops(experiment, vocabulary or 0)
         measured = measured or _measured(store)
+        if not 0 < flops < math.inf:
+            return None
         device = experiment.runtime.device
         kind = device if device != "auto" else "cuda" if has_gpu() else "cpu"
         if known := measured.get(kind):
