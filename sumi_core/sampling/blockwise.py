@@ -1,4 +1,4 @@
-"""Block-by-block sampling of a model that was trained on blocks: each block is denoised given the clean text before it."""
+"""Block-by-block sampling of a model of blocks: each block is denoised given the clean text before it."""
 
 from __future__ import annotations
 
