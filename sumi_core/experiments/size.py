@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sumi_core.data import TOKENIZERS
 from sumi_core.experiments.references import StageRef, ancestors
 from sumi_core.experiments.schema import Experiment
 from sumi_core.layouts import LAYOUTS
-from sumi_core.layouts.layout import Layout
 from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.models.size import flops_per_token, num_parameters
 from sumi_core.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from sumi_core.layouts.layout import Layout
 
 _TRAINING = "pretrained_denoiser"  # the stage whose output holds weights
 
