@@ -20,6 +20,7 @@ from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.sweeps import load_sweep, load_sweeps
 from sumi_core.experiments.token_sets import token_set_names
 from sumi_core.experiments.yaml_files import parse_yaml
+from sumi_core.layouts import LAYOUTS
 from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS, PRESETS
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
@@ -34,6 +35,7 @@ PARTS = {
     "clock": CLOCKS,
     "schedule": SCHEDULES,
     "parameterisation": PARAMETERISATIONS,
+    "layout": LAYOUTS,
     "objective": OBJECTIVES,
     "clusters": CLUSTERINGS,
     "model.attention": ATTENTION_PATTERNS,

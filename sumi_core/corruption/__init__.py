@@ -38,6 +38,7 @@ CLOCKS = Registry(
     {
         "shared": "sumi_core.corruption.clocks:Shared",
         "spans": "sumi_core.corruption.clocks:Spans",
+        "staircase": "sumi_core.corruption.clocks:Staircase",
     },
     key="clock",
 )

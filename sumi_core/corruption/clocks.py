@@ -130,3 +130,26 @@ class Spans(Clock):
         cut[:, 0] = False  # the first position starts the first span anyway
         starts = (1 - self.window) * noise.uniform(length, dtype=torch.float64)  # as many as there can be spans
         return _Spans(starts.gather(1, cut.cumsum(1)), self.window, self.options.conditioned)
+
+
+class Staircase(Clock):
+    """A clock per block of ``length`` tokens: τ_k(t) = clip(Kt − (K − 1 − k), 0, 1) for block k of K.
+
+    Blocks turn to noise one after the other, the last one first: while one is on its way, those before it are clean and
+    those behind it pure noise. One bidirectional stream then has the bound of the layout of blocks
+    (docs/mathematics.md 5), and the ancestral sampler writes a text block after block; a draw measures one block where
+    two streams measure them all. conditioning_level: a denoiser with time conditioning is given every position's own
+    level.
+    """
+
+    description = "blocks of a text turn to noise one after the other, the last one first"
+
+    @dataclass
+    class Options(Part.Options):
+        length: Annotated[int, Field(ge=1, le=2**20, description="tokens of a block")] = 16
+
+    def draw(self, noise: Noise, length: int) -> Clocks:
+        block = torch.arange(length, device=noise.device) // self.options.length
+        blocks = int(block[-1]) + 1
+        starts = (blocks - 1 - block).double() / blocks
+        return _Spans(starts[None], 1 / blocks, conditioned=True)

@@ -8,6 +8,8 @@ from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.experiments.schema import Experiment
+from sumi_core.layouts import LAYOUTS
+from sumi_core.layouts.layout import Layout
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.objectives.objective import Objective
 from sumi_core.sampling import SAMPLERS
@@ -20,6 +22,7 @@ class Parts:
 
     vocabulary: Vocabulary
     process: ForwardProcess | None
+    layout: Layout
     objective: Objective
     sampler: Sampler
 
@@ -50,6 +53,8 @@ def build_parts(experiment: Experiment, vocabulary: Vocabulary) -> Parts:
             clock=CLOCKS.from_config(experiment.clock),
             parameterisation=PARAMETERISATIONS.from_config(experiment.parameterisation),
         )
-    objective = OBJECTIVES.from_config(experiment.objective, process=process, vocabulary=vocabulary)
-    sampler = SAMPLERS.from_config(experiment.evaluation.sampler, process=process, vocabulary=vocabulary)
-    return Parts(vocabulary, process, objective, sampler)
+    layout: Layout = LAYOUTS.from_config(experiment.layout)
+    context = {"process": process, "vocabulary": vocabulary, "layout": layout}
+    objective = OBJECTIVES.from_config(experiment.objective, **context)
+    sampler = SAMPLERS.from_config(experiment.evaluation.sampler, **context)
+    return Parts(vocabulary, process, layout, objective, sampler)

@@ -22,6 +22,7 @@ from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, SCHEDULES
 from sumi_core.experiments.layers import expand_presets
 from sumi_core.experiments.rules import check
 from sumi_core.experiments.schema import Experiment, references_in
+from sumi_core.layouts import LAYOUTS
 from sumi_core.models import PRESETS
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
@@ -57,7 +58,8 @@ def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -
                 f"process '{experiment.process['name']}' needs a {registry.kind}; one of {', '.join(registry.names())}",
             )
     if experiment.evaluation.sampler is None:  # written out with its options, so that they enter the fingerprint
-        default = OBJECTIVES.get(experiment.objective["name"]).default_sampler
+        objective, layout = OBJECTIVES.get(experiment.objective["name"]), LAYOUTS.get(experiment.layout["name"])
+        default = layout.default_sampler or objective.default_sampler
         experiment.evaluation.sampler = component(SAMPLERS, default, where, "evaluation.sampler")
     _link(experiment, where, find)
     check(experiment, where)

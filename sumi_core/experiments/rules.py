@@ -7,6 +7,7 @@ import typing
 from sumi_core.base.options import ConfigError, parts_in
 from sumi_core.corruption import PROCESSES
 from sumi_core.experiments.schema import Experiment
+from sumi_core.layouts import LAYOUTS
 from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
@@ -45,8 +46,11 @@ def check(experiment: Experiment, where: str) -> None:
         if found := registry.get(own["name"]).incompatibility(own, plain):
             refuse(*found)
     causal = ATTENTION_PATTERNS.get(model.attention["name"]).causal
-    if objective.causal not in (None, causal):
-        fitting = [p for p in ATTENTION_PATTERNS.names() if ATTENTION_PATTERNS.get(p).causal == objective.causal]
+    layout_name = experiment.layout["name"]
+    layout = LAYOUTS.get(layout_name)
+    wanted = objective.causal if layout.causal is None else layout.causal
+    if wanted not in (None, causal):
+        fitting = [p for p in ATTENTION_PATTERNS.names() if ATTENTION_PATTERNS.get(p).causal == wanted]
         refuse(
             "model.attention",
             f"objective '{name}' cannot train {model.attention['name']} attention; choose {' or '.join(fitting)}",
@@ -69,6 +73,12 @@ def check(experiment: Experiment, where: str) -> None:
         )
     sampler_name = experiment.evaluation.sampler["name"]
     sampler = SAMPLERS.get(sampler_name)
+    if layout_name not in sampler.layouts:
+        able = " or ".join(other for other in SAMPLERS.names() if layout_name in SAMPLERS.get(other).layouts)
+        refuse(
+            "evaluation.sampler",
+            f"sampler '{sampler_name}' cannot write under layout '{layout_name}'; choose {able}, or leave it out",
+        )
     if sampler.needs_process and experiment.process is None:
         refuse("evaluation.sampler", f"sampler '{sampler_name}' needs a corruption process; leave it out")
     if sampler.causal not in (None, causal):

@@ -23,9 +23,14 @@ from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
 from sumi_core.data import CLUSTERINGS, TOKENIZERS
 from sumi_core.data.config import CorpusConfig, ShardsConfig
 from sumi_core.evaluation.config import EvaluationConfig
+from sumi_core.layouts import LAYOUTS
 from sumi_core.models.config import ModelConfig
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.training.config import RuntimeConfig, TrainingConfig
+
+#: Sections that came later, with the value under which nothing is otherwise than before: it stands in no recipe, so
+#: that what was computed without them keeps its fingerprint.
+UNSAID: Mapping[str, Mapping[str, Any]] = {"layout": {"name": "whole"}}
 
 
 @dataclass
@@ -51,6 +56,9 @@ class Experiment:
     parameterisation: Annotated[
         Any, Field(description="what the denoiser's logits mean; null where there is no process")
     ] = part(PARAMETERISATIONS, "leave_one_out", optional=True)
+    layout: Annotated[Any, Field(description="how a text is shown to the denoiser: whole, or block by block")] = part(
+        LAYOUTS, "whole"
+    )
     objective: Annotated[Any, Field(description="what is minimised in training")] = part(OBJECTIVES, "nelbo")
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -67,8 +75,8 @@ class Experiment:
         return {name: vars(held) if dataclasses.is_dataclass(held) else held for name, held in vars(self).items()}
 
     def recipe(self) -> dict[str, Any]:
-        """``to_dict`` without what decides no result: the runtime sections and the presets' labels, its own and those
-        of the cells that it refers to."""
+        """``to_dict`` without what decides no result: the runtime sections, the presets' labels and ``UNSAID``, its own
+        and those of the cells that it refers to."""
         return _without_runtime(self.to_dict())
 
     def method(self) -> dict[str, Any]:
@@ -106,6 +114,9 @@ def references_in(data: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str,
 def _without_runtime(data: dict[str, Any]) -> dict[str, Any]:
     del data["runtime"]
     del data["model"]["preset"]
+    for section, value in UNSAID.items():
+        if data.get(section) == value:
+            del data[section]
     for _, _, component, option in references_in(data):
         component[option] = {**component[option], "experiment": _without_runtime(component[option]["experiment"])}
     return data

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sumi_core.data import TOKENIZERS
 from sumi_core.experiments.references import StageRef, ancestors
 from sumi_core.experiments.schema import Experiment
+from sumi_core.layouts import LAYOUTS
+from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.models.size import flops_per_token, num_parameters
 from sumi_core.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from sumi_core.layouts.layout import Layout
 
 _TRAINING = "pretrained_denoiser"  # the stage whose output holds weights
 
@@ -54,8 +59,11 @@ def training_flops(experiment: Experiment, vocabulary: int) -> float:
 def flops_of_token(experiment: Experiment, vocabulary: int) -> float:
     """Training FLOPs of one token over ``vocabulary`` tokens."""
     model, length = experiment.model, experiment.shards.sequence_length
-    told_each = model.time_conditioning != "none" and level_per_token(experiment)
-    return flops_per_token(model, vocabulary, length, length if told_each else 1)
+    layout: Layout = LAYOUTS.from_config(experiment.layout)
+    slots, pattern = layout.slots(length), ATTENTION_PATTERNS.from_config(model.attention)
+    told_each = model.time_conditioning != "none" and (layout.level_per_slot or level_per_token(experiment))
+    levels = slots if told_each else 1
+    return flops_per_token(model, vocabulary, length, levels, slots=slots, keys=layout.keys(length, pattern))
 
 
 def level_per_token(experiment: Experiment) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES
+from sumi_core.layouts import LAYOUTS
 from sumi_core.models import ATTENTION_PATTERNS
 
 if TYPE_CHECKING:
@@ -73,10 +74,12 @@ def _describe_process(record: dict[str, Any]) -> str:
     if process is None:
         return "An autoregressive language model: it predicts each token from the ones before it."
     clock, reading = (record["experiment"][part]["name"] for part in ("clock", "parameterisation"))
+    layout = record["experiment"]["layout"]["name"]
+    shown = f" Layout `{layout}`: {LAYOUTS.get(layout).description}." if layout != "whole" else ""
     return (
         f"A discrete diffusion language model, process `{process['name']}` with the `{schedule['name']}` schedule: "
         f"corruption {PROCESSES.get(process['name']).description}. Clock `{clock}`: {CLOCKS.get(clock).description}. "
-        f"Parameterisation `{reading}`: {PARAMETERISATIONS.get(reading).description}."
+        f"Parameterisation `{reading}`: {PARAMETERISATIONS.get(reading).description}.{shown}"
     )
 
 
@@ -124,7 +127,10 @@ def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
         attention = record["experiment"]["model"]["attention"]["name"]
         stock = ATTENTION_PATTERNS.get(attention).stock_class
         assert stock is not None
-        yield from _opening_stock(stock)
+        if record["experiment"]["layout"]["name"] == "blocks":
+            yield from _opening_blocks(record, stock)
+        else:
+            yield from _opening_stock(stock)
     else:
         yield f"Stock transformers cannot open the weights: {summary['reason']}."
         yield "The tokenizer opens with AutoTokenizer."
@@ -137,6 +143,38 @@ def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     yield 'model = load_exported("this/folder")'
     yield "samples = model.parts.sampler.sample(model.denoiser, num=4, length=128, steps=64, seed=0)"
     yield "print(model.tokenizer.decode(samples.tokens[0]))"
+    yield "```"
+
+
+def _opening_blocks(record: dict[str, Any], stock: StockClass) -> Iterator[str]:
+    """One block through stock code: the clean text causally, the block's tokens all seeing each other."""
+    layout = record["experiment"]["layout"]
+    n, previous = layout["length"], layout["read_out"] == "previous"
+    yield f"Stock transformers (5 or later), no remote code; it opens as `{stock.name}`. The weights denoise a block of"
+    yield f"{n} tokens given the text before it, through a 4-D mask. Stock `generate` reads them causally, which they"
+    yield "were not trained for:"
+    yield ""
+    yield "```python"
+    yield "import torch"
+    yield f"from transformers import {stock.auto}, AutoTokenizer"
+    yield ""
+    yield f'model = {stock.auto}.from_pretrained("this/folder")'
+    yield 'tokenizer = AutoTokenizer.from_pretrained("this/folder")'
+    yield "# An end-of-text token, then whole blocks of text, then a block in noise."
+    yield f'ids = tokenizer(tokenizer.eos_token + "Some text. " * {n}, return_tensors="pt").input_ids[:, : 1 + {n}]'
+    noise = record["vocabulary"]["mask_id"]
+    drawn = f"torch.randint({record['vocabulary']['tokens']}, (1, {n}))"
+    yield f"block = {drawn if noise is None else f'torch.full((1, {n}), {noise})'}"
+    if previous:
+        clean = "ids[:, :-1]"
+        yield "# The slot before a token predicts it: the last clean token stands in the block."
+        yield f"block = torch.cat([ids[:, -1:], block], 1){'[:, :1]' if n == 1 else ''}"
+        yield f"seen, both = ids.shape[1] - 1, torch.cat([{clean}, block], 1)"
+    else:
+        yield "seen, both = ids.shape[1], torch.cat([ids, block], 1)"
+    yield "mask = torch.ones(both.shape[1], both.shape[1], dtype=torch.bool).tril()"
+    yield "mask[seen:, seen:] = True"
+    yield f"logits = model(both, attention_mask=mask.view(1, 1, *mask.shape)).logits[:, seen : seen + {n}]"
     yield "```"
 
 
@@ -164,7 +202,10 @@ def _limits(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     yield "- No attention mask separates documents within a sequence; an end-of-text token does."
     if record["process"] is not None:
         yield "- One forward pass denoises, it does not write: a text takes a sampler with many passes."
-        if record["vocabulary"]["mask_id"] is None and summary["stock_loadable"]:
+        attention = record["experiment"]["model"]["attention"]["name"]
+        stock = ATTENTION_PATTERNS.get(attention).stock_class
+        demands = summary["stock_loadable"] and stock is not None and stock.needs_mask
+        if record["vocabulary"]["mask_id"] is None and demands:
             yield "- There is no mask token; the class demands one, so `mask_token_id` in config.json is end-of-text's."
 
 

@@ -11,8 +11,13 @@ import torch
 
 from sumi_core.export.record import ExportError
 from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.models.attention import Slots
+from sumi_core.models.interface import DenoiserInput, DenoiserOutput
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sumi_core.layouts.layout import Layout
     from sumi_core.models.attention import StockClass
     from sumi_core.models.config import ModelConfig
     from sumi_core.models.denoiser import Denoiser
@@ -71,7 +76,9 @@ def write_stock_config(
     with quiet_transformers():
         config.save_pretrained(folder)
         if stock.writes:
-            transformers.GenerationConfig(do_sample=True, **special).save_pretrained(folder)
+            # A mask is a state of the noise, which no text may hold.
+            unwritten = {} if mask_id is None else {"suppress_tokens": [mask_id]}
+            transformers.GenerationConfig(do_sample=True, **special, **unwritten).save_pretrained(folder)
 
 
 def open_stock(folder: Path, stock: StockClass) -> Any:
@@ -92,9 +99,17 @@ def open_stock(folder: Path, stock: StockClass) -> Any:
 
 @torch.no_grad()
 def max_logit_difference(
-    denoiser: Denoiser, folder: Path, stock: StockClass, *, length: int, sequences: int = 2
+    denoiser: Denoiser,
+    folder: Path,
+    stock: StockClass,
+    *,
+    length: int,
+    sequences: int = 2,
+    layout: Layout | None = None,
+    eos_id: int = 0,
 ) -> float:
-    """Largest |logit − logit| between the denoiser and what stock code opens, on random states of all kinds.
+    """Largest |logit − logit| between the denoiser and what stock code opens, on random states of all kinds: in the
+    model's own pattern, and as a layout shows texts, through position ids and a 4-D mask.
 
     Raises ExportError above TOLERANCE, or when it is not a number.
     """
@@ -102,15 +117,42 @@ def max_logit_difference(
     tokens = torch.randint(denoiser.num_states, (sequences, length), generator=generator)
     tokens[:, length // 2] = denoiser.num_states - 1  # the mask, where there is one
     opened = open_stock(folder, stock)
-    logits = denoiser.logits(tokens)
-    difference = float((logits - opened(input_ids=tokens).logits).abs().max())
-    allowed = TOLERANCE * max(1.0, float(logits.abs().max()))
-    if not difference <= allowed:
-        raise ExportError(
-            f"{folder}: stock {stock.name} gives logits that differ from the training model's by {difference:.2e} "
-            f"(at most {allowed:.2g}); the weights may be diverged, or this transformers release computes otherwise"
-        )
-    return difference
+    shown: list[DenoiserInput] = []
+
+    def watched(given: DenoiserInput) -> DenoiserOutput:
+        shown.append(given)
+        output: DenoiserOutput = denoiser(given)
+        return output
+
+    watched(DenoiserInput(tokens))
+    if layout is not None:
+        layout.of(watched, tokens.flip(0) % denoiser.num_states, eos_id)(DenoiserInput(tokens))
+    differences = []
+    for given in shown:
+        logits = denoiser(given).logits()
+        difference = float((logits - opened(**stock_arguments(given)).logits).abs().max())
+        allowed = TOLERANCE * max(1.0, float(logits.abs().max()))
+        if not difference <= allowed:
+            raise ExportError(
+                f"{folder}: stock {stock.name} gives logits that differ from the training model's by {difference:.2e} "
+                f"(at most {allowed:.2g}); the weights may be diverged, or this transformers release computes otherwise"
+            )
+        differences.append(difference)
+    return max(differences)
+
+
+def stock_arguments(given: DenoiserInput) -> dict[str, Tensor]:
+    """What a stock model is called with for the same pass: ids, and where slots are laid out, position ids and a 4-D
+    mask, True where a slot sees another."""
+    arguments = {"input_ids": given.tokens}
+    if given.positions is not None:
+        arguments["position_ids"] = given.positions.expand(given.tokens.shape)
+    if given.pattern is not None:
+        positions = torch.arange(given.tokens.shape[1]) if given.positions is None else given.positions
+        slots = Slots(positions, given.documents, given.noisy, given.valid)
+        mask = given.pattern.mask(slots, slots)
+        arguments["attention_mask"] = mask.expand(len(given.tokens), *mask.shape[-2:]).unsqueeze(1)
+    return arguments
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from sumi_core.export.record import CARD, TABLES, TOKENIZER, WEIGHTS, Made, buil
 from sumi_core.export.stock import max_logit_difference, stock_class, why_not_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, write_stock_tokenizer
 from sumi_core.export.weights import memory_bytes, read_weights, write_weights
+from sumi_core.layouts.layout import Whole
 from sumi_core.models.denoiser import Denoiser
 
 _CHECKED_POSITIONS = 256  # at most: the comparison with stock code need not pay for long sequences
@@ -71,7 +72,14 @@ def write_export(experiment: Experiment, made: Made, folder: Path) -> dict[str, 
             eos_id=tokenizer.eos_id,
             mask_id=mask_id,
         )
-        difference = max_logit_difference(denoiser, folder, found, length=min(length, _CHECKED_POSITIONS))
+        difference = max_logit_difference(
+            denoiser,
+            folder,
+            found,
+            length=min(length, _CHECKED_POSITIONS),
+            layout=None if type(parts.layout) is Whole else parts.layout,
+            eos_id=tokenizer.eos_id,
+        )
     stock = {
         "stock_loadable": found is not None,
         "stock_class": found.name if found is not None else None,

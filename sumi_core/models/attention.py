@@ -136,6 +136,25 @@ class AttentionPattern(Part, ABC):
         return float(self.mask(slots, slots).sum()) / length
 
 
+class Explicit(AttentionPattern):
+    """A given mask, for one forward pass whose slots are not told apart by where they stand.
+
+    mask: ``[Q, K]`` bool, True where a query sees a key. Documents and empty slots are hidden as in any pattern."""
+
+    reads_noisy = True
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def sees(self, query: Slots, key: Slots) -> Tensor:
+        return self._mask
+
+    def mask_mod(self, queries: Slots, keys: Slots) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        mask = self.mask(queries, keys)
+        return lambda batch, head, query, key: mask[query, key] if mask.ndim == 2 else mask[batch, query, key]
+
+
 def _fields(slots: Slots) -> tuple[Tensor | None, ...]:
     return slots.position, slots.document, slots.noisy, slots.valid
 

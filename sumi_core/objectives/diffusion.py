@@ -41,6 +41,9 @@ class Diffusion(Objective):
     ``time_density``, and divides each sequence's loss by the density. The process, the level its denoiser is given, and
     the evaluation keep their own schedule: only the variance changes.
 
+    Under a layout of blocks each block of a text has a level of its own, frac(u + k/K) for block k of K, u being what
+    is drawn for the text: blocks are noised apart from each other, and their levels are spread as those of texts are.
+
     token_levels: this share of the sequences, drawn for each by its address, is trained with an independent level at
     every token (diffusion forcing, 2407.01392; Sumi, 2606.19005, has half). Their loss is not a bound, whatever its
     weight: the chain rule adds up what is learnt of each token *along one path* from noise to text, and independent
@@ -128,7 +131,7 @@ class Diffusion(Objective):
         losses = [self.token_loss(noisy)]
         if self.options.z_loss:
             losses.append(SquaredLogPartition(self.num_tokens))
-        found = denoiser(noisy.given).apply_all(losses)
+        found = self.layout.of(denoiser, batch.tokens, self.eos_id)(noisy.given).apply_all(losses)
         token_loss = noisy.weight.to(found[0].dtype) * found[0]
         value = token_loss.mean()
         metrics = self.metrics(token_loss.detach(), noisy)
@@ -144,9 +147,11 @@ class Diffusion(Objective):
         """The noise of a training step, by the options: a function of the examples' addresses alone."""
         options, x = self.options, batch.tokens
         uniform = batch.times(0.0, 1.0, stratified=options.time_sampling != "iid").unsqueeze(-1)
-        time, weight = self._drawn(uniform)
-        reading = self.process.clock.draw(batch.noise("clock"), x.shape[-1]).at(time.squeeze(-1))
-        level, conditioning_level, weight = reading.level, reading.conditioning_level, weight * reading.speed
+        time, weight = self._drawn(self.layout.times(uniform, x.shape[-1]))
+        level = conditioning_level = time
+        if time.shape[-1] == 1:
+            reading = self.process.clock.draw(batch.noise("clock"), x.shape[-1]).at(time.squeeze(-1))
+            level, conditioning_level, weight = reading.level, reading.conditioning_level, weight * reading.speed
         clocked = torch.ones_like(uniform, dtype=torch.bool)
         if options.token_levels:
             noise = batch.noise("token_levels")
@@ -175,4 +180,4 @@ class Diffusion(Objective):
 
     @property
     def readings(self) -> dict[str, Reading]:
-        return {"diffusion": Bound(self.process)}
+        return {self.layout.reading: Bound(self.process, self.layout, self.eos_id)}

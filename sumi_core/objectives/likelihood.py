@@ -21,6 +21,7 @@ from sumi_core.base.numerics import no_grad
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import cross_entropy_loss
+from sumi_core.layouts.layout import Layout, Whole
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.objectives.noising import noise_of_bound
 
@@ -98,16 +99,19 @@ class ChainRule(Reading):
 
 
 class Bound(Reading):
-    """The tight bound of a corruption process."""
+    """The tight bound of a corruption process, of texts that are shown as a layout says: of whole texts, or the sum of
+    the bounds of their blocks, each given the clean text before it. All positions of a row have one noise level, so
+    that the loss by level means the same under every layout. eos_id: what stands before a text."""
 
     exact = False
 
-    def __init__(self, process: ForwardProcess) -> None:
-        self.process = process
+    def __init__(self, process: ForwardProcess, layout: Layout | None = None, eos_id: int = 0) -> None:
+        self.process, self.layout, self.eos_id = process, layout or Whole(), eos_id
 
     @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         x, process = batch.tokens, self.process
+        denoiser = self.layout.of(denoiser, x, self.eos_id)
         noisy = noise_of_bound(process, batch, epsilon)
         integrand = denoiser(noisy.given).apply(process.bound_loss(x, noisy.z, noisy.level))
         density = per_sequence(noisy.weight.to(integrand.dtype) * integrand)

@@ -15,6 +15,7 @@ from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.layouts.layout import Layout, Whole
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.objectives.likelihood import Likelihood, Reading
 
@@ -39,8 +40,16 @@ class Objective(Part, ABC):
     exact: ClassVar[bool] = False  # whether the model's main likelihood is exact, or an upper bound on −log p
     default_sampler: ClassVar[dict[str, Any]] = {"name": "ancestral"}
 
-    def __init__(self, options: Any = None, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        options: Any = None,
+        *,
+        process: ForwardProcess | None,
+        vocabulary: Vocabulary,
+        layout: Layout | None = None,
+    ) -> None:
         super().__init__(options)
+        self.layout = layout or Whole()
         if self.needs_process:
             if process is None:
                 raise ValueError(

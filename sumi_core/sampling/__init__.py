@@ -7,6 +7,7 @@ SAMPLERS = Registry(
     "sumi_core.sampling.sampler:Sampler",
     {
         "ancestral": "sumi_core.sampling.ancestral:Ancestral",
+        "blockwise": "sumi_core.sampling.blockwise:Blockwise",
         "left_to_right": "sumi_core.sampling.left_to_right:LeftToRight",
     },
     key="sampler",

@@ -73,7 +73,7 @@ class Ancestral(Sampler):
         place = torch.arange(canvas.length, device=z.device)
         if canvas.constraints:
             clean = canvas.allowed(process.denoiser(logits.double()), place)
-            probs = _only(clean, process.reverse(clean.log(), z, now.level, aim), where=then.level == 0)
+            probs = only_allowed(clean, process.reverse(clean.log(), z, now.level, aim), where=then.level == 0)
         else:
             probs = process.reverse(logits, z, now.level, aim)
         drawn = draw_categorical(
@@ -93,7 +93,7 @@ class Ancestral(Sampler):
         return torch.full_like(canvas.done, canvas.age >= canvas.steps)
 
 
-def _only(clean: Tensor, probs: Tensor, where: Tensor) -> Tensor:
+def only_allowed(clean: Tensor, probs: Tensor, where: Tensor) -> Tensor:
     """Reverse probabilities ``[B, L, S]`` that lead, ``where`` a position becomes clean, only to tokens that ``clean``
     ``[B, L, S]`` gives any probability: rounding leaves some to others. where: broadcastable to ``[B, L]``.
 

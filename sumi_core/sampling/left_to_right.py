@@ -15,35 +15,11 @@ from sumi_core.kernels.row_loss import pick
 from sumi_core.models.cache import KeyValues
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, caches
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.memory import Memory, Reading
 from sumi_core.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass
-class _Memory:
-    """What the network has read, shared by the canvases of one run. text: ``[B, n]``, the tokens in the cache."""
-
-    cache: KeyValues
-    text: Tensor
-
-    def back_to(self, text: Tensor, kept: int) -> tuple[KeyValues, int]:
-        """The cache with the first ``kept`` tokens of ``text`` in it and no others, or with none where another text
-        was read since; and how many there are. So a canvas steps alike however often, whatever came of it before."""
-        if not torch.equal(self.text[:, :kept], text[:, :kept]):
-            kept = 0
-        self.cache.crop(kept)
-        self.text = self.text[:, :kept]
-        return self.cache, kept
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What a canvas has of the memory: the first ``kept`` tokens, after the end-of-text token that starts a text."""
-
-    memory: _Memory
-    kept: int
 
 
 class LeftToRight(Sampler):
@@ -115,20 +91,20 @@ class LeftToRight(Sampler):
         place = torch.arange(canvas.length, device=canvas.device)
         return ~canvas.frozen & (place < canvas.lengths[:, None])
 
-    def _read(self, denoiser: DenoiserFunction, canvas: Canvas) -> tuple[Tensor, _Reading | None, int]:
+    def _read(self, denoiser: DenoiserFunction, canvas: Canvas) -> tuple[Tensor, Reading | None, int]:
         """Logits of the next token ``[B, S]``, what has been read then, and how many tokens were computed of a row."""
         text = torch.cat([torch.full_like(canvas.tokens[:, :1], self.eos_id), canvas.tokens[:, : canvas.age]], 1)
         reading = canvas.state
         if reading is None and caches(denoiser):
-            reading = _Reading(_Memory(KeyValues(len(text), canvas.length + 1, canvas.device), text[:, :0]), 0)
+            reading = Reading(Memory(KeyValues(len(text), canvas.length + 1, canvas.device), text[:, :0]), 0)
         if reading is None:
             return denoiser(DenoiserInput(text)).last().logits()[:, -1], None, text.shape[1]
-        assert isinstance(reading, _Reading)
+        assert isinstance(reading, Reading)
         cache, kept = reading.memory.back_to(text, reading.kept)
         new = text[:, kept:]
         logits = denoiser(DenoiserInput(new, cache=cache, keep=new.shape[1])).last().logits()[:, -1]
         reading.memory.text = text
-        return logits, _Reading(reading.memory, text.shape[1]), new.shape[1]
+        return logits, Reading(reading.memory, text.shape[1]), new.shape[1]
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         """Of the next token ``[..., V]`` float64; all 0 or NaN where no token has a finite logit."""

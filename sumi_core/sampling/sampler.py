@@ -11,6 +11,7 @@ import torch
 from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.layouts.layout import Layout, Whole
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling.canvas import Canvas, Constraint
 from sumi_core.sampling.drawing import Samples, draw_texts
@@ -28,10 +29,20 @@ class Sampler(Part, ABC):
     needs_process: ClassVar[bool] = True
     #: Whether a position of the model may see only what stands before it; None: either will do.
     causal: ClassVar[bool | None] = False
+    #: The layouts of a model that it writes with.
+    layouts: ClassVar[tuple[str, ...]] = ("whole",)
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
 
-    def __init__(self, options: Any = None, *, process: ForwardProcess | None, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        options: Any = None,
+        *,
+        process: ForwardProcess | None,
+        vocabulary: Vocabulary,
+        layout: Layout | None = None,
+    ) -> None:
         super().__init__(options)
+        self.layout = layout or Whole()
         if self.needs_process:
             if process is None:
                 raise ValueError(f"sampler {type(self).__name__} needs a corruption process; choose another sampler")

@@ -17,7 +17,7 @@ from sumi_core.base.options import parts_in
 from sumi_core.base.outside import look_again
 from sumi_core.base.registry import Registry
 from sumi_core.experiments.references import StageRef, stage_refs
-from sumi_core.experiments.schema import Experiment
+from sumi_core.experiments.schema import UNSAID, Experiment
 from sumi_core.stages import STAGES, TOKEN_TABLES
 from sumi_core.stages.base import Stage
 
@@ -66,7 +66,7 @@ class Identities:
         identity: dict[str, Any] = {
             "stage": name,
             "version": stage.version,
-            "config": {section: self._config[section] for section in stage.reads},
+            "config": _read_of(self._config, stage),
             "inputs": {
                 upstream: (known or {}).get(upstream) or fingerprint(self.of(upstream, known))
                 for upstream in _inputs(stage, self._table_stages)
@@ -131,7 +131,12 @@ def edited_parts(experiment: Experiment, stage: Stage) -> list[str]:
 def stage_recipe(experiment: Experiment, name: str) -> str:
     """A digest of the config that a stage reads, whatever its inputs are."""
     config = experiment.identity()
-    return fingerprint({section: config[section] for section in STAGES[name].reads})
+    return fingerprint(_read_of(config, STAGES[name]))
+
+
+def _read_of(config: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """The sections that a stage reads, those that ``schema.UNSAID`` leaves out not among them."""
+    return {section: config[section] for section in stage.reads if section in config or section not in UNSAID}
 
 
 def stage_fingerprint(experiment: Experiment, name: str) -> str:

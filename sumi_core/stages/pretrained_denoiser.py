@@ -62,7 +62,7 @@ STAGE = Stage(
     build,
     "cell",
     doing="training",
-    reads=("model", "process", "schedule", "clock", "parameterisation", "objective", "training", "seed"),
+    reads=("model", "process", "schedule", "clock", "parameterisation", "layout", "objective", "training", "seed"),
     inputs=("tokenizer", "token_shards"),
     takes_tables=True,
     resumable=True,

@@ -100,7 +100,7 @@ def _built(request: Request, experiment: Experiment, rank: Rank) -> Training:
     from sumi_core.data.tokenizers.tokenizer import load_tokenizer
     from sumi_core.data.vocabulary import Vocabulary, read_tables
     from sumi_core.experiments.build import build_parts
-    from sumi_core.experiments.size import level_per_token
+    from sumi_core.experiments.size import flops_of_token
     from sumi_core.models.denoiser import build_denoiser
     from sumi_core.training.publishing import MlflowSink
     from sumi_core.training.session import Training
@@ -120,7 +120,7 @@ def _built(request: Request, experiment: Experiment, rank: Rank) -> Training:
         train=shards.split("train"),
         validation=shards.split("validation"),
         sequence_length=experiment.shards.sequence_length,
-        level_per_token=level_per_token(experiment),
+        flops_per_token=flops_of_token(experiment, parts.num_states),
         config=experiment.training,
         runtime=experiment.runtime,
         seed=experiment.seed,

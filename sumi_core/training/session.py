@@ -43,7 +43,7 @@ class Training:
     train: Sequences
     validation: Sequences
     sequence_length: int
-    level_per_token: bool  # whether the denoiser is given a noise level for each token
+    flops_per_token: float
     config: TrainingConfig
     runtime: RuntimeConfig
     seed: int
@@ -81,7 +81,7 @@ class Session:
             report,
             steps=training.steps,
             tokens_per_step=training.batch_size * length,
-            flops_per_token=self._flops_per_token,
+            flops_per_token=work.flops_per_token,
             peak=peak * rank.world if peak else None,
         )
         self._stopwatch = Stopwatch()
@@ -143,16 +143,11 @@ class Session:
         write_summary(summary, self._folder)
         return summary
 
-    @property
-    def _flops_per_token(self) -> float:
-        length = self._work.sequence_length
-        return self._denoiser.flops_per_token(length, length if self._work.level_per_token else 1)
-
     def _summary(self, points: list[Point]) -> dict[str, Any]:
         training = self._work.config
         tokens_per_step = training.batch_size * self._work.sequence_length
         tokens, rate = training.steps * tokens_per_step, self._stopwatch.steps_per_second
-        flops_per_token = self._flops_per_token
+        flops_per_token = self._work.flops_per_token
         tokens_per_second = rate * tokens_per_step if rate else None
         assert self._sessions is not None
         return {

@@ -40,6 +40,16 @@ MODELS: dict[str, dict[str, Any]] = {
         "objective": "autoregressive",
         "model": {"attention": "causal", "tie_embeddings": True},
     },
+    "blocks": {
+        "process": "uniform",
+        "model": {"attention": "causal"},
+        "layout": {"name": "blocks", "length": 4},
+    },
+    "masked_blocks": {
+        "process": "absorbing",
+        "model": {"attention": "causal", "tie_embeddings": True},
+        "layout": {"name": "blocks", "length": 6, "read_out": "previous"},
+    },
     "conditioned": {"process": "uniform", "model": {"time_conditioning": "adaln"}},
     "qk_norm": {"process": "uniform", "model": {"qk_norm": True}},
 }

@@ -14,11 +14,14 @@ import torch
 import yaml
 
 from sumi_core.data.tokenizers.tokenizer import load_tokenizer
+from sumi_core.export.loading import load_exported
 from sumi_core.export.record import ExportError
 from sumi_core.export.stock import max_logit_difference, open_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, open_stock_tokenizer, write_stock_tokenizer
+from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.attention import Bidirectional, Causal
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.models.interface import DenoiserInput
 from sumi_core.stages.base import StageContext
 from sumi_core.stages.exported_model import build as build_exported_model
 from sumi_core.stages.identity import stage_fingerprint, stages_of
@@ -32,6 +35,8 @@ STOCK = {
     "absorbing": "EuroBertForMaskedLM",
     "autoregressive": "LlamaForCausalLM",
     "tied_autoregressive": "LlamaForCausalLM",
+    "blocks": "LlamaForCausalLM",
+    "masked_blocks": "LlamaForCausalLM",
 }
 
 
@@ -46,7 +51,7 @@ def test_stock_transformers_opens_an_export_and_computes_the_same(kind: str, tra
 
     context, denoiser = trained(kind)
     summary = build_exported_model(context)
-    auto = transformers.AutoModelForCausalLM if "auto" in kind else transformers.AutoModelForMaskedLM
+    auto = transformers.AutoModelForCausalLM if "Causal" in STOCK[kind] else transformers.AutoModelForMaskedLM
     stock = auto.from_pretrained(context.folder, trust_remote_code=False)
     assert type(stock).__name__ == summary["stock_class"] == STOCK[kind]
     assert summary["stock_loadable"] is True
@@ -192,7 +197,7 @@ def test_the_record_walks_back_to_what_made_the_model(trained: Trained) -> None:
     assert (record["schema_version"], record["key"]) == (1, "cell.absorbing")
 
 
-@pytest.mark.parametrize("kind", ["uniform", "absorbing", "autoregressive", "conditioned"])
+@pytest.mark.parametrize("kind", ["uniform", "absorbing", "autoregressive", "conditioned", "blocks"])
 def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Trained) -> None:
     context, _ = trained(kind)
     summary = build_exported_model(context)
@@ -214,6 +219,33 @@ def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Tra
     assert ("its own noisy token left out" in body) is (kind != "autoregressive")
     assert ("trust" in body or "no remote code" in body) is summary["stock_loadable"]
     assert "None" not in body
+
+
+@pytest.mark.parametrize("kind", ["blocks", "masked_blocks"])
+def test_stock_code_runs_two_streams_as_the_card_says(kind: str, trained: Trained) -> None:
+    """The card's own lines give the logits of a block; the export compared both streams with them."""
+    context, denoiser = trained(kind)
+    build_exported_model(context)
+    exported = load_exported(context.folder)
+    body = card_front(context.folder)[1].replace("this/folder", str(context.folder))
+    snippet = body.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    layout = exported.parts.layout
+    assert isinstance(layout, Blocks)
+    n = layout.options.length
+    ids, block = names["ids"], names["block"]
+    assert ids.shape[1] == 1 + n
+    z = block[:, -n:]
+    with torch.no_grad():
+        given = DenoiserInput(torch.cat([ids[:, 1:], z], 1))
+        wanted = layout.of(denoiser, torch.cat([ids[:, 1:], z], 1), int(ids[0, 0]))(given).logits()[:, n:]
+    torch.testing.assert_close(names["logits"], wanted, rtol=1e-4, atol=1e-4)
+    generation = json.loads((context.folder / "generation_config.json").read_text())
+    mask = exported.parts.mask_id
+    assert generation.get("suppress_tokens") == (None if mask is None else [mask])
+    samples = exported.parts.sampler.sample(exported.denoiser, num=2, length=2 * n, steps=2, seed=0)
+    assert samples.nfe.tolist() == [4, 4]
 
 
 def test_an_error_that_is_not_known_is_in_no_card(trained: Trained) -> None:

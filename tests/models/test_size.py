@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sumi_core.experiments.resolve import resolve
+from sumi_core.experiments.size import flops_of_token
+from sumi_core.layouts import LAYOUTS
 from sumi_core.models import ATTENTION_PATTERNS, PRESETS
 from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.models.interface import DenoiserInput
 from sumi_core.models.layers import ZeroLinear
 from tests.models.stock import STATES, small
 
@@ -95,6 +99,39 @@ def test_flops_are_those_that_pytorch_counts(model: dict[str, Any], per_token: b
     hidden_keys = length - denoiser.pattern.attended(length)
     hidden = 12 * denoiser.config.num_layers * denoiser.config.hidden_size * hidden_keys
     assert counter.get_total_flops() == pytest.approx(3 * length * (denoiser.flops_per_token(length, levels) + hidden))
+
+
+@pytest.mark.parametrize("length", [8, 24])
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("read_out", ["own", "previous"])
+@pytest.mark.parametrize("conditioning", ["none", "token", "adaln"])
+def test_flops_of_two_streams_are_those_that_pytorch_counts(
+    conditioning: str, read_out: str, n: int, length: int
+) -> None:
+    """Both streams go through the layers, the noisy one alone through the head; every slot is told its own level."""
+    experiment = resolve(
+        {
+            "model": {
+                **vars(small()),
+                "attention": "causal",
+                "initialiser": "random",
+                "time_conditioning": conditioning,
+            },
+            "layout": {"name": "blocks", "length": n, "read_out": read_out},
+            "shards": {"sequence_length": length},
+        },
+        "a.yaml",
+    )
+    denoiser, layout = Denoiser(experiment.model, STATES), LAYOUTS.from_config(experiment.layout)
+    for module in denoiser.modules():
+        if isinstance(module, ZeroLinear):
+            torch.nn.init.normal_(module.weight)
+    x = torch.zeros(3, length, dtype=torch.int64)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        layout.of(denoiser, x, 0)(DenoiserInput(x, torch.full((3,), 0.5))).logits().sum().backward()
+    hidden_keys = layout.slots(length) ** 2 / length - layout.keys(length, denoiser.pattern)
+    hidden = 12 * denoiser.config.num_layers * denoiser.config.hidden_size * hidden_keys
+    assert counter.get_total_flops() == pytest.approx(3 * length * (flops_of_token(experiment, STATES) + hidden))
 
 
 def test_a_meta_denoiser_can_be_given_memory_and_weights() -> None:

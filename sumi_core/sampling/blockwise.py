@@ -1,0 +1,151 @@
+"""Block-by-block sampling of a model of blocks: each block is denoised given the clean text before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.data.noise import Noise
+from sumi_core.kernels.row_loss import pick
+from sumi_core.layouts.blocks import Blocks
+from sumi_core.models.cache import KeyValues
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput, caches
+from sumi_core.sampling.ancestral import Ancestral, only_allowed
+from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.memory import Memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """The block that is being written. z: ``[B, n]``, on its way from noise to text. counted: ``[B]``, clean slots that
+    each row has been charged for. kept, memory: the clean slots that the network has read, where it keeps them."""
+
+    z: Tensor
+    counted: Tensor
+    kept: int = 0
+    memory: Memory | None = None
+
+
+class Blockwise(Ancestral):
+    """``steps`` network calls for each block, as ``ancestral`` makes them for a whole text; blocks in order.
+
+    With one block in a text this is ancestral sampling. A text is drawn from the model whose bound the layout of blocks
+    reports. Where the network keeps keys and values, a call computes the block alone: the first call of a block also
+    reads the tokens of the one before, so nothing is called for that by itself. Blocks are always drawn whole: a text
+    that ends within one is cut from it. What is given behind a block that is being written is not seen yet, and a given
+    token within it counts as a token at the level of the others unless the network is given a level at every slot.
+    """
+
+    causal: ClassVar[bool | None] = True
+    layouts: ClassVar[tuple[str, ...]] = ("blocks",)
+
+    layout: Blocks
+
+    def __init__(self, options: Any = None, **context: Any) -> None:
+        super().__init__(options, **context)
+        if not isinstance(self.layout, Blocks):
+            raise ValueError("sampler Blockwise needs the layout of blocks; choose another sampler")
+
+    def start(self, canvas: Canvas) -> Canvas:
+        return self._opened(dataclasses.replace(canvas, age=0))
+
+    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
+        process, draft, n = self.process, canvas.state, self.layout.options.length
+        assert isinstance(draft, _Draft)
+        block, number = divmod(canvas.age, canvas.steps)
+        now, then = self.levels(canvas.steps).to(canvas.device)[number : number + 2]
+        now, then = (level.expand(len(draft.z), 1) for level in (now, then))
+        given, open_ = self._part(canvas.frozen, block), self._part(self._open(canvas), block)
+        asked = DenoiserInput(draft.z, torch.where(given, 0.0, now))  # what is given is clean
+        memory, keeps = draft.memory, caches(denoiser)
+        clean = self.layout.context(canvas.tokens, block, self.eos_id)
+        if keeps and memory is None:
+            memory = Memory(KeyValues(len(clean), canvas.length + 2 * n + 2, canvas.device), clean[:, :0])
+
+        def beside(asked: DenoiserInput) -> DenoiserOutput:
+            cache, kept = (None, 0) if memory is None else memory.back_to(clean, draft.kept)
+            found = self.layout.canvas(denoiser, canvas.tokens, asked, block, self.eos_id, cache=cache, kept=kept)
+            if memory is not None:
+                memory.text = clean
+            return found
+
+        logits = process.predict(beside, asked, now)
+        if canvas.constraints:
+            wanted = self._allowed(canvas, process.denoiser(logits.double()), block)
+            probs = only_allowed(wanted, process.reverse(wanted.log(), draft.z, now, then), where=then == 0)
+        else:
+            probs = process.reverse(logits, draft.z, now, then)
+        drawn = draw_categorical(probs, self._noise(canvas, block, number + 1).uniform(n, dtype=torch.float64))
+        chance = pick(probs, drawn) / probs.sum(-1)
+        drawn = torch.where(given, draft.z, drawn)
+        works, slots = open_.any(-1), clean.shape[1] + self.layout.canvas_slots
+        inside = slice(block * n, min(canvas.length, (block + 1) * n))
+        width = inside.stop - inside.start
+        tokens, confidence = canvas.tokens.clone(), canvas.confidence.clone()
+        tokens[:, inside] = drawn[:, :width]
+        confidence[:, inside] = torch.where(open_, chance, torch.nan)[:, :width]
+        written = dataclasses.replace(
+            canvas.written(tokens),
+            age=canvas.age + 1,
+            nfe=canvas.nfe + works,
+            slots=canvas.slots + works * (slots - draft.counted),
+            confidence=torch.where(canvas.done[:, None], canvas.confidence, confidence),
+            state=_Draft(
+                drawn,
+                torch.where(works, clean.shape[1], draft.counted) if keeps else draft.counted,
+                clean.shape[1] if keeps else 0,
+                memory,
+            ),
+        )
+        return self._opened(written) if number + 1 == canvas.steps else written
+
+    def finished(self, canvas: Canvas) -> Tensor:
+        place = torch.arange(canvas.length, device=canvas.device)
+        return ~(self._open(canvas) & (place >= self._begun(canvas))).any(-1)
+
+    def settled(self, canvas: Canvas) -> Tensor:
+        return canvas.lengths.clamp(max=self._begun(canvas))
+
+    def _begun(self, canvas: Canvas) -> int:
+        """Where the block that is being written begins."""
+        return canvas.age // canvas.steps * self.layout.options.length
+
+    def _opened(self, canvas: Canvas) -> Canvas:
+        """The canvas at the first block from here on in which some row has to write, filled with noise."""
+        n, draft = self.layout.options.length, canvas.state
+        place = torch.arange(canvas.length, device=canvas.device)
+        open_ = self._open(canvas).any(0) & (place >= self._begun(canvas))
+        block = int(torch.where(open_, place // n, -(-canvas.length // n)).min())
+        z = self.process.sample_prior(self._noise(canvas, block, 0), n)
+        z = torch.where(self._part(canvas.frozen, block), self._part(canvas.tokens, block), z)
+        start = _Draft(z, torch.zeros_like(canvas.nfe)) if draft is None else dataclasses.replace(draft, z=z)
+        return dataclasses.replace(canvas, age=block * canvas.steps, state=start)
+
+    def _noise(self, canvas: Canvas, block: int, number: int) -> Noise:
+        """Random numbers for all tokens of a block, whatever part of it the row has."""
+        step = block * (canvas.steps + 1) + number
+        return Noise(canvas.seed, "sample", step, canvas.rows, canvas.device)
+
+    def _part(self, whole: Tensor, block: int) -> Tensor:
+        """A block's part of ``[B, L]``, ``[B, n]``: 0 where the canvas ends within it or before."""
+        n = self.layout.options.length
+        part = whole[:, block * n : (block + 1) * n]
+        return torch.nn.functional.pad(part, (0, n - part.shape[1]))
+
+    def _allowed(self, canvas: Canvas, probs: Tensor, block: int) -> Tensor:
+        begin, n = block * self.layout.options.length, probs.shape[1]
+        place = torch.arange(begin, min(canvas.length, begin + n), device=probs.device)
+        return torch.cat([canvas.allowed(probs[:, : len(place)], place), probs[:, len(place) :]], 1)
+
+    @staticmethod
+    def _open(canvas: Canvas) -> Tensor:
+        """Positions that have to be written, or had to be, in rows that are not done: ``[B, L]`` bool."""
+        place = torch.arange(canvas.length, device=canvas.device)
+        return ~canvas.frozen & (place < canvas.lengths[:, None]) & ~canvas.done[:, None]

@@ -1,0 +1,38 @@
+"""What a sampler's network has read of a text and keeps for later calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from sumi_core.models.cache import KeyValues
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Memory:
+    """What the network has read, shared by the canvases of one run. text: ``[B, n]``, the tokens in the cache."""
+
+    cache: KeyValues
+    text: Tensor
+
+    def back_to(self, text: Tensor, kept: int) -> tuple[KeyValues, int]:
+        """The cache with the first ``kept`` tokens of ``text`` in it and no others, or with none where another text
+        was read since; and how many there are. So a canvas steps alike however often, whatever came of it before."""
+        if not torch.equal(self.text[:, :kept], text[:, :kept]):
+            kept = 0
+        self.cache.crop(kept)
+        self.text = self.text[:, :kept]
+        return self.cache, kept
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a canvas has of the memory: the first ``kept`` tokens, after the end-of-text token that starts a text."""
+
+    memory: Memory
+    kept: int
