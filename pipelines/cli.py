@@ -134,7 +134,9 @@ def main() -> None:
             "free some space, or correct the path or its permissions"
         )
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3"):
+        from sumi_core.lineage.targets import is_of_mlflow
+
+        if not is_of_mlflow(error):
             raise
         _end(
             f"{reason_of(error)}; `sumi doctor` checks the databases; "

@@ -3,7 +3,7 @@
 Runs execute in this process, or, with several jobs at once, one process a cell; training always has its own process.
 What is already whole is found by the assets themselves, so two of these at once never compute a thing twice.
 
-    python -m pipelines.execution CELL      one cell, as the parallel runner starts it
+    python -m pipelines.execution CELL [key=value …]      one cell, as the parallel runner starts it
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def _run_cells_at_once(cells: Sequence[Cell], jobs: int, outcome: Outcome) -> No
         if hindrance := outcome.hindrance(cell):
             outcome.note(cell, hindrance)
             return
-        command = [sys.executable, "-m", "pipelines.execution", cell.key]
+        command = [sys.executable, "-m", "pipelines.execution", cell.key, *cell.overrides]
         with tempfile.TemporaryFile("w+") as errors:  # a pipe that is not emptied would stop the child
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
             children.append(child)
@@ -206,12 +206,12 @@ def _depth(cell: Cell) -> int:
     return 1 + max(map(_depth, cell.parents), default=-1)
 
 
-def _main(key: str) -> int:
+def _main(key: str, overrides: Sequence[str]) -> int:
     from assets.partitions import CELLS_BY_KEY
 
     die_with_parent()
     try:
-        error = run_cell(open_instance(Project.find()), CELLS_BY_KEY[key])
+        error = run_cell(open_instance(Project.find()), replace(CELLS_BY_KEY[key], overrides=tuple(overrides)))
     except KeyboardInterrupt:
         return INTERRUPTED
     if error:
@@ -220,4 +220,4 @@ def _main(key: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1]))
+    sys.exit(_main(sys.argv[1], sys.argv[2:]))

@@ -16,6 +16,7 @@ from pipelines.trainer import failure_file
 from sumi_core.base.forking import forked
 from sumi_core.stages.base import Launcher
 from sumi_core.trainer.launcher import how_it_ended, trainer_command
+from sumi_core.trainer.request import Request
 from sumi_core.training.errors import TrainingFailed
 
 #: What a training process imports, for a server that forks several of them (``sumi_core.base.forking``).
@@ -47,7 +48,9 @@ class _Local:
         """Train; raises TrainingFailed with the trainer's own sentence."""
         failure = failure_file(request)
         failure.unlink(missing_ok=True)
-        command = forked(trainer_command(request, module="pipelines.trainer"))
+        command = trainer_command(request, module="pipelines.trainer")
+        if Request.read(request).devices == 1:  # torchrun starts processes of its own
+            command = forked(command)
         try:
             PipesSubprocessClient(termination_timeout_seconds=120).run(context=self.context, command=command)
         except DagsterPipesExecutionError as error:

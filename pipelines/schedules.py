@@ -71,12 +71,13 @@ def _schedule(sweep: Sweep) -> ScheduleDefinition:
 
 def _go_on(context: SensorEvaluationContext) -> SensorResult:
     remembered = Project.find().changed_cells.read()
+    note = ""
     if any(own not in REMEMBERED for own in remembered):  # `sumi run` has computed something with changes meanwhile
         origin = context.code_location_origin
-        return SensorResult(skip_reason=reload_location(origin.location_name if origin else None))
+        note = reload_location(origin.location_name if origin else None)
     under_way = [name for name in SWEEPS_BY_NAME if is_under_way(context.instance, name, _SCHEDULE)]
     if not under_way:
-        return SensorResult(skip_reason="no schedule has begun a sweep that is not at its end")
+        return SensorResult(skip_reason=note or "no schedule has begun a sweep that is not at its end")
     project = Project.find()
     sweeps = project.sweeps()
     refresh_source_identities()

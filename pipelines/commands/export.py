@@ -13,6 +13,7 @@ from sumi_core.base.options import ConfigError
 from sumi_core.lineage.models import exported_folder
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import artifact_at, find_target
+from sumi_core.stages.store import MANIFEST
 
 
 def export_command(
@@ -32,7 +33,7 @@ def export_command(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError("command line", str(folder), "is there already and not an empty folder; name another")
     try:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+        shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
     except shutil.Error as error:
         raise ConfigError("command line", str(folder), f"cannot be written: {error.args[0][0][2]}") from None
     print(f"{folder.resolve()}")

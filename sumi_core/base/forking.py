@@ -5,12 +5,14 @@
 
 The command is a small client: it hands its streams, environment and folder to the server, passes SIGINT and SIGTERM on
 to the forked process, and ends as that one ends. A forked process gets SIGTERM when its client or the server dies.
-Where there is no server, the client becomes the command itself. Linux only: elsewhere commands are what they were.
+Where there is no server, the client becomes the command itself. What was imported has the settings of the server's
+environment (``OMP_NUM_THREADS``). Linux only: on other systems ``forked`` returns the command unchanged.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -45,8 +47,15 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ForkServer:
-        if sys.platform.startswith("linux"):
-            self._folder = tempfile.mkdtemp(prefix="sumi-")  # only its owner may look into it
+        if sys.platform.startswith("linux") and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # commands then start in the ordinary way
+                self._start()
+        return self
+
+    def _start(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="sumi-")  # only its owner may look into it
+        try:
+            os.close(os.pidfd_open(os.getpid()))  # kernels before 5.3 have none
             address = os.path.join(self._folder, "server")
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
                 listener.bind(address)
@@ -55,13 +64,19 @@ class ForkServer:
                 command = [sys.executable, "-m", _MODULE, "serve", str(number), *self._modules]
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number])
             os.environ[_ADDRESS] = address
-        return self
+        except OSError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     def __exit__(self, *_: object) -> None:
         os.environ.pop(_ADDRESS, None)
         if self._process is not None and self._folder is not None:
             self._process.terminate()
-            self._process.wait()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -69,7 +84,7 @@ def forked(command: Sequence[str]) -> list[str]:
     """A command ``[python, "-m", module, …]`` that the server around this process forks, if there is one."""
     python, option, *module = command
     address = os.environ.get(_ADDRESS)
-    if address is None or option != "-m" or module[0] == "sumi_core.trainer.torchrun":
+    if address is None or option != "-m":
         return [*command]
     return [python, option, _MODULE, "ask", address, *module]
 
@@ -86,6 +101,8 @@ def _ask(address: str, arguments: Sequence[str]) -> int:
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST)
+        if len(request) > _REQUEST:
+            raise OSError(errno.EMSGSIZE, "too large for a server")
         server.connect(address)
         socket.send_fds(server, [request], [0, 1, 2])
     except OSError:  # it is gone, or the request is too large for it
@@ -113,7 +130,7 @@ def _ask(address: str, arguments: Sequence[str]) -> int:
 
 
 class _Server:
-    """Clients and what was forked for them, by what the kernel tells of their ends."""
+    """Clients, the processes forked for them, and the events that end either."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -125,25 +142,43 @@ class _Server:
         """Serve until this process is ended."""
         while True:
             for key, _ in self._events.select():
-                key.data()
+                if self._events.get_map().get(key.fd) is key:  # not closed by an event before it
+                    key.data()
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        request, streams, _, _ = socket.recv_fds(client, _REQUEST, 3)
-        if len(streams) < 3:
+        streams: Sequence[int] = ()
+        try:
+            request, streams, _, _ = socket.recv_fds(client, _REQUEST, 3)
+            if len(streams) < 3:
+                raise OSError(errno.EPROTO, "not a request")
+            process = self._fork(client, request, streams)
+            ended = os.pidfd_open(process)
+        except OSError:  # it died meanwhile, or nothing more can be opened
             client.close()
             return
-        process = os.fork()
-        if process == 0:
-            self._events.close()
-            self._listener.close()
-            client.close()
-            _become(json.loads(request), streams)
-        for stream in streams:
-            os.close(stream)
-        ended = os.pidfd_open(process)
+        finally:
+            for stream in streams:
+                os.close(stream)
         self._events.register(client, selectors.EVENT_READ, lambda: self._hear(client, process))
         self._events.register(ended, selectors.EVENT_READ, lambda: self._end(client, process, ended))
+
+    def _fork(self, client: socket.socket, request: bytes, streams: Sequence[int]) -> int:
+        """A process for a request; signals wait until it has handlers of its own."""
+        server = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        process = os.fork()
+        if process == 0:
+            try:
+                for key in [*self._events.get_map().values()]:  # what is of others
+                    key.fileobj.close() if isinstance(key.fileobj, socket.socket) else os.close(key.fd)
+                client.close()
+                self._events.close()
+                _become(request, streams, server)
+            finally:
+                os._exit(1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        return process
 
     def _hear(self, client: socket.socket, process: int) -> None:
         """A signal for the process; or the client is dead, as whoever waited for the process then may be."""
@@ -167,14 +202,20 @@ class _Server:
         client.close()
 
 
-def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
-    """Run a module in this process, which was forked for it, as ``python -m`` would; does not return."""
+def _become(message: bytes, streams: Sequence[int], server: int) -> None:
+    """Run a module in this process, which was forked for it by ``server``, as ``python -m`` would; does not return. Its
+    process group is its own, so that Ctrl-C reaches it once, from its client."""
     status: int = 1
     try:
-        die_with_parent()
+        os.setpgid(0, 0)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        die_with_parent()
+        if os.getppid() != server:
+            raise ParentDied
+        request: dict[str, Any] = json.loads(message)
         for place, stream in enumerate(streams):
             os.dup2(stream, place)
             os.close(stream)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.metadata
 import os
@@ -15,7 +14,8 @@ from typing import Any
 from sumi_core.base.paths import project_root
 
 _CODE = Path(__file__).resolve().parents[2]
-_MOST = 1_000_000  # characters of a patch that are kept
+_MOST = 100_000  # characters of a patch that are kept
+_SOURCES = ("*.py", "*.yaml", "*.yml", "*.toml")
 PACKAGES = (
     "torch",
     "lightning",
@@ -37,20 +37,26 @@ PACKAGES = (
 @functools.cache
 def git_state() -> dict[str, Any]:
     """Commit of the checkout that this code runs from, and whether its sources or the project's differ from what is
-    committed; both None where git cannot tell."""
+    committed; None where git cannot tell."""
     try:
         commit = _git(_CODE, "rev-parse", "HEAD").strip()
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(uncommitted())}
+    patch = uncommitted()
+    return {"commit": commit, "dirty": None if patch is None else bool(patch)}
 
 
 @functools.cache
-def uncommitted() -> str:
-    """How the sources differ from the commit, as a patch: changed files that git knows, and Python files that it does
-    not, of the checkout that this code runs from and of the project's if that is another one. Empty where nothing
-    differs or git cannot tell; what is beyond ``_MOST`` characters is left out, and the last line says so."""
-    found = "".join(_changes(root) for root in dict.fromkeys([_root(_CODE), _root(project_root())]) if root)
+def uncommitted() -> str | None:
+    """How the sources differ from the commit, as a patch: changed Python, YAML and TOML files, and Python files that
+    git does not know, of the checkout that this code runs from and of the project's if that is another one. Empty where
+    nothing differs; None where git cannot tell. What is beyond ``_MOST`` characters is left out, and the last line says
+    so: manifests hold it, and are read often."""
+    roots = dict.fromkeys(root for root in (_root(_CODE), _root(project_root())) if root)
+    try:
+        found = "".join(_changes(root) for root in roots)
+    except (OSError, subprocess.SubprocessError):
+        return None
     if len(found) <= _MOST:
         return found
     return found[:_MOST].rpartition("\n")[0] + f"\n# cut here: {len(found):,} characters in all\n"
@@ -65,33 +71,18 @@ def _root(folder: Path) -> Path | None:
 
 
 def _changes(root: Path) -> str:
-    try:
-        known = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff")
-        names = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py").split("\0")
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return known + "".join(_new_file(root, name) for name in names if name)
+    known = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--", *_SOURCES)
+    names = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py").split("\0")
+    new = ("diff", "--no-index", "--no-color", "--no-ext-diff", "--", "/dev/null")
+    return known + "".join(_git(root, *new, name, ends=(0, 1)) for name in names if name)
 
 
-def _new_file(root: Path, name: str) -> str:
-    """A file that git does not know, as a patch that adds it."""
-    try:
-        lines = (root / name).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    except OSError:
-        return ""
-    return "".join(difflib.unified_diff([], lines, "/dev/null", f"b/{name}"))
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=True,
-        timeout=30,
-    )
-    return done.stdout
+def _git(folder: Path, *arguments: str, ends: tuple[int, ...] = (0,)) -> str:
+    """What git prints. ends: the statuses that it may end with; a difference is 1."""
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False, timeout=30)
+    if done.returncode not in ends:
+        raise subprocess.CalledProcessError(done.returncode, "git")
+    return done.stdout.decode(errors="replace")
 
 
 @functools.cache

@@ -35,7 +35,7 @@ def estimate_training(plans: Iterable[CellPlan], store: Store) -> Estimate | Non
     """How long the trainings take that are to be computed, without validation; None where there is none, or where
     nothing is known of the device. Each goes at the speed of the training in the store that is nearest to it in FLOPs,
     of those on this host and kind of device."""
-    measured: dict[str, list[_Measured]] = {}
+    measured: dict[str, list[_Measured]] | None = None
     total, bases, seen = 0.0, dict[str, None](), set[str]()
     for planned in plans:
         training = next((stage for stage in planned.pending if stage.stage == _TRAINING), None)
@@ -45,7 +45,7 @@ def estimate_training(plans: Iterable[CellPlan], store: Store) -> Estimate | Non
         experiment, fitted = planned.cell.experiment, planned.artifacts.get("tokenizer")
         vocabulary = fitted.summary.get("vocab_size") if fitted else expected_vocabulary(experiment.tokenizer)
         flops = training_flops(experiment, vocabulary or 0)
-        measured = measured or _measured(store)
+        measured = _measured(store) if measured is None else measured
         if not 0 < flops < math.inf:
             return None
         device = experiment.runtime.device
@@ -59,7 +59,10 @@ def estimate_training(plans: Iterable[CellPlan], store: Store) -> Estimate | Non
             bases[f"at an assumed {_ASSUMED / 1e9:.0f} GFLOP/s a thread, since nothing was trained here yet"] = None
         else:
             return None
-    return Estimate(total, " and ".join(list(bases)[:2])) if seen and math.isfinite(total) else None
+    if not seen or not math.isfinite(total):
+        return None
+    named, more = list(bases)[:2], list(bases)[2:]
+    return Estimate(total, " and ".join([*named, *(["others"] if more else [])]))
 
 
 def _measured(store: Store) -> dict[str, list[_Measured]]:

@@ -121,7 +121,7 @@ class MlflowFile:
         """The runs of some experiments that are not deleted, newest first. filter_string: nothing but tags that have a
         value, joined by ``and``."""
         where, values = f"experiment_id IN ({_marks(experiment_ids)}) AND lifecycle_stage = 'active'", [*experiment_ids]
-        conditions = filter_string.split(" and ") if filter_string else []
+        conditions = re.split(r" and (?=tags\.`)", filter_string) if filter_string else []
         for condition in conditions:
             match = _CONDITION.fullmatch(condition)
             if match is None:

@@ -189,7 +189,7 @@ class Tracking(MlflowStore):
                 return run_id
             client.log_artifacts(run_id, str(report.folder), "report")
             client.set_tag(run_id, "sumi.findings", str(report.summary.get("findings", ""))[:_PARAM_LENGTH])
-            cells = [found for cell in sweep.cells if (found := self.find_cell(cell)) is not None]
+            cells = [found for cell in sweep.cells if (found := self._complete_cell(cell)) is not None]
             spent = [found.data.metrics[TRAINING_SECONDS] for found in cells if TRAINING_SECONDS in found.data.metrics]
             figures = report_metrics(report.summary) | ({TRAINING_SECONDS: sum(spent)} if spent else {})
             self._log_metrics(run, figures, None)
@@ -198,6 +198,12 @@ class Tracking(MlflowStore):
             client.set_terminated(run_id, "FINISHED", end_time=max([run.info.start_time, *ended]))
             client.set_tag(run_id, f"sumi.recorded.{report.stage}", _recorded(report.fingerprint))
         return run_id
+
+    def _complete_cell(self, cell: Cell) -> Run | None:
+        """The run of a cell that has all its figures: params of another could not be corrected later."""
+        evaluation = experiment_fingerprints(cell.experiment)["evaluation"]
+        run = self.find_cell(cell)
+        return run if run is not None and self.is_recorded(run, "evaluation", evaluation) else None
 
     def _align_params(self, runs: Sequence[Run]) -> None:
         """Give each cell the params that only others have, as ``none``: a comparison would show gaps."""

@@ -197,7 +197,7 @@ def _stock_logits(folder: Path, auto: str, tokens: Tensor) -> Tensor:
     logging.disable_progress_bar()
     try:
         opened = getattr(transformers, auto).from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True, dtype=torch.float32
+            folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
         logits: Tensor = opened.eval()(input_ids=tokens).logits
     except Exception as error:  # whatever a library finds wrong with a folder

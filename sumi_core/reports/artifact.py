@@ -12,6 +12,7 @@ from typing import Any
 from sumi_core.base.hashing import fingerprint
 from sumi_core.base.provenance import provenance
 from sumi_core.base.text import short_count
+from sumi_core.experiments.changed_names import deciding_changes
 from sumi_core.experiments.sweeps import Sweep
 from sumi_core.lineage.plan import plan
 from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells
@@ -62,7 +63,7 @@ def _identity(question: Question, cells: Sequence[ReportCell]) -> dict[str, Any]
         "stage": "ablation_report",
         "version": REPORT_VERSION,
         "question": asdict(question),
-        "overrides": list(cells[0].cell.overrides) if cells else [],  # the page names them
+        "overrides": list(deciding_changes(cells[0].cell.overrides)) if cells else [],  # the page names them
         "cells": {c.cell.key: c.evaluation.fingerprint if c.evaluation else f"{c.state}: {c.why}" for c in cells},
     }
 

@@ -119,7 +119,7 @@ def _uneven_documents(measured: Sequence[Row]) -> list[str]:
 
 
 def changed(comparison: Comparison) -> str:
-    """What was changed on the command line: names are those of the files, and do not show it."""
+    """What was changed on the command line, in full: names may shorten it."""
     return f"Changed on the command line: {shlex.join(comparison.overrides)}" if comparison.overrides else ""
 
 

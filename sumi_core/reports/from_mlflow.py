@@ -13,7 +13,7 @@ from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage.plan import CellPlan, plan
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import mlflow_exists
-from sumi_core.lineage.tracked_figures import evaluation_constants, training_name
+from sumi_core.lineage.tracked_figures import NONE, evaluation_constants, training_name
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.reports.differences import CellLikelihood
 from sumi_core.reports.row import TRAINING_METRICS, Row
@@ -100,7 +100,8 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
         row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
         row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")
     for name in TRAINING_METRICS:
-        value = run.data.params.get(name) if name in run.data.params else metrics.get(training_name(name))
+        value = run.data.params.get(name, metrics.get(training_name(name)))
+        value = None if value == NONE else value
         # Both are kept as text or as a float by MLflow, whatever they were.
         whole = name in ("parameters", "tokens_seen", "peak_memory_bytes")
         setattr(row, name, None if value is None else int(float(value)) if whole else float(value))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sumi_core.base.files import without_nan
 from sumi_core.base.tables import read_table
 from sumi_core.base.text import counted
+from sumi_core.experiments.changed_names import deciding_changes
 from sumi_core.reports.differences import (
     SIGNIFICANCE,
     CellLikelihood,
@@ -112,7 +113,7 @@ def seed_groups(cells: Iterable[Cell]) -> dict[str, list[str]]:
 
 def shared_overrides(cells: Sequence[Cell]) -> tuple[str, ...]:
     """What the command line changed in every one of some cells; nothing where they differ in that."""
-    found = {cell.overrides for cell in cells}
+    found = {deciding_changes(cell.overrides) for cell in cells}
     return found.pop() if len(found) == 1 else ()
 
 
@@ -274,9 +275,10 @@ def standing(comparison: Comparison) -> str:
     measured = [row for row in comparison.method_rows if row.reference is not None]
     ranked = [row.name for row in measured if row.rank is not None]
     if len(measured) < 2:
-        return f"{counted(len(measured), 'method' if comparison.has_groups else 'cell')} evaluated: nothing to compare."
+        return f"{counted(len(measured), 'method' if comparison.has_groups else 'cell')} measured: nothing to compare."
     if not ranked:
-        return f"Of these trained models, one seed each, {measured[0].name} has the fewest bits per byte."
+        seeds = ", one seed each," if all((row.seeds or 1) == 1 for row in measured) else ""
+        return f"Of these trained models{seeds} {measured[0].name} has the fewest bits per byte."
     lead = f"{ranked[0]} has the fewest bits per byte"
     if len(ranked) < len(measured):
         lead = f"Of the methods with several seeds, {lead}"
