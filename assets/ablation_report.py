@@ -20,7 +20,7 @@ from sumi_core.reports.artifact import REPORT_VERSION, build_sweep_report
     code_version=REPORT_VERSION,
 )
 def ablation_report(context: AssetExecutionContext, config: CellConfig, sumi: SumiProject) -> MaterializeResult:
-    """Table, ranking with uncertainty and plots of every cell; failed and missing cells are shown as such."""
+    """Every cell beside the others, with uncertainty and plots; failed and missing cells are shown as such."""
     project = sumi.project
     known = known_partition(context.partition_key, SWEEPS_BY_NAME)
     overrides = (*known.overrides, *(own for own in config.overrides if own not in known.overrides))

@@ -49,7 +49,9 @@ def _serve(project: Project, host: str, dagster_port: int | None, mlflow_port: i
     if host not in (LOCAL, "localhost", "::1"):
         say(f"listening on {host}: everyone who can reach this port can read the project and start computations")
     servers = servers_of(project, host, dagster_port, mlflow_port)
-    write_atomically(project.home / _ADDRESSES, json.dumps({server.name: server.url for server in servers}) + "\n")
+    write_atomically(
+        project.home / _ADDRESSES, json.dumps({server.name: server.page or server.url for server in servers}) + "\n"
+    )
     try:
         return serve(servers, say)
     finally:

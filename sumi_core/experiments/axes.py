@@ -130,11 +130,18 @@ def _refuse_equal(values: list[Any], where: str, key: str) -> None:
     """Raise ConfigError for a value that is written twice, as 1e3 and 1_000 would be: two cells would be one."""
     for place, value in enumerate(values):
         for other in values[:place]:
-            if value == other and isinstance(value, bool) == isinstance(other, bool):
+            if _alike(value, other):
                 alike = (
                     f"{value!r} is written twice" if repr(other) == repr(value) else f"{other!r} and {value!r} are one"
                 )
                 raise ConfigError(where, key, f"{alike}; remove one of them")
+
+
+def _alike(value: Any, other: Any) -> bool:
+    """Whether two values are one, as 0 and "0" are where a key takes a number."""
+    if isinstance(value, str) != isinstance(other, str):
+        return str(value) == str(other)
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _nest_all(keys: Any, file: Path, where: str) -> dict[str, Any]:

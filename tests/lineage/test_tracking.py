@@ -558,7 +558,9 @@ def test_a_comparison_of_runs_has_one_name_for_each_param_and_none_for_what_a_ce
     sweep = project.sweeps()["demo"]
     ids = [project.tracking.open_cell(cell) for cell in sweep.cells]
     project.tracking.record_report(sweep, Artifact("ablation_report", "0" * 16, tmp_path / "report", {"summary": {}}))
-    assert "objective.weighting" not in run_of(project, ids[1]).data.params, "params of an unfinished cell are still to come"
+    assert "objective.weighting" not in run_of(project, ids[1]).data.params, (
+        "params of an unfinished cell are still to come"
+    )
     for cell in sweep.cells:
         record(project, compute(project, cell.key))
     project.tracking.record_report(sweep, Artifact("ablation_report", "1" * 16, tmp_path / "report", {"summary": {}}))

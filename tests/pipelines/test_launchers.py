@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,15 @@ def test_how_a_trainer_ended(error: str, told: str, tmp_path: Path) -> None:
     assert _told(tmp_path / "none", error).startswith(told)
     (tmp_path / "own").write_text("diverged at step 3")
     assert _told(tmp_path / "own", error) == "diverged at step 3"
+
+
+def test_what_trainings_share_leaves_the_gpu_alone() -> None:
+    """A process that has used CUDA cannot be forked."""
+    code = (
+        "import importlib, torch\n"
+        "from pipelines.launchers import TRAINER_MODULES\n"
+        "for name in TRAINER_MODULES: importlib.import_module(name)\n"
+        "print(torch.cuda.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
