@@ -1,9 +1,9 @@
 """What a sweep needs next, as requests to Dagster's daemon, for schedules and sensors. Computes nothing.
 
-A sweep goes in waves: the token sets that its cells lack; the clusters, for cells whose noise uses them; the cells, those
-that others start from first; the cells that failed and have attempts left; the report. Cells of other sweeps that its own
-start from belong to its waves. A wave is requested when every run of the one before has ended, so the state of the store is
-all that has to be known, and asking twice requests nothing.
+A sweep goes in waves: the token sets that its cells lack; the clusters, for cells whose noise uses them; the cells,
+those that others start from first; the cells that failed and have attempts left; the report. Cells of other sweeps that
+its own start from belong to its waves. A wave is requested when every run of the one before has ended, so the state of
+the store is all that has to be known, and asking twice requests nothing.
 """
 
 from __future__ import annotations
