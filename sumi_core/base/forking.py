@@ -1,11 +1,11 @@
 """A process that has imported what many others need, and forks one of them for each command: they start at once.
 
-    with ForkServer(["torch"]) as server:
-        subprocess.run(server.command("some.module", "argument"))     # as `python -m some.module argument`
+    with ForkServer(["torch"]):
+        subprocess.run(forked([sys.executable, "-m", "some.module", "argument"]))
 
 The command is a small client: it hands its streams, environment and folder to the server, passes SIGINT and SIGTERM on
 to the forked process, and ends as that one ends. A forked process gets SIGTERM when its client or the server dies.
-Where there is no server, the client becomes the command itself. What was imported has the settings of the server's
+Without a server, the client becomes the command itself. Libraries that the server imported keep the settings of its
 environment (``OMP_NUM_THREADS``). Linux only: on other systems ``forked`` returns the command unchanged.
 """
 
@@ -31,7 +31,7 @@ from typing import Any
 
 from sumi_core.base.process import ParentDied, die_with_parent
 
-_ADDRESS = "SUMI_FORK_SERVER"  # in the environment of whoever may use a server
+_ADDRESS = "SUMI_FORK_SERVER"  # the environment variable that holds the address of the server
 _MODULE = "sumi_core.base.forking"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REQUEST = 1 << 20  # bytes of a request at most: a larger environment starts its process in the ordinary way
@@ -181,7 +181,7 @@ class _Server:
         return process
 
     def _hear(self, client: socket.socket, process: int) -> None:
-        """A signal for the process; or the client is dead, as whoever waited for the process then may be."""
+        """Pass a signal on; a client that closed its end is dead, and its process is ended."""
         with contextlib.suppress(ConnectionResetError):
             if number := client.recv(1):
                 self._terminated.add(process)

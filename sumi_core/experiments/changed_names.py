@@ -1,7 +1,7 @@
 """Names of cells that the command line changed: ``smoke[training.steps=6]``.
 
 What is computed with changes is another experiment than its file, and has a name of its own wherever it is shown. The
-section ``runtime`` decides no result, so it is no part of a name. The order of the changes does not matter; a value
+section ``runtime`` does not affect results, so names omit it. The order of the changes does not matter; a value
 that a name cannot hold (quotes, control characters, one that is too long) stands as ``~`` and the first digits of its
 hash, which a project remembers for what was computed under such a name.
 """

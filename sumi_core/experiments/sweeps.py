@@ -78,8 +78,8 @@ def load_sweeps(
     remembered: the changes behind names of cells whose values are shortened.
 
     A file that is wrong is put aside in ``broken``, and so are files that share a name. names: names or globs of
-    ``select_cells``; only the files that they can mean are looked at, unless one of them means nothing, whose
-    complaint takes all. Raises ConfigError when there is no such folder, or for overrides that no experiment could
+    ``select_cells``; only the files that they can mean are read, unless one matches nothing: the hint in its
+    complaint needs all. Raises ConfigError when there is no such folder, or for overrides that no experiment could
     take."""
     if not folder.is_dir():
         raise ConfigError(

@@ -100,7 +100,7 @@ class MlflowFile:
         with self._open() as database:
             found = _runs(database, "run_uuid = ?", [run_id])
         if not found:
-            raise RunAbsent(f"there is no run {run_id}")
+            raise RunAbsent(f"run {run_id} does not exist")
         return found[0]
 
     def search_experiments(self) -> list[Experiment]:
