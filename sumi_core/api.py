@@ -115,7 +115,7 @@ class Model:
         of its project."""
         from sumi_core.reports.figures import model_figures
 
-        return model_figures(self.name, self.outputs, exact=self.exported.parts.objective.exact)
+        return model_figures(self.name, self.outputs, exact=self.exported.parts.objective.reading.exact)
 
     @cached_property
     def _device(self) -> torch.device:

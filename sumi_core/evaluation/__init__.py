@@ -9,6 +9,7 @@ MEASUREMENTS = Registry(
         "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
+        "readings": "sumi_core.evaluation.readings:Readings",
         "samples": "sumi_core.evaluation.samples:Samples",
         "yardsticks": "sumi_core.evaluation.yardsticks:Yardsticks",
     },

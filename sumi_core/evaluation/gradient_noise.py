@@ -47,7 +47,7 @@ class GradientNoise(Measurement):
     def run(self, model: Model, context: Context) -> Findings:
         """Take gradients on ``gradient_sequences`` of the chosen sequences (0: none)."""
         config = context.config
-        if not config.gradient_sequences or model.objective.exact:  # an exact likelihood draws no noise
+        if not config.gradient_sequences or not model.objective.needs_process:  # without noise there is none to draw
             return Findings()
         rows = torch.from_numpy(np.stack(evenly(context.tokens, config.gradient_sequences))).to(model.device)
         spread = measure_gradient_noise(

@@ -45,7 +45,7 @@ from sumi_core.evaluation.definitions import BITS_PER_BYTE, DOCUMENT_ERROR, TERM
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
 from sumi_core.evaluation.samples import sequence_bytes
 from sumi_core.models.interface import DenoiserFunction
-from sumi_core.objectives.objective import Objective
+from sumi_core.objectives.likelihood import Reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ class TextLikelihood(Measurement):
     def run(self, model: Model, context: Context) -> Findings:
         """Measure every chosen sequence. Raises ValueError as ``evaluate_likelihood`` and ``summarize``."""
         measured = evaluate_likelihood(
-            model.objective,
+            model.objective.reading,
             model.denoiser,
             context.text,
             context.config,
@@ -135,7 +135,7 @@ class SequenceLikelihoods:
 
 
 def evaluate_likelihood(
-    objective: Objective,
+    reading: Reading,
     denoiser: DenoiserFunction,
     sequences: Sequences,
     config: EvaluationConfig,
@@ -144,7 +144,7 @@ def evaluate_likelihood(
     device: torch.device | str = "cpu",
     progress: Progress = unwatched,
 ) -> SequenceLikelihoods:
-    """Measure ``config.sequences`` sequences, evenly spread over the split (all, if there are fewer).
+    """Read ``config.sequences`` sequences, evenly spread over the split (all, if there are fewer).
 
     The denoiser must be in eval mode.
 
@@ -157,7 +157,7 @@ def evaluate_likelihood(
             f"the validation split holds {len(sequences)} sequence(s), too few to evaluate; "
             "raise corpus.validation_fraction or lower shards.sequence_length"
         )
-    draws = 1 if objective.exact else config.times_per_sequence
+    draws = 1 if reading.exact else config.times_per_sequence
     rows = count * draws
     chosen = spread_indices(count, len(sequences))
     tokens = torch.from_numpy(np.stack([np.asarray(sequences[i], dtype=np.int64) for i in chosen]))
@@ -176,11 +176,11 @@ def evaluate_likelihood(
             seed=seed,
         )
         with torch.inference_mode():
-            measured = objective.likelihood(denoiser, batch, config.time_epsilon)
+            measured = reading(denoiser, batch, config.time_epsilon)
         for name, values in found.items():
             values[start : start + len(row)] = getattr(measured, name).double().cpu().numpy()
         progress(min(start + batch_size, rows) / draws, count, "sequences", "likelihood")
-    if objective.exact:
+    if reading.exact:
         for name in _NOISE:
             found[name][:] = math.nan
     shaped = {name: values.reshape(count, draws) for name, values in found.items()}
@@ -190,7 +190,7 @@ def evaluate_likelihood(
         tokens=np.full(count, tokens.shape[1], dtype=np.int64),
         document=documents_of(sequences, chosen),
         epsilon=config.time_epsilon,
-        exact=objective.exact,
+        exact=reading.exact,
     )
     broken = np.flatnonzero(~np.isfinite(result.nats))
     if broken.size:

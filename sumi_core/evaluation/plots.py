@@ -234,6 +234,44 @@ def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "")
     return _write(draw_quality_against_steps(table, title), path)
 
 
+def draw_readings(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
+    """Bits per byte against the tokens that are written at once: the bound of blocks of each length with its error over
+    documents, and the exact figure of the same model as a line across.
+
+    tables: by cell, the table of ``readings.readings_table``. Columns ``bits_per_byte_stderr`` become error bars."""
+    figure, axes = _figure(7.0, 4.2)
+    for index, (label, table) in enumerate(tables.items()):
+        colour, marker = _style(index)
+        blocks = table[table["block_length"] > 0].sort_values("block_length")
+        named = f"{label} " if label else ""
+        axes.errorbar(
+            blocks["block_length"],
+            blocks["bits_per_byte"],
+            blocks["bits_per_byte_stderr"],
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linewidth=1.4,
+            capsize=2,
+            label=f"{named}blocks (≤)",
+        )
+        for exact in table[table["exact"]].to_dict("records"):
+            label = f"{named}{exact['reading']} (=)"
+            axes.axhline(float(exact["bits_per_byte"]), color=colour, linestyle="--", label=label)
+    axes.set_xscale("log", base=2)
+    lengths = sorted({int(n) for table in tables.values() for n in table["block_length"] if n > 0})
+    axes.set_xticks(lengths, [str(n) for n in lengths])
+    axes.minorticks_off()
+    axes.set_xlabel("tokens of a block")
+    axes.set_ylabel("bits per byte")
+    return _finished(figure, axes, title)
+
+
+def plot_readings(tables: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
+    """Write ``draw_readings`` as a PNG file; returns its path."""
+    return _write(draw_readings(tables, title), path)
+
+
 def _band(axes: Axes, across: Any, values: Any, error: Any, colour: str) -> None:
     """± one standard error of a mean over seeds, where there are several."""
     if error is not None:

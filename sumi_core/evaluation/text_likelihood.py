@@ -65,10 +65,10 @@ def text_likelihoods(
         own = EVALUATION + seed + int.from_bytes(hashlib.blake2b(data, digest_size=7).digest(), "big")
         nats, variance = 0.0, 0.0
         for step, pieces in enumerate(_pieces(tokens, length)):
-            draws = 1 if objective.exact else levels
+            draws = 1 if objective.reading.exact else levels
             values, times = _measured(objective, denoiser, pieces, draws, epsilon, own, step, device)
             nats += float(values.mean(axis=1).sum())
-            variance += 0.0 if objective.exact else monte_carlo_stderr(values, times) ** 2
+            variance += 0.0 if objective.reading.exact else monte_carlo_stderr(values, times) ** 2
         if not math.isfinite(nats):
             raise ValueError(f"the likelihood of text {number} is not finite; the model has diverged")
         scale = 1 / math.log(2) / len(data)
@@ -80,7 +80,7 @@ def text_likelihoods(
                 "bits_per_byte": nats * scale,
                 "bits_per_byte_stderr": math.nan,
                 "bits_per_byte_mc_stderr": math.sqrt(variance) * scale,
-                "exact": objective.exact,
+                "exact": objective.reading.exact,
             }
         )
         nats_errors.append(math.sqrt(variance))

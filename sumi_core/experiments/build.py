@@ -42,8 +42,10 @@ class Parts:
         return self.process.mask_id if self.process else None
 
 
-def build_parts(experiment: Experiment, vocabulary: Vocabulary) -> Parts:
-    """The parts of an experiment over its tokens, which must come with the tables of ``Experiment.token_tables``."""
+def build_parts(experiment: Experiment, vocabulary: Vocabulary, *, training: bool = False) -> Parts:
+    """The parts of an experiment over its tokens, which must come with the tables of ``Experiment.token_tables``.
+
+    training: they are to train it, step by step; else they are those of the finished model."""
     process: ForwardProcess | None = None
     if experiment.process is not None:
         process = PROCESSES.from_config(
@@ -53,7 +55,7 @@ def build_parts(experiment: Experiment, vocabulary: Vocabulary) -> Parts:
             clock=CLOCKS.from_config(experiment.clock),
             parameterisation=PARAMETERISATIONS.from_config(experiment.parameterisation),
         )
-    layout: Layout = LAYOUTS.from_config(experiment.layout)
+    layout: Layout = LAYOUTS.from_config(experiment.layout, steps=experiment.training.steps if training else None)
     context = {"process": process, "vocabulary": vocabulary, "layout": layout}
     objective = OBJECTIVES.from_config(experiment.objective, **context)
     sampler = SAMPLERS.from_config(experiment.evaluation.sampler, **context)

@@ -62,8 +62,16 @@ def flops_of_token(experiment: Experiment, vocabulary: int) -> float:
     layout: Layout = LAYOUTS.from_config(experiment.layout)
     slots, pattern = layout.slots(length), ATTENTION_PATTERNS.from_config(model.attention)
     told_each = model.time_conditioning != "none" and (layout.level_per_slot or level_per_token(experiment))
-    levels = slots if told_each else 1
-    return flops_per_token(model, vocabulary, length, levels, slots=slots, keys=layout.keys(length, pattern))
+    levels = slots if told_each else 1.0
+    return flops_per_token(
+        model,
+        vocabulary,
+        length,
+        levels,
+        slots=slots,
+        keys=layout.keys(length, pattern),
+        logits=OBJECTIVES.get(experiment.objective["name"]).logits_per_token,
+    )
 
 
 def level_per_token(experiment: Experiment) -> bool:

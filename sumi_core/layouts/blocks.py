@@ -9,8 +9,8 @@ One forward pass over two streams gives every block's term. The clean stream is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
@@ -56,6 +56,11 @@ class Blocks(Layout):
 
     A denoiser with time conditioning is given level 0 at clean slots. The last block of a text that ``length`` does not
     divide is shorter.
+
+    growth: training begins with blocks of these lengths, in equal parts of its steps, and ends with ``length`` as the
+    last part: from a causal model (1) to one of blocks in stages (NBDiff, 2512.06776, grows so). also: the steps of
+    training take turns between ``length`` and these, so that one model knows all of them. What a finished model is
+    reported with, and writes with, is ``length``.
     """
 
     description = (
@@ -66,6 +71,7 @@ class Blocks(Layout):
     reading: ClassVar[str] = "blocks"
     default_sampler: ClassVar[dict[str, Any] | None] = {"name": "blockwise"}
     level_per_slot: ClassVar[bool] = True
+    reads_causally: ClassVar[bool] = True
 
     @dataclass
     class Options(Part.Options):
@@ -74,8 +80,41 @@ class Blocks(Layout):
             Literal["own", "previous"],
             Field(description="which slot predicts a token: its own, or the one before it as in a causal model"),
         ] = "own"
+        growth: Annotated[
+            list[int], Field(description="block lengths that training begins with, in equal parts of its steps")
+        ] = field(default_factory=list)
+        also: Annotated[list[int], Field(description="block lengths that the steps of training take turns with")] = (
+            field(default_factory=list)
+        )
+
+        def check(self) -> None:
+            """Raises ValueError for lengths below 1, and for both lists at once."""
+            if any(length < 1 for length in (*self.growth, *self.also)):
+                raise ValueError("growth and also hold block lengths of 1 or more")
+            if self.growth and self.also:
+                raise ValueError("growth and also would both choose a step's block length; write one of them")
 
     options: Options
+
+    def at(self, step: int) -> Blocks:
+        lengths = self.training_lengths
+        if self.steps is None or len(lengths) == 1:
+            return self
+        place = step % len(lengths) if self.options.also else step * len(lengths) // self.steps
+        return self.of_length(lengths[min(place, len(lengths) - 1)])
+
+    @property
+    def training_lengths(self) -> list[int]:
+        """The block lengths of training, each of which has as many steps."""
+        options = self.options
+        return [options.length, *options.also] if options.also else [*options.growth, options.length]
+
+    def of_length(self, length: int) -> Blocks:
+        """The same with blocks of another length alone."""
+        options = self.options
+        if length == options.length and not options.growth and not options.also:
+            return self
+        return Blocks(self.Options(length=length, read_out=options.read_out))
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -83,11 +122,11 @@ class Blocks(Layout):
         if others["process"] is None:
             objective = others["objective"]["name"]
             return "layout", f"objective '{objective}' has no noise that blocks could be shown in; write layout: whole"
-        if whole % length:
-            return (
-                "layout.length",
-                f"blocks of {length} tokens do not divide shards.sequence_length {whole}; choose a divisor",
-            )
+        for key in ("length", "growth", "also"):
+            for one in [length] if key == "length" else own[key]:
+                if whole % one:
+                    problem = f"blocks of {one} tokens do not divide shards.sequence_length {whole}; choose a divisor"
+                    return f"layout.{key}", problem
         if others["clock"]["name"] != "shared":
             return (
                 "clock",
@@ -111,7 +150,7 @@ class Blocks(Layout):
     @staticmethod
     def hides(own: Mapping[str, Any]) -> bool:
         """Whether no slot holds a block's last noisy token: only its own prediction would read it."""
-        return own["read_out"] == "previous" and own["length"] == 1
+        return own["read_out"] == "previous" and 1 in (own["length"], *own["growth"], *own["also"])
 
     # --- two streams ------------------------------------------------------------------------------------------------
 
@@ -121,6 +160,14 @@ class Blocks(Layout):
 
         Raises ValueError for what lays out slots itself: a pattern, positions, a cache or a context; and for documents
         under read-out ``previous``."""
+        both = self.both(denoiser, x, eos_id)
+        return lambda given: both(given)[0]
+
+    def both(
+        self, denoiser: DenoiserFunction, x: Tensor, eos_id: int
+    ) -> Callable[[DenoiserInput], tuple[DenoiserOutput, DenoiserOutput]]:
+        """As ``of``, and beside it what the clean stream of the same forward pass predicts: the hidden states of a
+        causal model that read [eos] + x[:-1], ``[B, L, D]``, untouched by the noise."""
         return _TwoStreams(self, denoiser, x, eos_id)
 
     def streams(self, length: int, device: torch.device | str = "cpu") -> Streams:
@@ -132,12 +179,15 @@ class Blocks(Layout):
         block = torch.arange(length, device=uniform.device) // self.options.length
         return (uniform + block / (int(block[-1]) + 1)) % 1.0
 
-    def slots(self, length: int) -> int:
-        return length + self._noisy(length)
+    def slots(self, length: int) -> float:
+        return _mean(length + self._noisy(length, n) for n in self.training_lengths)
 
     def keys(self, length: int, pattern: AttentionPattern) -> float:
         """L + n/2 + 3/2 for read-out ``own`` and n | L, counted on the mask."""
-        n, own = self.options.length, self.options.read_out == "own"
+        return _mean(self._keys(length, n) for n in self.training_lengths)
+
+    def _keys(self, length: int, n: int) -> float:
+        own = self.options.read_out == "own"
         whole, rest = divmod(length, n)
         seen = length * (length + 1) / 2  # of the clean slots
         for first, blocks, width in ((0, whole, n), (whole, 1, rest)):
@@ -147,8 +197,7 @@ class Blocks(Layout):
                 seen += slots * (blocks * slots + clean)
         return seen / length
 
-    def _noisy(self, length: int) -> int:
-        n = self.options.length
+    def _noisy(self, length: int, n: int) -> int:
         return length if self.options.read_out == "own" or n == 1 else length + -(-length // n)
 
     # --- one block --------------------------------------------------------------------------------------------------
@@ -156,7 +205,7 @@ class Blocks(Layout):
     @property
     def canvas_slots(self) -> int:
         """Noisy slots of a block."""
-        return self._noisy(self.options.length)
+        return self._noisy(self.options.length, self.options.length)
 
     def context(self, x: Tensor, block: int, eos_id: int) -> Tensor:
         """The clean slots that a block sees, ``[B, m]``. x: ``[B, ≥ kn]``, the text before it."""
@@ -216,7 +265,7 @@ class _TwoStreams:
     x: Tensor
     eos_id: int
 
-    def __call__(self, given: DenoiserInput) -> DenoiserOutput:
+    def __call__(self, given: DenoiserInput) -> tuple[DenoiserOutput, DenoiserOutput]:
         x, z, documents = self.x, given.tokens, given.documents
         if any(part is not None for part in (given.pattern, given.positions, given.cache, given.context, given.noisy)):
             raise ValueError(
@@ -254,7 +303,13 @@ class _TwoStreams:
                 pattern=Explicit(streams.mask),
             )
         )
-        return replace(output, hidden=output.hidden[:, streams.reads])
+        noisy, causal = output.hidden[:, streams.reads], output.hidden[:, -z.shape[1] :]
+        return replace(output, hidden=noisy), replace(output, hidden=causal)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
 
 
 def _per_token(level: Tensor, length: int) -> Tensor:

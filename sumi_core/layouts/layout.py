@@ -26,6 +26,17 @@ class Layout(Part, ABC):
     #: The sampler that writes under this layout, None: the objective's own.
     default_sampler: ClassVar[dict[str, Any] | None] = None
     level_per_slot: ClassVar[bool] = False  # whether the denoiser is given a level for each slot in any case
+    #: Whether clean text is read causally beside the noise, so that the model can be an autoregressive one too.
+    reads_causally: ClassVar[bool] = False
+
+    def __init__(self, options: Any = None, *, steps: int | None = None) -> None:
+        """steps: of the training that shows texts so; None: what a finished model is shown."""
+        super().__init__(options)
+        self.steps = steps
+
+    def at(self, step: int) -> Layout:
+        """The layout of one training step, counted from 0. A function of the step alone, so that training resumes."""
+        return self
 
     @abstractmethod
     def of(self, denoiser: DenoiserFunction, x: Tensor, eos_id: int) -> DenoiserFunction:
@@ -38,12 +49,13 @@ class Layout(Part, ABC):
         number a text, ``[B, 1]`` float64. Each of them is uniform."""
 
     @abstractmethod
-    def slots(self, length: int) -> int:
-        """Slots of a forward pass over a text of ``length`` tokens."""
+    def slots(self, length: int) -> float:
+        """Slots of a forward pass over a text of ``length`` tokens, the mean over the steps of training."""
 
     @abstractmethod
     def keys(self, length: int, pattern: AttentionPattern) -> float:
-        """Keys that all slots of a token together see on average. pattern: the model's own."""
+        """Keys that all slots of a token together see on average, the mean over the steps of training. pattern: the
+        model's own."""
 
 
 class Whole(Layout):
@@ -57,7 +69,7 @@ class Whole(Layout):
     def times(self, uniform: Tensor, length: int) -> Tensor:
         return uniform
 
-    def slots(self, length: int) -> int:
+    def slots(self, length: int) -> float:
         return length
 
     def keys(self, length: int, pattern: AttentionPattern) -> float:

@@ -27,15 +27,16 @@ def flops_per_token(
     model: ModelConfig,
     vocabulary: int,
     length: int,
-    levels: int = 1,
+    levels: float = 1,
     *,
-    slots: int | None = None,
+    slots: float | None = None,
     keys: float | None = None,
+    logits: int = 1,
 ) -> float:
     """Training FLOPs (forward and backward) of the matrix products for one token in sequences of ``length``, each of
     which the denoiser is told ``levels`` noise levels of: 1, or ``length`` where every token has its own.
 
-    slots: of a forward pass over a sequence, ``length`` unless given; only one for each token is read by the head.
+    slots: of a forward pass over a sequence, ``length`` unless given. logits: slots that the head reads for each token.
     keys: that all slots of a token together attend to, those of the model's own pattern unless given.
 
     After PaLM (2204.02311, appendix B): 6 for each weight that multiplies the token, plus 12 · layers · hidden for each
@@ -43,7 +44,7 @@ def flops_per_token(
     with time conditioning. The head counts even where it is tied; the table look-up, norms and softmax do not.
     """
     attended = ATTENTION_PATTERNS.from_config(model.attention).attended(length) if keys is None else keys
-    block, head = model.num_layers * _block_matrices(model), vocabulary * model.hidden_size
+    block, head = model.num_layers * _block_matrices(model), logits * vocabulary * model.hidden_size
     matrices = head + block if slots in (None, length) else head + block * slots / length
     attention = 12.0 * model.num_layers * model.hidden_size * attended
     return 6.0 * matrices + attention + _flops_per_level(model) * levels / length

@@ -7,6 +7,7 @@ OBJECTIVES = Registry(
     "sumi_core.objectives.objective:Objective",
     {
         "autoregressive": "sumi_core.objectives.autoregressive:Autoregressive",
+        "joint": "sumi_core.objectives.joint:Joint",
         "mixture_path": "sumi_core.objectives.mixture_path:MixturePath",
         "nelbo": "sumi_core.objectives.nelbo:Nelbo",
         "posterior_cross_entropy": "sumi_core.objectives.posterior_cross_entropy:PosteriorCrossEntropy",

@@ -16,7 +16,7 @@ from sumi_core.corruption import CLOCKS, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import RowLoss
-from sumi_core.models.interface import DenoiserFunction
+from sumi_core.models.interface import DenoiserFunction, DenoiserOutput
 from sumi_core.objectives.likelihood import Bound, Reading
 from sumi_core.objectives.log_partition import SquaredLogPartition
 from sumi_core.objectives.noising import NoisyBatch, corrupt
@@ -128,10 +128,15 @@ class Diffusion(Objective):
 
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         noisy = self.training_noise(batch)
+        shown = self.layout.at(batch.step).of(denoiser, batch.tokens, self.eos_id)
+        return self.loss_of(shown(noisy.given), noisy)
+
+    def loss_of(self, output: DenoiserOutput, noisy: NoisyBatch) -> Loss:
+        """The training loss of what the denoiser made of a batch in noise."""
         losses = [self.token_loss(noisy)]
         if self.options.z_loss:
             losses.append(SquaredLogPartition(self.num_tokens))
-        found = self.layout.of(denoiser, batch.tokens, self.eos_id)(noisy.given).apply_all(losses)
+        found = output.apply_all(losses)
         token_loss = noisy.weight.to(found[0].dtype) * found[0]
         value = token_loss.mean()
         metrics = self.metrics(token_loss.detach(), noisy)
@@ -147,7 +152,7 @@ class Diffusion(Objective):
         """The noise of a training step, by the options: a function of the examples' addresses alone."""
         options, x = self.options, batch.tokens
         uniform = batch.times(0.0, 1.0, stratified=options.time_sampling != "iid").unsqueeze(-1)
-        time, weight = self._drawn(self.layout.times(uniform, x.shape[-1]))
+        time, weight = self._drawn(self.layout.at(batch.step).times(uniform, x.shape[-1]))
         level = conditioning_level = time
         if time.shape[-1] == 1:
             reading = self.process.clock.draw(batch.noise("clock"), x.shape[-1]).at(time.squeeze(-1))

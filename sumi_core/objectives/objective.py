@@ -37,7 +37,8 @@ class Objective(Part, ABC):
     needs_process: ClassVar[bool] = True
     #: Whether a position of the model may see only what stands before it; None: either will do.
     causal: ClassVar[bool | None] = False
-    exact: ClassVar[bool] = False  # whether the model's main likelihood is exact, or an upper bound on −log p
+    exact: ClassVar[bool] = False  # whether the likelihood of ``readings`` that comes first is exact, as a rule
+    logits_per_token: ClassVar[int] = 1  # rows of logits that training computes for each token
     default_sampler: ClassVar[dict[str, Any]] = {"name": "ancestral"}
 
     def __init__(
@@ -65,6 +66,11 @@ class Objective(Part, ABC):
         as for ``incompatibility``."""
         return False
 
+    @classmethod
+    def reports_exactly(cls, own: Mapping[str, Any]) -> bool:
+        """Whether a model's main likelihood is exact, or an upper bound on −log p. own: the resolved component."""
+        return cls.exact
+
     @abstractmethod
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         """The training loss of one (micro-)batch: a mean over its tokens."""
@@ -74,6 +80,11 @@ class Objective(Part, ABC):
     def readings(self) -> dict[str, Reading]:
         """The likelihoods that a model of this objective has, by name; the first is what it is reported with."""
 
+    @property
+    def reading(self) -> Reading:
+        """The likelihood that a model is reported with, and ranked by."""
+        return next(iter(self.readings.values()))
+
     def likelihood(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
         """The main reading's estimate of −log p(x) for each sequence; see ``Reading``."""
-        return next(iter(self.readings.values()))(denoiser, batch, epsilon)
+        return self.reading(denoiser, batch, epsilon)

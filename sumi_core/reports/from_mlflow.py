@@ -7,7 +7,7 @@ which paired differences are made from, are in the store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage.plan import CellPlan, plan
@@ -90,9 +90,12 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
         if done:
             row.why = f"its figures are not in MLflow; `sumi run {planned.cell.request}` records them"
         return row
-    objective: Any = OBJECTIVES.get(planned.cell.experiment.objective["name"])
+    objective = planned.cell.experiment.objective
     metrics = run.data.metrics
-    row.exact, row.mlflow_run_id = bool(objective.exact), str(run.info.run_id)
+    row.exact, row.mlflow_run_id = (
+        bool(OBJECTIVES.get(objective["name"]).reports_exactly(objective)),
+        str(run.info.run_id),
+    )
     row.bits_per_byte = metrics.get("bits_per_byte")
     row.stderr = metrics.get("bits_per_byte_stderr")
     row.mc_stderr = metrics.get("bits_per_byte_mc_stderr")

@@ -110,7 +110,7 @@ def _built(request: Request, experiment: Experiment, rank: Rank) -> Training:
     if rank.is_zero:
         shards.verify()  # before anything is learned from a damaged file
     tables = read_tables({name: Path(folder) for name, folder in request.tables.items()}, tokenizer.vocab_size)
-    parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
+    parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables), training=True)
     # This package retries by itself; MLflow's default retries would hold up training for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

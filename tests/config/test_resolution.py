@@ -345,7 +345,13 @@ def test_whole_texts_stand_in_no_recipe_and_blocks_do() -> None:
     """Layouts came later: what was computed without them keeps its fingerprint."""
     assert "layout" not in resolve({}, "a.yaml").recipe()
     assert resolve({}, "a.yaml").to_dict()["layout"] == {"name": "whole"}
-    assert resolve(BLOCKS, "a.yaml").recipe()["layout"] == {"name": "blocks", "length": 8, "read_out": "own"}
+    assert resolve(BLOCKS, "a.yaml").recipe()["layout"] == {
+        "name": "blocks",
+        "length": 8,
+        "read_out": "own",
+        "growth": [],
+        "also": [],
+    }
     before, after = (
         experiment_fingerprints(resolve({**BLOCKS, "layout": {"name": "blocks", "length": n}}, "a.yaml"))
         for n in (8, 16)
@@ -375,7 +381,26 @@ def test_blocks_are_written_block_by_block_and_cost_both_streams() -> None:
         ({"evaluation": {"sampler": "left_to_right"}}, "cannot write under layout 'blocks'; choose blockwise"),
         ({"layout": "whole"}, "model.attention: objective 'nelbo' cannot train causal attention"),
         ({"layout": "whole", "model": {}, "evaluation": {"sampler": "blockwise"}}, "cannot write under layout 'whole'"),
-        ({"layout": {"name": "blocks", "growth": [1, 2]}}, "layout.growth: unknown key"),
+        ({"layout": {"name": "blocks", "growth": [1, 3]}}, "layout.growth: blocks of 3 tokens do not divide"),
+        ({"layout": {"name": "blocks", "growth": [2], "also": [4]}}, "growth and also would both choose"),
+        ({"layout": {"name": "blocks", "also": [0]}}, "block lengths of 1 or more"),
+        (
+            {"parameterisation": "posterior", "layout": {"name": "blocks", "growth": [1], "read_out": "previous"}},
+            "layout.read_out: previous with blocks of one token never reads",
+        ),
+        ({"objective": "joint", "layout": "whole"}, "layout: objective 'joint' needs a clean stream"),
+        (
+            {"objective": {"name": "joint", "diffusion": "autoregressive"}},
+            "objective.diffusion: 'autoregressive' has no noise",
+        ),
+        (
+            {"objective": "joint", "model": {"attention": "causal", "time_conditioning": "token"}},
+            "model.time_conditioning: tells the denoiser a noise level",
+        ),
+        (
+            {"objective": {"name": "joint", "autoregressive_weight": 0, "diffusion_weight": 0}},
+            "objective: autoregressive_weight and diffusion_weight are both 0",
+        ),
     ],
 )
 def test_what_does_not_fit_a_layout_is_refused(data: dict[str, Any], words: str) -> None:

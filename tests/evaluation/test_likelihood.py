@@ -34,7 +34,7 @@ def measure(
     measured = objective(name, VOCAB, process, schedule, clock)
     states = VOCAB + (process == "absorbing")
     return evaluate_likelihood(
-        measured,
+        measured.reading,
         denoiser if denoiser is not None else UniformDenoiser(states),
         data or Sequences(24, LENGTH, VOCAB),
         config(**more),

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sumi_core.data.batch import Batch
+from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.experiments.build import build_parts
 from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.size import flops_of_token
 from sumi_core.layouts import LAYOUTS
@@ -132,6 +135,32 @@ def test_flops_of_two_streams_are_those_that_pytorch_counts(
     hidden_keys = layout.slots(length) ** 2 / length - layout.keys(length, denoiser.pattern)
     hidden = 12 * denoiser.config.num_layers * denoiser.config.hidden_size * hidden_keys
     assert counter.get_total_flops() == pytest.approx(3 * length * (flops_of_token(experiment, STATES) + hidden))
+
+
+@pytest.mark.parametrize("read_out", ["own", "previous"])
+def test_flops_of_a_joint_objective_are_those_that_pytorch_counts(read_out: str) -> None:
+    """Both streams go through the layers and through the head; block lengths that training takes turns with cost what
+    they cost on average."""
+    shape = {**vars(small()), "attention": "causal", "initialiser": "random"}
+    layout = {"name": "blocks", "length": 4, "read_out": read_out, "also": [2, 12]}
+    plain = {"model": shape, "layout": layout, "objective": "joint", "shards": {"sequence_length": 24}}
+    experiment = resolve(plain, "a.yaml")
+    parts = build_parts(experiment, Vocabulary(STATES, 0), training=True)
+    denoiser, shown = Denoiser(experiment.model, STATES), parts.layout
+    x = torch.arange(72).view(3, 24) % STATES
+    counted, beyond = 0, 0.0
+    for step in range(3):
+        with (
+            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            batch = Batch(x, torch.arange(3), torch.arange(3), 3, step, 0)
+            parts.objective.loss(denoiser, batch).value.backward()
+        counted += counter.get_total_flops()
+        at = shown.at(step)
+        beyond += at.slots(24) ** 2 / 24 - at.keys(24, denoiser.pattern)
+    hidden = 12 * denoiser.config.num_layers * denoiser.config.hidden_size * beyond / 3
+    assert counted / 3 == pytest.approx(3 * 24 * (flops_of_token(experiment, STATES) + hidden))
 
 
 def test_a_meta_denoiser_can_be_given_memory_and_weights() -> None:

@@ -1,0 +1,167 @@
+"""Every likelihood that one model has, on one scale: autoregressive, and of blocks of several lengths.
+
+An autoregressive model is a diffusion model of blocks of one token (docs/mathematics.md 10), so the exact figure and
+the bounds of all block lengths are code lengths of the same text, and their differences are paired: same sequences,
+noise levels and noise. What a bound lies above the exact figure is what writing a block at once costs, in bits a byte.
+
+readings.parquet    a row for each reading
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from sumi_core.base.registry import Part
+from sumi_core.base.statistics import Estimate, ratio_over_units
+from sumi_core.base.text import markdown_table, with_error
+from sumi_core.evaluation.likelihood import SequenceLikelihoods, evaluate_likelihood, summarize
+from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
+from sumi_core.layouts.blocks import Blocks
+from sumi_core.objectives.likelihood import Bound, Reading
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DEFINITION = (
+    "reading: one way to read a likelihood off a model: `autoregressive`, exact; `blocks_n`, the bound of blocks of n "
+    "tokens, each given the clean text before it; `diffusion`, the bound of whole texts. A bound lies above its "
+    "model's own bits per byte by an unknown amount: of two bounds the smaller one need not be of the better model."
+)
+_DIFFERENCE = (
+    "difference: of a reading from the first one, paired over sequences, noise levels and noise; ± is its standard "
+    "error over documents."
+)
+
+
+class Readings(Measurement):
+    """Bits per byte of each reading of a model, beside each other; empty for a model that has but one."""
+
+    reads = ("sequences", "times_per_sequence", "time_epsilon", "seed")
+
+    @dataclass
+    class Options(Part.Options):
+        block_lengths: Annotated[
+            list[int], Field(description="blocks of these lengths are read too, whatever the model was trained with")
+        ] = field(default_factory=list)
+
+        def check(self) -> None:
+            """Raises ValueError for lengths below 1."""
+            if any(length < 1 for length in self.block_lengths):
+                raise ValueError("block_lengths holds lengths of 1 token or more")
+
+    options: Options
+
+    @classmethod
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        layout = others["layout"]["name"]
+        if own["block_lengths"] and layout != "blocks":
+            problem = f"block_lengths are of layout 'blocks', not of '{layout}'; leave them out"
+            return "evaluation.measurements", problem
+        return None
+
+    def run(self, model: Model, context: Context) -> Findings:
+        """Read the chosen sequences in every way. Raises ValueError as ``evaluate_likelihood``."""
+        readings = readings_of(model, self.options.block_lengths)
+        if len(readings) < 2:
+            return Findings()
+        measured = {
+            name: evaluate_likelihood(
+                reading,
+                model.denoiser,
+                context.text,
+                context.config,
+                batch_size=context.batch_size,
+                device=model.device,
+                progress=context.progress,
+            )
+            for name, reading in readings.items()
+        }
+        lengths = {name: _block_length(reading) for name, reading in readings.items()}
+        table = readings_table(measured, lengths)
+        plots: tuple[Path, ...] = ()
+        if table["block_length"].nunique() > 1:
+            from sumi_core.evaluation.plots import plot_readings
+
+            plots = (plot_readings({"": table}, context.plot("readings.png"), "Bits per byte by block length"),)
+        rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+        figures: dict[str, float] = {}
+        for row in rows:
+            figures |= {row["reading"]: row["bits_per_byte"], f"{row['reading']}_stderr": row["bits_per_byte_stderr"]}
+        figures = {name: value for name, value in figures.items() if not math.isnan(value)}
+        return Findings(
+            summary={"readings": figures},
+            estimates=named_estimates("readings", figures),
+            tables={"readings.parquet": table},
+            plots=plots,
+            texts=("## Readings", markdown_table([_shown(row) for row in rows])),
+            definitions=(_DEFINITION, _DIFFERENCE),
+        )
+
+
+def readings_of(model: Model, block_lengths: list[int]) -> dict[str, Reading]:
+    """The readings of a model's objective, and those of blocks of other lengths: the exact one first, then the bounds
+    by the length of their blocks."""
+    objective = model.objective
+    found: dict[str, Reading] = {}
+    for name, reading in objective.readings.items():
+        length = _block_length(reading)
+        found[f"{name}_{length}" if isinstance(reading, Bound) and length else name] = reading
+    if isinstance(objective.layout, Blocks) and model.process is not None:
+        for length in block_lengths:
+            layout = objective.layout.of_length(length)
+            found.setdefault(f"blocks_{length}", Bound(model.process, layout, objective.eos_id))
+    return dict(sorted(found.items(), key=lambda item: (not item[1].exact, _block_length(item[1]))))
+
+
+def _block_length(reading: Reading) -> int:
+    """Tokens that are written at once; 0 for the exact reading and for whole texts."""
+    layout = getattr(reading, "layout", None)
+    return int(layout.options.length) if isinstance(layout, Blocks) else 0
+
+
+def readings_table(measured: Mapping[str, SequenceLikelihoods], block_lengths: Mapping[str, int]) -> pd.DataFrame:
+    """One row for each reading, in order. measured: of the same sequences.
+
+    Columns: reading, block_length (0: none), exact, bits_per_byte, bits_per_byte_stderr (over documents),
+    bits_per_byte_mc_stderr (over noise), difference and difference_stderr (from the first reading, paired over
+    documents; 0 for itself)."""
+    import pandas as pd
+
+    first = next(iter(measured.values()))
+    rows = []
+    for name, own in measured.items():
+        summary = summarize(own)
+        difference = Estimate(0.0, 0.0)
+        if own is not first:
+            bits = (own.nats - first.nats) / math.log(2)
+            difference = ratio_over_units(bits, own.bytes, own.document)
+        rows.append(
+            {
+                "reading": name,
+                "block_length": block_lengths[name],
+                "exact": own.exact,
+                "bits_per_byte": summary.bits_per_byte,
+                "bits_per_byte_stderr": summary.bits_per_byte_stderr,
+                "bits_per_byte_mc_stderr": summary.bits_per_byte_mc_stderr,
+                "difference": difference.value,
+                "difference_stderr": difference.stderr,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, str]:
+    difference = with_error(row["difference"], row["difference_stderr"])
+    return {
+        "reading": row["reading"],
+        "tokens at once": str(row["block_length"] or "–"),
+        "bits per byte": with_error(row["bits_per_byte"], row["bits_per_byte_stderr"], "=" if row["exact"] else "≤"),
+        "Monte-Carlo error": "–" if row["exact"] else with_error(row["bits_per_byte_mc_stderr"], digits=4),
+        "difference": difference if row["difference"] < 0 else f"+{difference}" if row["difference"] else "–",
+    }

@@ -1,0 +1,102 @@
+"""One model for two modes: next-token prediction on the clean text, denoising on blocks of noise beside it.
+
+    L = w_AR · mean_i −log p(x_i | x_{<i}) + λ · mean_i token_loss_i        both from one forward pass of two streams
+
+The clean stream is an autoregressive model that the noise never touches, the noisy one a denoiser of blocks
+(docs/mathematics.md 10). Nemotron-Labs-Diffusion trains such a sum with masks and λ = 0.3, TiDAR (2511.08923) with a
+canvas that is all masks. With both losses in nats (λ = 1, weighting ``elbo``) it is the sum of two code lengths of the
+same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from sumi_core.base.options import part
+from sumi_core.base.registry import Part
+from sumi_core.data.batch import Batch
+from sumi_core.kernels.row_loss import cross_entropy_loss
+from sumi_core.layouts import LAYOUTS
+from sumi_core.layouts.blocks import Blocks
+from sumi_core.models.interface import DenoiserFunction
+from sumi_core.objectives import OBJECTIVES
+from sumi_core.objectives.diffusion import Diffusion
+from sumi_core.objectives.likelihood import ChainRule, Reading
+from sumi_core.objectives.objective import Loss, Objective
+
+
+class Joint(Objective):
+    """The weighted sum of both losses, nats per token; the model has both likelihoods.
+
+    diffusion: the loss of the noisy stream, any objective of a corruption process. reported: the likelihood that a
+    model is ranked by, the exact one of its autoregressive mode or the bound of its blocks; the other is measured too.
+    """
+
+    causal: ClassVar[bool | None] = True
+    logits_per_token: ClassVar[int] = 2
+
+    @dataclass
+    class Options(Part.Options):
+        diffusion: Annotated[Any, Field(description="the loss of the noisy stream")] = part(OBJECTIVES, "nelbo")
+        autoregressive_weight: Annotated[float, Field(ge=0.0, description="w_AR, of the clean stream's loss")] = 1.0
+        diffusion_weight: Annotated[float, Field(ge=0.0, description="λ, of the noisy stream's loss")] = 0.3
+        reported: Annotated[
+            Literal["autoregressive", "blocks"], Field(description="the likelihood that the model is ranked by")
+        ] = "autoregressive"
+
+        def check(self) -> None:
+            """Raises ValueError where nothing is trained."""
+            if not self.autoregressive_weight and not self.diffusion_weight:
+                raise ValueError("autoregressive_weight and diffusion_weight are both 0; raise one of them")
+
+    options: Options
+    layout: Blocks
+
+    @classmethod
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        inner, layout = own["diffusion"], others["layout"]["name"]
+        if not issubclass(OBJECTIVES.get(inner["name"]), Diffusion):
+            problem = (
+                f"'{inner['name']}' has no noise, which the noisy stream is trained with; choose nelbo, or another "
+            )
+            return "objective.diffusion", problem + "objective of a corruption process"
+        if not LAYOUTS.get(layout).reads_causally:
+            problem = f"objective 'joint' needs a clean stream beside the noise, which layout '{layout}' has not"
+            return "layout", f"{problem}; write layout: blocks"
+        if others["model"]["time_conditioning"] != "none":
+            problem = "tells the denoiser a noise level, and the autoregressive mode of objective 'joint' has none"
+            return "model.time_conditioning", f"{problem}; write none"
+        return None
+
+    @classmethod
+    def reports_exactly(cls, own: Mapping[str, Any]) -> bool:
+        return bool(own["reported"] == "autoregressive")
+
+    def __init__(self, options: Options, **context: Any) -> None:
+        super().__init__(options, **context)
+        options.check()
+        if not isinstance(self.layout, Blocks):
+            raise ValueError("objective 'joint' needs a layout with a clean stream; give it blocks")
+        self.diffusion: Diffusion = OBJECTIVES.from_config(options.diffusion, **context)
+
+    def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
+        options, x = self.options, batch.tokens
+        noisy = self.diffusion.training_noise(batch)
+        of_noise, of_text = self.layout.at(batch.step).both(denoiser, x, self.eos_id)(noisy.given)
+        diffusion = self.diffusion.loss_of(of_noise, noisy)
+        next_token = of_text.apply(cross_entropy_loss(x, self.num_tokens)).mean()
+        value = options.autoregressive_weight * next_token + options.diffusion_weight * diffusion.value
+        metrics = {**diffusion.metrics, "autoregressive": next_token.detach(), "diffusion": diffusion.value.detach()}
+        if options.autoregressive_weight:
+            metrics["supervised_tokens"] = next_token.new_ones(())  # whatever the noise, each has the other loss
+        return Loss(value, metrics)
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        both = {"autoregressive": ChainRule(self.num_tokens, self.eos_id), **self.diffusion.readings}
+        first = self.options.reported
+        return {first: both[first], **both}
