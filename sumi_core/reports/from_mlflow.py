@@ -29,6 +29,7 @@ from sumi_core.reports.table import (
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+_READING = "evaluation/readings."
 _YARDSTICK = "evaluation/yardsticks."
 
 
@@ -99,6 +100,8 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
     row.bits_per_byte = metrics.get("bits_per_byte")
     row.stderr = metrics.get("bits_per_byte_stderr")
     row.mc_stderr = metrics.get("bits_per_byte_mc_stderr")
+    if "readings" in _measured(planned.cell):
+        row.readings = _below(metrics, _READING)
     if "gradient_noise" in _measured(planned.cell):
         row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
         row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sumi_core.base.statistics import mean_estimate
@@ -34,10 +34,12 @@ from sumi_core.reports.blocks import (
     html_page,
     markdown_page,
 )
+from sumi_core.reports.definitions import LEGEND, NOTES
 from sumi_core.reports.differences import Difference
 from sumi_core.reports.findings import certainty, changed, findings, notes, signed
 from sumi_core.reports.from_store import Question, SweepComparison, figures_of, first_sample
-from sumi_core.reports.row import COLUMNS, Row
+from sumi_core.reports.readings import reading_rows
+from sumi_core.reports.row import Row
 from sumi_core.reports.table import Comparison
 
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
@@ -211,9 +213,10 @@ def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
         filled(changed(comparison), width),
         render_text_table(table_rows(comparison), width),
         render_text_table(seed_rows(comparison), width),
+        render_text_table(reading_rows(comparison.method_rows), width),
         "\n".join(filled(line, width, further="  ") for line in notes(comparison)),
         *(filled(sentence, width) for sentence in findings(comparison)),
-        filled(_LEGEND + _seed_legend(comparison), width),
+        filled(LEGEND + _seed_legend(comparison), width),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -268,7 +271,7 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
         blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
     metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
     definitions = dict.fromkeys(METRICS.from_config(m).definition for m in metrics)
-    return [*blocks, Heading("What the figures mean"), Bullets([*footnotes(list(definitions)), *_NOTES])]
+    return [*blocks, Heading("What the figures mean"), Bullets([*footnotes(list(definitions)), *NOTES])]
 
 
 def _split(rows: Sequence[Mapping[str, str]], costs: bool) -> list[dict[str, str]]:
@@ -285,9 +288,10 @@ def result_blocks(comparison: Comparison, plots: Sequence[Block], level: int = 2
         Paragraph(" ".join(findings(comparison))),
         Paragraph(changed(comparison)),
         Table(_split(rows, costs=False)),
-        Paragraph(_LEGEND + _seed_legend(comparison)),
+        Paragraph(LEGEND + _seed_legend(comparison)),
         Bullets(notes(comparison)),
         Table(_split(rows, costs=True)),
+        Table(reading_rows(comparison.method_rows)),
         *plots,
         Heading("How sure it is", level),
         Paragraph(" ".join(certainty(comparison))),
@@ -343,57 +347,7 @@ def _averaged(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def column_definitions(names: Iterable[str]) -> list[tuple[str, str]]:
-    """What each column of the tables is; ``axis.<axis>`` is the label of a cell."""
-    return [
-        (name, COLUMNS.get(name) or f"label on the axis {name.removeprefix('axis.')}; empty for a yardstick")
-        for name in names
-    ]
-
-
 def _seed_legend(comparison: Comparison) -> str:
     return (
         " Rows with several seeds are means; their ± adds the variation between seeds." if comparison.has_groups else ""
     )
-
-
-_LEGEND = (
-    "bits per byte of validation text: ≤ upper bound, = exact, ± one standard error over documents; names in "
-    "brackets are yardsticks, fitted on the same train split. Differences are paired, text by text, unless marked."
-)
-_NOTES = (
-    "a row is a method: the cells that differ only in their seed. Its figure is the mean over them.",
-    "± over documents: had other validation documents been drawn, the models as they are (jackknife over documents "
-    "of the mean over seeds). ± over seeds: had other seeds been trained, the documents as they are (standard "
-    "deviation of the seeds' figures / √seeds). ±: √(documents² + seeds²); without the second part where there is one "
-    "seed.",
-    "differences: on the same texts, sequence by sequence (paired), and seed by seed over the seeds that both have; "
-    "where they share none, the variation of both between seeds is in the error; where the texts differ, the error is "
-    "that of two independent figures.",
-    "95 % interval: ± √((t · se over documents)² + (t′ · se over seeds)²), Student's t with n − 1 and t′ with seeds − "
-    "1 degrees of freedom (Howe 1974), n = (Σ bytes)² / Σ bytes² how many documents of one size would say as much "
-    "(Kish 1965); of this difference alone; the primary one. bootstrap 95 %: percentiles "
-    "of 2,000 draws of documents and, independently, of seeds, n − 1 of n with replacement; with two or three seeds it "
-    "is too narrow.",
-    "p: two-sided, the level at which that interval just reaches 0, Holm-corrected: over the differences to the "
-    "reference where the sweep names one, else, and in the table of every pair, over all pairs of this report.",
-    "rank: 1 + the number of methods that are significantly better, corrected over all pairs, so those that are not "
-    "told apart may share one. Neither p nor rank where a side has one seed: that difference is between two trained "
-    "models.",
-    "supervised: share of the tokens seen that had a loss, mean over the training: all under uniform noise, the masked "
-    "ones under absorbing noise, those whose clock ran under span clocks.",
-    "a bound (≤) may lie above its model's own bits per byte by an unknown amount, an exact figure (=) does not: such "
-    "a difference compares what can be guaranteed.",
-    "Monte-Carlo error: the part of ± that comes from noise levels and noise, on these same sequences. noise of one "
-    "draw: standard deviation of the bound of one sequence from one noise level and one corruption, in bits per byte: "
-    "what a schedule makes small.",
-    "gradient norm: of updates before clipping, mean over the last tenth of training. gradient variance: trace of the "
-    "covariance of a batch's training gradient at the final weights, the data held fixed.",
-    "costs are means over seeds; peak memory is the largest: allocated on a GPU, resident in the process on a CPU. "
-    "tokens/s leaves validation and checkpoints out.",
-    "± of sample metrics: over the sampled texts; of several seeds, √(samples² + seeds²).",
-    "samples shown are the first drawn of a method's first seed, not chosen; invisible characters are written as "
-    "escapes.",
-    "FLOPs: forward and backward, 6 for each weight that multiplies a token, plus attention (2204.02311, appendix B) "
-    "and time conditioning.",
-)

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from sumi_core.base.files import json_text
 from sumi_core.base.tables import read_table
 from sumi_core.experiments.changed_names import split_name
+from sumi_core.reports.definitions import column_definitions
 from sumi_core.reports.findings import certainty, findings
 from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells, folder_of
-from sumi_core.reports.pages import column_definitions, report_html, report_markdown, report_text
+from sumi_core.reports.pages import report_html, report_markdown, report_text
 from sumi_core.reports.table import tied_with_best
 
 if TYPE_CHECKING:

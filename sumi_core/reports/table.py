@@ -29,6 +29,7 @@ from sumi_core.reports.differences import (
     oriented,
     ranks,
 )
+from sumi_core.reports.readings import mean_readings
 from sumi_core.reports.row import SEED_AXIS, TRAINING_METRICS, Row
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def _group_row(name: str, members: Sequence[Row], likelihoods: Mapping[str, Cell
             setattr(row, figure, int(value) if isinstance(known[0], int) else value)
     if not done:
         return row
+    row.readings = mean_readings([cell.readings for cell in done])
     figures = [_figure(cell) for cell in done]
     errors = [cell.stderr for cell in done if cell.stderr is not None]
     row.bits_per_byte = sum(figures) / len(done)
@@ -287,4 +289,4 @@ def standing(comparison: Comparison) -> str:
     return f"{lead}, and every difference to it is significant ({corrected_over(comparison)})."
 
 
-_COLUMNS = tuple(f.name for f in fields(Row) if f.name != "labels")
+_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("labels", "readings"))

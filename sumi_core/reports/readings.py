@@ -1,0 +1,53 @@
+"""All readings of the models of a comparison in one table: exact figures and bounds of one model beside each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sumi_core.base.statistics import mean_estimate
+from sumi_core.base.text import with_error
+from sumi_core.reports.row import Row
+
+PREFIX = "reading."
+READINGS = (
+    "readings: the likelihoods that one model has. `autoregressive` is exact (=), `blocks_n` is the bound (≤) of "
+    "blocks of n tokens, each given the clean text before it, `diffusion` that of whole texts. Cells are ranked by "
+    "their bits per byte, which are one of these; of two bounds the smaller one need not be of the better model."
+)
+_EXACT = ("autoregressive",)
+_STDERR = "_stderr"
+
+
+def mean_readings(members: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over seeds of the readings that all have, and √(documents² + seeds²) as their errors, ``<name>_stderr``."""
+    if not members:
+        return {}
+    found: dict[str, float] = {}
+    for name in members[0]:
+        if name.endswith(_STDERR) or any(name not in own for own in members):
+            continue
+        mean = mean_estimate([own[name] for own in members])
+        documents = math.fsum(own.get(name + _STDERR, math.nan) for own in members) / len(members)
+        error = documents if math.isnan(mean.stderr) else math.hypot(documents, mean.stderr)
+        found |= {name: mean.value, **({} if math.isnan(error) else {name + _STDERR: error})}
+    return found
+
+
+def reading_rows(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """A row for each method that was read in several ways, a column for each reading."""
+    read = [row for row in rows if row.readings]
+    names = dict.fromkeys(name for row in read for name in row.readings if not name.endswith(_STDERR))
+    return [
+        {"cell": row.name, **{name: _shown(row.readings, name) for name in sorted(names, key=_order)}} for row in read
+    ]
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    """The exact one first, then blocks by their length."""
+    length = name.rpartition("_")[2]
+    return name not in _EXACT, int(length) if length.isdigit() else 0, name
+
+
+def _shown(readings: Mapping[str, float], name: str) -> str:
+    return with_error(readings.get(name), readings.get(name + _STDERR), "=" if name in _EXACT else "≤")
