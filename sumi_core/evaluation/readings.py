@@ -22,8 +22,9 @@ from sumi_core.base.statistics import Estimate, ratio_over_units
 from sumi_core.base.text import markdown_table, with_error
 from sumi_core.evaluation.likelihood import SequenceLikelihoods, evaluate_likelihood, summarize
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
+from sumi_core.layouts import LAYOUTS
 from sumi_core.layouts.blocks import Blocks
-from sumi_core.objectives.likelihood import Bound, Reading
+from sumi_core.objectives.likelihood import Bound, ChainRule, Reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,9 @@ class Readings(Measurement):
         block_lengths: Annotated[
             list[int], Field(description="blocks of these lengths are read too, whatever the model was trained with")
         ] = field(default_factory=list)
+        autoregressive: Annotated[
+            bool, Field(description="the causal stream beside the blocks is read too, whether it was trained or not")
+        ] = False
 
         def check(self) -> None:
             """Raises ValueError for lengths below 1."""
@@ -60,14 +64,17 @@ class Readings(Measurement):
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
         layout = others["layout"]["name"]
-        if own["block_lengths"] and layout != "blocks":
-            problem = f"block_lengths are of layout 'blocks', not of '{layout}'; leave them out"
-            return "evaluation.measurements", problem
+        if (own["block_lengths"] or own["autoregressive"]) and not LAYOUTS.get(layout).reads_causally:
+            problem = f"the readings of blocks and of a causal stream are not there under layout '{layout}'; leave out "
+            return "evaluation.measurements", f"{problem}block_lengths and autoregressive"
+        if own["autoregressive"] and others["model"]["time_conditioning"] != "none":
+            problem = "tells the denoiser a noise level, and the autoregressive reading has none; write none"
+            return "model.time_conditioning", problem
         return None
 
     def run(self, model: Model, context: Context) -> Findings:
         """Read the chosen sequences in every way. Raises ValueError as ``evaluate_likelihood``."""
-        readings = readings_of(model, self.options.block_lengths)
+        readings = readings_of(model, self.options.block_lengths, autoregressive=self.options.autoregressive)
         if len(readings) < 2:
             return Findings()
         measured = {
@@ -104,14 +111,16 @@ class Readings(Measurement):
         )
 
 
-def readings_of(model: Model, block_lengths: list[int]) -> dict[str, Reading]:
-    """The readings of a model's objective, and those of blocks of other lengths: the exact one first, then the bounds
-    by the length of their blocks."""
+def readings_of(model: Model, block_lengths: list[int], *, autoregressive: bool = False) -> dict[str, Reading]:
+    """The readings of a model's objective, those of blocks of other lengths, and that of the causal stream if asked
+    for: the exact one first, then the bounds by the length of their blocks."""
     objective = model.objective
     found: dict[str, Reading] = {}
     for name, reading in objective.readings.items():
         length = _block_length(reading)
         found[f"{name}_{length}" if isinstance(reading, Bound) and length else name] = reading
+    if autoregressive:
+        found.setdefault("autoregressive", ChainRule(objective.num_tokens, objective.eos_id))
     if isinstance(objective.layout, Blocks) and model.process is not None:
         for length in block_lengths:
             layout = objective.layout.of_length(length)

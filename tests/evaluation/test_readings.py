@@ -106,6 +106,7 @@ def test_the_main_reading_is_the_figure_of_the_likelihood_measurement(tmp_path: 
 def test_a_model_of_one_reading_has_no_table_unless_other_lengths_are_asked_for(tmp_path: Path) -> None:
     assert not measured(model("nelbo"), tmp_path, []).tables
     assert list(readings_of(model("nelbo"), [8, 2])) == ["blocks_2", "blocks_4", "blocks_8"]
+    assert list(readings_of(model("nelbo"), [], autoregressive=True)) == ["autoregressive", "blocks_4"]
 
 
 def test_differences_are_over_documents() -> None:
