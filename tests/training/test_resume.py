@@ -34,6 +34,27 @@ def test_killed_at_random_moments_nothing_differs(make_request: MakeRequest, und
     assert json.loads((request.parent / "training.json").read_text())["resumed"] == 3
 
 
+def test_a_training_of_growing_blocks_is_killed_on_both_sides_of_a_boundary(
+    make_request: MakeRequest, undisturbed: Undisturbed
+) -> None:
+    """The block length is a function of the step alone: 20 steps each of blocks of 1, 4, 16 and 32 tokens."""
+    plan = {
+        "training__steps": 80,
+        "model__attention": "causal",
+        "objective": {"name": "joint"},
+        "layout": {"name": "blocks", "length": 32, "read_out": "previous", "growth": [1, 4, 16]},
+    }
+    request = make_request("growing", **plan)
+    for moment in (17, 45):
+        trainer = TrainerProcess(request)
+        trainer.wait_until(lambda moment=moment: recorded_step(request.parent) >= moment)
+        trainer.signal(signal.SIGKILL)
+        assert trainer.wait() == -signal.SIGKILL
+        assert recorded_step(request.parent) < 80
+    assert TrainerProcess(request).wait() == 0
+    assert outcome(request.parent) == outcome(undisturbed(**plan))
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_saves_the_step_that_was_running(
     make_request: MakeRequest, undisturbed: Undisturbed, signum: signal.Signals, status: int
