@@ -318,6 +318,7 @@ def _per_token(level: Tensor, length: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what an evaluation has made is used by a training in the same process
 def _streams(length: int, n: int, own: bool) -> Streams:
     place = torch.arange(length)
     if own:

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from sumi_core.base.hashing import canonical_json
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.experiments.build import build_parts
+from sumi_core.experiments.references import ancestors
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.size import experiment_size
 from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, load_sweeps
@@ -47,7 +49,7 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
     ]
     sweep = SWEEPS[name]
     if len({cell.experiment.shards.sequence_length for cell in sweep.cells}) == 1:  # else cells are named for it
-        overrides.append("shards.sequence_length=16")
+        overrides.append(f"shards.sequence_length={max(16, *(_longest_block(cell) for cell in sweep.cells))}")
     if "vocab_size" in sweep.cells[0].experiment.tokenizer:
         overrides.append("tokenizer.vocab_size=280")
     made = load_sweep(sweep.file, FOLDER, overrides)
@@ -58,15 +60,38 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
     return {cell.plain: cell.experiment for cell in made.cells}
 
 
+def _longest_block(cell: Cell) -> int:
+    layout = cell.experiment.layout
+    return max([layout["length"], *layout["growth"], *layout["also"]]) if layout["name"] == "blocks" else 1
+
+
+def _starts_elsewhere(sweep: Sweep) -> bool:
+    """Whether cells start from those of another file, which are not reduced along with these."""
+    refs = [ref.cell.partition(".")[0] for cell in sweep.cells for ref in ancestors(cell.experiment)]
+    return any(own != sweep.name for own in refs)
+
+
+def _kind(value: Any) -> Any:
+    """A choice without its numbers, which are only told from 0: another exponent or length runs the same code."""
+    if isinstance(value, Mapping):
+        return {key: _kind(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_kind(inner) for inner in value]
+    return bool(value) if isinstance(value, int | float) else value
+
+
 def different(sweeps: Mapping[str, Sweep]) -> Iterator[Cell]:
-    """A cell for each choice of parts of the data, and one for each of all else: seeds and sizes make no other."""
+    """A cell for each choice of parts of the data, and one for each of all else: seeds, sizes and other numbers make no
+    other."""
     seen: set[str] = set()
     for sweep in sweeps.values():
+        if _starts_elsewhere(sweep):
+            continue
         small = reduced(sweep.name, Path("documents.jsonl"))
         for cell in sweep.cells:
             choices = {**small[cell.key].identity(), "seed": None}
             data = canonical_json([choices.pop(section) for section in ("corpus", "tokenizer", "shards")])
-            rest = canonical_json(choices)
+            rest = canonical_json(_kind(choices))
             if not {data, rest} <= seen:
                 yield cell
             seen |= {data, rest}

@@ -185,3 +185,10 @@ def test_a_fused_kernel_gets_the_same_mask() -> None:
     assert torch.equal(found, pattern.mask(slots, slots))
     assert not torch.equal(found, mask)
     assert torch.equal(pattern.mask(slots, dataclasses.replace(slots, document=None)), mask)
+
+
+def test_a_model_is_trained_after_it_was_measured_in_the_same_process() -> None:
+    layout, denoiser, (x, z, _) = blocks(2), network(), texts()
+    with torch.inference_mode():
+        layout.of(denoiser, x[:, :6], EOS)(DenoiserInput(z[:, :6]))  # six tokens: slots that nothing else has made
+    layout.of(denoiser, x[:, :6], EOS)(DenoiserInput(z[:, :6])).logits().sum().backward()
