@@ -95,7 +95,7 @@ def test_the_demo_comes_first_and_the_smoke_tests_last() -> None:
     assert names[0] == "demo"
     smoke = [name for name in names if name.startswith("smoke")]
     assert names[-len(smoke) :] == smoke
-    assert smoke[:3] == ["smoke", "smoke-blocks", "smoke-phases"]
+    assert smoke[:3] == ["smoke", "smoke-blocks", "smoke-conversion"]
     assert next(cell.sweep for cell in CELLS_BY_KEY.values()) == "demo"
 
 
