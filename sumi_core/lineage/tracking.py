@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from sumi_core.base.files import json_text
 from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
+from sumi_core.base.process import repeats_ignored
 from sumi_core.base.references import named_references
 from sumi_core.experiments.sweeps import Cell, Sweep
 from sumi_core.lineage.links import dagster_partition, mlflow_page
@@ -351,7 +352,8 @@ def tracked_failure(tracking: Tracking | None, run_id: str | None) -> Iterator[N
             if isinstance(error, Exception):
                 tracking.close(run_id, failed=told)
             else:  # Ctrl-C, SIGTERM, or Dagster's button
-                tracking.close(run_id, cancelled=f"cancelled before it was done ({told}); `sumi run` continues it")
+                with repeats_ignored():
+                    tracking.close(run_id, cancelled=f"cancelled before it was done ({told}); `sumi run` continues it")
         raise
 
 

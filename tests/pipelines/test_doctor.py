@@ -239,10 +239,9 @@ def test_doctor_and_store_agree_on_a_failed_stage(project: Project, stage: str) 
         store.record_failure(stage, FINGERPRINT, "demo.one", "the loss\nis nan")
         raise ZeroDivisionError
     assert store.condition(stage, FINGERPRINT).state == "failed"
-    assert levels(check_store(store))["info"] == [
-        *([f"{stage} {FINGERPRINT} failed"] if resumable else []),
-        f"{stage} {FINGERPRINT} of demo.one failed: the loss is nan (attempt 1)",
-    ]
+    (finding,) = (found for found in check_store(store) if found.level == "info")
+    assert finding.message == f"{stage} {FINGERPRINT} of demo.one failed: the loss is nan (attempt 1)"
+    assert finding.remedy == f"`sumi run demo.one` {'continues where it was' if resumable else 'tries again'}"
     with store.building(stage, FINGERPRINT, resumable=resumable) as build:
         assert levels(check_store(store))["info"] == [f"{stage} {FINGERPRINT} is being computed now"]
         build.finish({"summary": {}})
