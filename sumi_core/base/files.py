@@ -22,8 +22,8 @@ def replacing(path: Path, name: Callable[[Path], str] | None = None) -> Iterator
 
     A reader, and a crash of process or machine, sees the old content or the new and nothing between.
     """
-    # Created here, under a name that nobody can foresee, so never through a link that somebody laid there. tempfile does
-    # that too, but lets no other user read what it made, and a store may be shared.
+    # Created here, under a name that nobody can foresee: never through a link that somebody laid there. tempfile would
+    # let no other user read what it made, and a store may be shared.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     temporary.open("xb").close()
     try:

@@ -89,6 +89,17 @@ def test_an_evaluation_names_its_measurements(project: Project) -> None:
     assert "measured likelihood 0123456789abcdef" in " ".join(" ".join(trace_lines(trace(project, "demo.s0"))).split())
 
 
+def test_a_long_name_is_cut_where_it_only_says_what_an_output_was_made_for(project: Project) -> None:
+    path = folder_of(project, "corpus") / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**manifest, "started": 0.0, "seconds": 1.0, "key": f"demo.s0[corpus.paths={'x' * 200}]"})
+    )
+    (made,) = (line for line in trace_lines(trace(project, "demo.s0"), 1000) if "for demo.s0[corpus" in line)
+    assert "x…, by version" in made
+    assert "x" * 60 not in made
+
+
 def test_a_folder_upstream_leads_to_what_it_was_made_from_only(project: Project) -> None:
     target = find_target(project, str(folder_of(project, "token_shards")))
     assert list(target.fingerprints) == ["corpus", "tokenizer", "token_shards"]

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -104,12 +105,17 @@ def test_something_bad_gives_status_1_and_a_repair_gives_0(project: Project) -> 
 
 
 def test_versions_are_compared_with_the_ranges_and_the_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "bad" not in levels(check_versions(tmp_path))
+    told = levels(check_versions(tmp_path))
+    assert "bad" not in told
+    assert re.fullmatch(r"python \S+, \d+ packages compared with what Sumi needs", told["ok"][-1])
     (tmp_path / "constraints.txt").write_text("# tested\ntorch==1.0.0\nomegaconf==0.1 ; python_version > '3'\n")
     told = levels(check_versions(tmp_path))["info"][0]
     assert "torch" in told
     assert "pinned 1.0.0" in told
     assert "omegaconf" in told
+    assert levels(check_versions(tmp_path))["ok"][-1].endswith(
+        ", 2 compared with the tested versions of constraints.txt"
+    )
 
     real = sys.modules["importlib.metadata"].version
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.6.2" if name == "lightning" else real(name))
