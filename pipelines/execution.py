@@ -20,13 +20,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterInstance
+from dagster import DagsterEventType, DagsterInstance
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 
 from assets.partitions import TOKEN_SET_OF_CELL
+from pipelines.cancelling import cancelling_executor
 from pipelines.instance import open_instance, process_tag
 from pipelines.jobs import JOBS, OPTIONAL_STAGES
 from pipelines.launchers import TRAINER_MODULES
@@ -129,16 +130,16 @@ def run_job(
         tags={**definition.get_tags_for_partition_key(partition, selected_asset_keys=None), **process_tag()},
         remote_job_origin=job_origin(job),
     )
-    result = execute_run(InMemoryJob(definition), run, instance)
+    result = execute_run(InMemoryJob(definition.with_executor_def(cancelling_executor)), run, instance)
     if result.success:
         return None
-    for event in result.all_events:  # of a step, or of the run, before its first step
-        failed = event.is_step_failure or event.is_failure
-        error = getattr(event.event_specific_data, "error", None) if failed else None
+    for event in result.all_events:  # of a step, or of the run, before its first step or between two
+        ended = event.is_step_failure or event.is_failure or event.event_type == DagsterEventType.RUN_CANCELED
+        error = getattr(event.event_specific_data, "error", None) if ended else None
         if error is not None:
             while error.cause is not None:  # Dagster wraps what the asset raised
                 error = error.cause
-            if error.cls_name == "DagsterExecutionInterruptedError":
+            if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt", "ParentDied"):
                 raise KeyboardInterrupt  # Ctrl-C or SIGTERM: nothing else is to be started
             return _CLASS_PATH.sub("", reason_of(error.message))
     return "the run failed; see it in the Dagster UI"

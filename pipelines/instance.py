@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 import psutil
 from dagster import DagsterInstance
@@ -57,8 +58,10 @@ def is_dead(tag: str) -> bool:
 
 
 def initialise(project: Project) -> None:
-    """Create what is missing below ``.sumi/``: Dagster's instance, MLflow's database, the artifact store."""
+    """Create what is missing below ``.sumi/``: Dagster's instance, MLflow's database, the artifact store. Says so where
+    addresses of an earlier place of the project are corrected."""
     for folder in (project.home, project.store.root, project.home / "locks"):
         made_folder(folder)
-    project.tracking.initialise()
+    if moved := project.tracking.initialise():
+        print(f"sumi: {moved}", file=sys.stderr, flush=True)
     open_instance(project)

@@ -9,7 +9,6 @@ differ it is made to load them again.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -32,12 +31,12 @@ from sumi_core.base.errors import SumiError
 from sumi_core.base.text import reason_of
 from sumi_core.experiments.sweeps import Sweep, Sweeps
 from sumi_core.experiments.token_sets import token_set_names
+from sumi_core.lineage.links import dagster_ui
 from sumi_core.lineage.project import Project
 from sumi_core.stages import STAGES
 from sumi_core.stages.identity import experiment_fingerprints, refresh_source_identities
 
 _SCHEDULE, _EDIT = "schedule", "edit"  # the requester
-_UI = "http://127.0.0.1:3000"  # where `dagster dev` answers unless SUMI_DAGSTER_UI says otherwise
 
 
 def sweep_schedules(sweeps: Iterable[Sweep] = SWEEPS_BY_NAME.values()) -> list[ScheduleDefinition]:
@@ -156,7 +155,7 @@ def reload_location(name: str | None) -> str:
     from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError, ReloadRepositoryLocationStatus
     from gql.transport.requests import RequestsHTTPTransport
 
-    url, by_hand = os.environ.get("SUMI_DAGSTER_UI", _UI), "reload the code location in the Dagster UI (Deployment)"
+    url, by_hand = dagster_ui(), "reload the code location in the Dagster UI (Deployment)"
     if name is None:
         return by_hand
     direct: Any = {"http": None, "https": None, "all": None}  # never through a proxy: it is local

@@ -50,6 +50,28 @@ def test_only_these_write_json_by_themselves() -> None:
     }
 
 
+def test_what_is_written_beside_a_file_cannot_be_foreseen(tmp_path: Path) -> None:
+    """A link in its place would be written through."""
+    names = set()
+    for _ in range(3):
+        with replacing(tmp_path / "a.json") as temporary:
+            names.add(temporary.name)
+            assert temporary.is_file()
+            assert not temporary.is_symlink()
+            temporary.write_text("{}")
+    assert len(names) == 3
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "plain").stat().st_mode, "others may read a shared store"
+
+
+def test_a_name_that_is_taken_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0")
+    (tmp_path / ".a.json.0.tmp").symlink_to(tmp_path / "precious")
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "a.json", "{}")
+    assert not (tmp_path / "precious").exists()
+
+
 def test_write_atomically_keeps_the_old_text_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     write_atomically(path, "old")

@@ -31,7 +31,7 @@ def compare_command(
         Path | None, typer.Option("--latex", help="The same for the table, as LaTeX with booktabs rules.")
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="Write the plots of one experiment into this folder, as SVG and PDF.")
+        Path | None, typer.Option("--plots", help="Write the plots of these cells into this folder, as SVG and PDF.")
     ] = None,
     study: Annotated[
         Path | None,
@@ -52,13 +52,11 @@ def compare_command(
     sweeps = project.sweeps(overrides, names)
     cells = select_cells(sweeps, names)
     references = {sweeps.of(cell).reference for cell in cells} & {cell.group for cell in cells}
-    comparison = compare_tracked(project, cells, references.pop() if len(references) == 1 else None)
+    reference = references.pop() if len(references) == 1 else None
+    studied = _only_sweep(sweeps, cells) if study is not None else None  # refused before anything is written
+    comparison = compare_tracked(project, cells, reference)
     if _STDOUT not in (csv_file, json_file, latex_file):
         print(comparison_text(comparison, text_width(sys.stdout)), end="")
-    if study is not None:
-        _write_study(project, sweeps, cells, study)
-    if plots is not None:
-        _write_plots(project, sweeps, cells, plots)
     if latex_file is not None:
         import pandas as pd
 
@@ -70,14 +68,18 @@ def compare_command(
         _write(csv_file, "--csv", comparison.to_csv())
     if json_file is not None:
         _write(json_file, "--json", json_text(comparison.to_dict()) + "\n")
+    if study is not None and studied is not None:
+        _write_study(project, studied, study)
+    if plots is not None:
+        _write_plots(project, cells, reference, plots)
 
 
-def _write_study(project: Project, sweeps: Sweeps, cells: Sequence[Cell], path: Path) -> None:
-    """Write the report of the one named sweep as the generated part of a document."""
+def _write_study(project: Project, sweep: Sweep, path: Path) -> None:
+    """Write the report of a sweep as the generated part of a document."""
     from sumi_core.reports.artifact import build_sweep_report
     from sumi_core.reports.study import write_study
 
-    report, _ = build_sweep_report(project.store, _only_sweep(sweeps, cells, "--study"))
+    report, _ = build_sweep_report(project.store, sweep)
     try:
         write_study(report.folder, path)
     except OSError as error:
@@ -85,25 +87,25 @@ def _write_study(project: Project, sweeps: Sweeps, cells: Sequence[Cell], path: 
         raise ConfigError("command line", "--study", problem) from None
 
 
-def _write_plots(project: Project, sweeps: Sweeps, cells: Sequence[Cell], folder: Path) -> None:
-    from sumi_core.reports.artifact import compare_sweep
+def _write_plots(project: Project, cells: Sequence[Cell], reference: str | None, folder: Path) -> None:
+    from sumi_core.reports.artifact import compare_selection
     from sumi_core.reports.report import write_plots
 
-    comparison = compare_sweep(project.store, _only_sweep(sweeps, cells, "--plots"))
+    comparison = compare_selection(project.store, cells, reference)
     try:
         written = [path for suffix in (".svg", ".pdf") for path in write_plots(comparison, folder, suffix)]
     except OSError as error:
         problem = f"cannot write {folder}: {error.strerror}; name a folder that can be written"
         raise ConfigError("command line", "--plots", problem) from None
     if not written:
-        raise ConfigError("command line", "--plots", "none of its cells is evaluated; `sumi run` computes them")
+        raise ConfigError("command line", "--plots", "none of these cells is evaluated; `sumi run` computes them")
     print(f"\n{len(written)} plots in {folder}", file=sys.stderr)
 
 
-def _only_sweep(sweeps: Sweeps, cells: Sequence[Cell], option: str) -> Sweep:
+def _only_sweep(sweeps: Sweeps, cells: Sequence[Cell]) -> Sweep:
     named = {cell.sweep_key: sweeps.of(cell) for cell in cells}
     if len(named) != 1:
-        raise ConfigError("command line", option, f"it is of one experiment, not of {len(named)}; name one")
+        raise ConfigError("command line", "--study", f"it is of one experiment, not of {len(named)}; name one")
     return next(iter(named.values()))
 
 

@@ -50,19 +50,19 @@ def print_plans(plans: list[CellPlan], store: Store) -> None:
             verb = {"done": "cached", "running": "waits", "blocked": "blocked"}.get(stage.state, "compute")
             why = "" if stage.state == "done" else stage.why
             print(f"  {shown_state(verb, 8)} {stage.stage:<20} {stage.fingerprint:<16}  {why}".rstrip())
-    for key in (
-        p.cell.key for p in plans if p.pending and p.cell.experiment.runtime.device == "cuda" and not has_gpu()
-    ):
-        print(
-            f"sumi: {key}: runtime.device is cuda, and this machine has no GPU; set it to cpu or auto", file=sys.stderr
-        )
+    for planned in plans:
+        if planned.cell.experiment.runtime.device == "cuda" and not has_gpu():
+            told = "set it to cpu or auto" + ("" if planned.pending else ": all is cached, but samples need one too")
+            lack = "runtime.device is cuda, and this machine has no GPU"
+            print(f"sumi: {planned.cell.key}: {lack}; {told}", file=sys.stderr)
     shared = {(s.stage, s.fingerprint) for p in plans if p.state != "blocked" for s in p.pending}
     blocked = sum(p.state == "blocked" for p in plans)
     ready = (
         f"{len(shared)} outputs to compute for {sum(bool(p.pending) for p in plans) - blocked} of {len(plans)} cells"
     )
     if estimate := estimate_training(plans, store):
-        print(f"  training takes about {short_duration(estimate.seconds)}, one cell after another, {estimate.basis}")
+        takes = f"about {short_duration(estimate.seconds)}" if estimate.seconds >= 1 else "under a second"
+        print(f"  training takes {takes}, one cell after another, {estimate.basis}")
     print(f"{ready}; {blocked} blocked: nothing of them can be computed" if blocked else ready)
 
 

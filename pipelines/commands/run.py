@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sumi_core.base.lazy import load_deferred
+from sumi_core.base.numerics import DeviceError, choose_device, has_gpu
 from sumi_core.base.text import counted, text_width
 from sumi_core.experiments.sweeps import Cell, Sweep, select_cells, split_arguments
 from sumi_core.lineage.links import dagster_ui, mlflow_page
@@ -42,10 +43,10 @@ def run_command(
     # Where Dagster has no instance yet, it is told of what is done too: the store may have been copied.
     is_new = not (project.dagster_home / "dagster.yaml").is_file()
     todo = [p for p in plans if is_new or p.state != "done" or not project.tracking.is_complete(p.cell)]
-    blocked = [p for p in todo if p.state == "blocked"]  # what is wrong is known before anything is started
-    for planned in blocked:
-        print(f"sumi: {planned.cell.key} is blocked: {planned.why}", file=sys.stderr)
-    todo = [p for p in todo if p.state != "blocked"]
+    blocked = _blocked(todo)  # what is wrong is known before anything is started
+    for key, why in blocked.items():
+        print(f"sumi: {key} is blocked: {why}", file=sys.stderr)
+    todo = [p for p in todo if p.cell.key not in blocked]
     if overrides:  # names may be shortened
         print(f"changed on the command line: {shlex.join(overrides)}", flush=True)
     if not todo and not blocked:
@@ -69,6 +70,19 @@ def run_command(
         print(_where(project, finished[0]))
     if blocked or failed:
         raise typer.Exit(1)
+
+
+def _blocked(plans: Sequence[CellPlan]) -> dict[str, str]:
+    """The cells that cannot be computed, and why: what they are made from cannot be read, or a GPU is missing."""
+    why = {planned.cell.key: planned.why for planned in plans if planned.state == "blocked"}
+    for planned in plans:
+        device, key = planned.cell.experiment.runtime.device, planned.cell.key
+        if device == "cuda" and planned.pending and key not in why and not has_gpu():
+            try:
+                choose_device(device)  # has_gpu looks for drivers only; torch has the last word
+            except DeviceError as error:
+                why[key] = str(error)
+    return why
 
 
 def _opened(project: Project) -> DagsterInstance:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ def replacing(path: Path, name: Callable[[Path], str] | None = None) -> Iterator
 
     A reader, and a crash of process or machine, sees the old content or the new and nothing between.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Created here, under a name that nobody can foresee: never through a link that somebody laid there. tempfile would
+    # let no other user read what it made, and a store may be shared.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary.open("xb").close()
     try:
         yield temporary
         sync(temporary)

@@ -4,7 +4,8 @@
         subprocess.run(forked([sys.executable, "-m", "some.module", "argument"]))
 
 The command is a small client: it hands its streams, environment and folder to the server, passes SIGINT and SIGTERM on
-to the forked process, and ends as that one ends. A forked process gets SIGTERM when its client or the server dies.
+to the forked process, and ends as that one ends. A forked process gets SIGTERM when its client or the server dies; the
+client of a server that died ends with the status ``SERVER_DIED``.
 Without a server, the client becomes the command itself. Libraries that the server imported keep the settings of its
 environment (``OMP_NUM_THREADS``). Linux only: on other systems ``forked`` returns the command unchanged.
 """
@@ -30,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from sumi_core.base.process import ParentDied, die_with_parent
+
+SERVER_DIED = 81  # the exit status of a client whose server is gone
 
 _ADDRESS = "SUMI_FORK_SERVER"  # the environment variable that holds the address of the server
 _MODULE = "sumi_core.base.forking"
@@ -118,7 +121,7 @@ def _ask(address: str, arguments: Sequence[str]) -> int:
     answer = b""
     with contextlib.suppress(ConnectionResetError):
         answer = server.recv(16)
-    status = int(answer) if answer else -signal.SIGTERM  # the server died, and what it forked gets SIGTERM
+    status = int(answer) if answer else SERVER_DIED
     if status < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no handler to take back
             signal.signal(-status, signal.SIG_DFL)
@@ -242,12 +245,18 @@ def _become(message: bytes, streams: Sequence[int], server: int) -> None:
         os._exit(status)
 
 
+def _leave(number: int, _: object) -> None:
+    """End the server, at the first signal: the kernel sends one for each thread of a parent that dies."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit()
+
+
 def _serve(number: int, modules: Sequence[str]) -> None:
     """number: the file descriptor of the socket that clients connect to."""
     with contextlib.suppress(ParentDied):
         die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for those that it forked
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        signal.signal(signal.SIGTERM, _leave)
         listener = socket.socket(fileno=number)
         try:
             for module in modules:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
+#: One interruption may arrive as several signals within these seconds: the kernel sends SIGTERM again for every thread
+#: of a parent that dies, and what Ctrl-C sends to a whole command its first process passes on.
+ONE_INTERRUPTION = 2.0
+
+_INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -34,6 +42,33 @@ def die_with_parent() -> None:
         raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}")
     if os.getppid() != parent:
         raise ParentDied
+
+
+@contextlib.contextmanager
+def repeats_ignored() -> Iterator[None]:
+    """Let the body, which writes down that this process was interrupted, not be cut off by a signal that belongs to the
+    same interruption. A later one counts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    started, before = time.monotonic(), {number: signal.getsignal(number) for number in _INTERRUPTING}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        if time.monotonic() - started < ONE_INTERRUPTION or handler is signal.SIG_IGN:
+            return
+        if callable(handler):
+            handler(number, frame)
+        else:
+            raise SystemExit(128 + number)
+
+    for number in _INTERRUPTING:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def interruptible(work: Callable[[], T]) -> T:

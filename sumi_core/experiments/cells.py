@@ -111,12 +111,18 @@ class Sweeps(dict[str, Sweep]):
 
     def read_name(self, name: str) -> tuple[str, Sweeps]:
         """The plain name in a name such as ``smoke[training.steps=6]``, and the sweeps with these changes beside their
-        own. Raises ConfigError for changes that no experiment could take, or that are shortened and not remembered."""
+        own. Raises ConfigError for changes that no experiment could take, or that are shortened and not remembered:
+        they need not be where their own are these changes."""
         plain, changes = split_name(name)
+        if changes and name.removeprefix(plain) == change_suffix(self.overrides):
+            return plain, self
         if is_shortened(changes):
             known = self._remembered()
             if name not in known:
-                problem = "its shortened values are not remembered here; write the plain name, and after it key=value"
+                problem = (
+                    "~ stands for a value that a name cannot hold, and a project remembers those of its newest "
+                    f"changed cells only; write {plain}, and after it each key=value"
+                )
                 raise ConfigError("experiments", name, problem)
             changes = known[name]
         more = tuple(change for change in changes if change not in self.overrides)

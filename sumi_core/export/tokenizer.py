@@ -72,7 +72,7 @@ def check_exportable(tokenizer: Path) -> None:
             check_stock_tokenizer(folder, loaded, num_states=size + 1, mask_id=size)
         except ExportError as error:
             problem = str(error).replace(f"{folder}", "the tokenizer as transformers would open it")
-            raise TokenizerError(f"tokenizer: no model with it could be exported: {problem}") from None
+            raise TokenizerError(f"tokenizer: no model with it could be exported: {problem}; choose another") from None
 
 
 def check_stock_tokenizer(folder: Path, tokenizer: Tokenizer, *, num_states: int, mask_id: int | None) -> None:

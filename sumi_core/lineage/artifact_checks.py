@@ -26,7 +26,8 @@ def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:
         stage = folder.parent.name
         fingerprint = folder.name.split(".")[0]
         if folder == store.partial(stage, fingerprint):
-            yield _partial(store, stage, fingerprint, folder)
+            if store.condition(stage, fingerprint).state != "failed":  # what failed is listed below, with the reason
+                yield _partial(store, stage, fingerprint, folder)
         elif folder.suffix:
             yield Finding("info", "artifacts", f"{folder} was set aside", "delete it when you no longer need it")
         elif not (folder / MANIFEST).exists():
@@ -46,7 +47,9 @@ def check_store(store: Store, *, deep: bool = False) -> Iterator[Finding]:
         if found.state == "failed":  # not being tried again just now
             told = " ".join(f"{stage} {fingerprint} of {failure['key']} failed: {found.why}".split())
             request = shlex.quote(str(failure["key"]))
-            yield Finding("info", "artifacts", told, f"`sumi run {request}` tries again")
+            resumes = stage in STAGES and STAGES[stage].resumable and store.partial(stage, fingerprint).exists()
+            how = "continues where it was" if resumes else "tries again"
+            yield Finding("info", "artifacts", told, f"`sumi run {request}` {how}")
     how = "files read" if deep else "sizes looked at; --deep reads every file"
     yield Finding("ok", "artifacts", f"{whole} whole outputs in {store.root} ({how})")
 
@@ -60,11 +63,10 @@ def _partial(store: Store, stage: str, fingerprint: str, folder: Path) -> Findin
     ):  # a report is named by what it compares: the next one has another name
         remedy = "`sumi doctor --fix` removes it"
         return Finding("warn", "artifacts", f"{folder} is what an interrupted {stage} left", remedy, fix)
-    ended = "failed" if store.failure(stage, fingerprint) else "was interrupted"
     if stage in STAGES and STAGES[stage].resumable:
-        return Finding("info", "artifacts", f"{name} {ended}", "`sumi run` continues where it was")
+        return Finding("info", "artifacts", f"{name} was interrupted", "`sumi run` continues where it was")
     remedy = "`sumi run` starts it again; `sumi doctor --fix` removes what it left"
-    return Finding("info", "artifacts", f"{name} {ended}", remedy, fix)
+    return Finding("info", "artifacts", f"{name} was interrupted", remedy, fix)
 
 
 def _damage(store: Store, stage: str, fingerprint: str, deep: bool) -> list[str]:

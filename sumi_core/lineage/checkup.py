@@ -76,7 +76,8 @@ def check_versions(root: Path) -> Iterator[Finding]:
     if other:
         remedy = "harmless if you meant it; `pip install -e . -c constraints.txt` installs the tested versions"
         yield Finding("info", "versions", f"other than the tested versions: {', '.join(other)}", remedy)
-    yield Finding("ok", "versions", f"python {python}, {checked} packages looked at, {len(pins)} pins")
+    tested = f", {len(pins)} compared with the tested versions of constraints.txt" if pins else ""
+    yield Finding("ok", "versions", f"python {python}, {checked} packages compared with what Sumi needs{tested}")
 
 
 def _version(name: str) -> str | None:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from sumi_core.base.locks import locked
 from sumi_core.base.paths import sqlite_path, sqlite_uri
 from sumi_core.lineage.links import mlflow_page, mlflow_ui
+from sumi_core.lineage.mlflow_addresses import follow_move
 from sumi_core.lineage.mlflow_file import MlflowFile
 from sumi_core.training.quiet import quiet_mlflow
 
@@ -67,11 +68,12 @@ class MlflowStore:
         experiment = self.reader.get_run(run_id).info.experiment_id
         return mlflow_page(self.ui, f"experiments/{experiment}/runs/{run_id}")
 
-    def initialise(self) -> None:
-        """Create the database once. Several processes doing this at once would corrupt it for good, hence the lock;
-        each process takes it once, before its first client. So would Ctrl-C: it is created beside its place."""
+    def initialise(self) -> str | None:
+        """Create the database once, and let one that was moved find its artifacts; returns what that changed, in words.
+        Several processes doing this at once would corrupt it for good, hence the lock; each process takes it once,
+        before its first client. So would Ctrl-C: it is created beside its place."""
         if self.uri in _initialised:
-            return
+            return None
         quiet_mlflow()
         from mlflow import MlflowClient
 
@@ -81,9 +83,11 @@ class MlflowStore:
                 _create(database, self.artifacts)
             client = MlflowClient(tracking_uri=self.uri)
             client.search_experiments(max_results=1)
+            moved = follow_move(database, self.artifacts) if self.artifacts is not None and database else None
             if self.artifacts is not None:
                 _remove_default(client)
         _initialised.add(self.uri)
+        return moved
 
     def experiment_id(self, sweep: str, description: str = "") -> str:
         """The MLflow experiment of a sweep, created if missing; a description replaces an earlier one."""

@@ -328,10 +328,8 @@ def _details(stage: StageTrace) -> Iterator[tuple[str, str]]:
     if "started" in manifest:
         when = datetime.fromtimestamp(manifest["started"]).astimezone().isoformat(" ", "seconds")
         version = manifest.get("identity", {}).get("version")
-        yield (
-            "made",
-            f"{when} in {manifest['seconds']:.1f} s for {manifest.get('key')}, by version {version} of the stage",
-        )
+        key = _brief(manifest.get("key"), 60)
+        yield "made", f"{when} in {manifest['seconds']:.1f} s for {key}, by version {version} of the stage"
     if measured := _measurements(stage):
         yield "measured", ", ".join(f"{name} {own}" for name, own in measured.items())
     if manifest.get("inputs"):
@@ -364,8 +362,8 @@ def _number(value: float | int) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
-def _brief(value: Any) -> str:
-    """A component or a value on one line: ``uniform``, ``clustered(clusters=64)``."""
+def _brief(value: Any, longest: int = 100) -> str:
+    """A component or a value on one line: ``uniform``, ``clustered(clusters=64)``; text is cut at ``longest``."""
     if isinstance(value, Mapping):
         options = ", ".join(f"{key}={_brief(item)}" for key, item in value.items() if key != "name")
         name = str(value.get("name", ""))
@@ -373,4 +371,4 @@ def _brief(value: Any) -> str:
     if isinstance(value, list) and len(value) > 3:
         return f"{len(value)} of them, the first {_brief(value[0])}"
     text = "none" if value is None else str(value)
-    return text if len(text) <= 100 else f"{text[:99]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from sumi_core.base.files import json_text
 from sumi_core.base.hashing import flatten
 from sumi_core.base.locks import locked
+from sumi_core.base.process import repeats_ignored
 from sumi_core.base.references import named_references
 from sumi_core.experiments.sweeps import Cell, Sweep
 from sumi_core.lineage.links import dagster_partition, mlflow_page
@@ -59,14 +60,17 @@ class Tracking(MlflowStore):
         takes the cells of one that was deleted."""
         experiment, client = self.experiment_id(sweep, description), self.client
         with locked(self.locks / f"mlflow-{sweep}.lock"):
+            name = f"{sweep}{change} (sweep)"  # that of its only cell may be the same without
             found = self._find_sweep(experiment, sweep + change)
             if found is not None:
+                if found.info.run_name != name:
+                    client.set_tag(found.info.run_id, "mlflow.runName", name)
                 return str(found.info.run_id)
             tags = {"sumi.kind": "sweep", "sumi.sweep": sweep + change, NOTE: description}
             condition = f"tags.`sumi.kind` = 'cell' and tags.`sumi.sweep` = '{sweep + change}'"
             cells = search_runs(client, [experiment], condition)
             started = min((cell.info.start_time for cell in cells), default=None)
-            made = client.create_run(experiment, start_time=started, tags=tags, run_name=sweep + change)
+            made = client.create_run(experiment, start_time=started, tags=tags, run_name=name)
             run_id = str(made.info.run_id)
             client.set_terminated(run_id, "FINISHED")
             for cell in cells:
@@ -351,7 +355,8 @@ def tracked_failure(tracking: Tracking | None, run_id: str | None) -> Iterator[N
             if isinstance(error, Exception):
                 tracking.close(run_id, failed=told)
             else:  # Ctrl-C, SIGTERM, or Dagster's button
-                tracking.close(run_id, cancelled=f"cancelled before it was done ({told}); `sumi run` continues it")
+                with repeats_ignored():
+                    tracking.close(run_id, cancelled=f"cancelled before it was done ({told}); `sumi run` continues it")
         raise
 
 

@@ -13,22 +13,23 @@ from sumi_core.base.hashing import fingerprint
 from sumi_core.base.provenance import provenance
 from sumi_core.base.text import short_count
 from sumi_core.experiments.changed_names import deciding_changes
-from sumi_core.experiments.sweeps import Sweep
+from sumi_core.experiments.sweeps import Cell, Sweep
 from sumi_core.lineage.plan import plan
 from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells
 from sumi_core.reports.report import build_ablation_report
 from sumi_core.stages.store import Artifact, Store
 
 REPORT_VERSION = "9"
+_NAMED = 3  # experiments in a title
 
 
-def report_cells(store: Store, sweep: Sweep) -> list[ReportCell]:
-    """The cells of a sweep as they are now."""
+def report_cells(store: Store, cells: Sequence[Cell]) -> list[ReportCell]:
+    """Cells as they are now."""
     return [
         ReportCell(
             planned.cell, planned.state, planned.why, **{stage: planned.artifacts.get(stage) for stage in _SHOWN}
         )
-        for planned in plan(sweep.cells, store)
+        for planned in plan(cells, store)
     ]
 
 
@@ -49,12 +50,19 @@ def sweep_question(sweep: Sweep) -> Question:
 def compare_sweep(store: Store, sweep: Sweep) -> SweepComparison:
     """The cells of a sweep side by side as they are now; writes nothing."""
     question = sweep_question(sweep)
-    return compare_cells(sweep.key, sweep.description, report_cells(store, sweep), question=question)
+    return compare_cells(sweep.key, sweep.description, report_cells(store, sweep.cells), question=question)
+
+
+def compare_selection(store: Store, cells: Sequence[Cell], reference: str | None = None) -> SweepComparison:
+    """Any cells side by side as they are now, under the names of their experiments; writes nothing."""
+    names = list(dict.fromkeys(cell.sweep_key for cell in cells))
+    name = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} experiments"
+    return compare_cells(name, "", report_cells(store, cells), reference)
 
 
 def find_sweep_report(store: Store, sweep: Sweep) -> Artifact | None:
     """The report of a sweep's cells as they are now, if it is made."""
-    identity = _identity(sweep_question(sweep), report_cells(store, sweep))
+    identity = _identity(sweep_question(sweep), report_cells(store, sweep.cells))
     return store.find("ablation_report", fingerprint(identity))
 
 
@@ -70,7 +78,7 @@ def _identity(question: Question, cells: Sequence[ReportCell]) -> dict[str, Any]
 
 def build_sweep_report(store: Store, sweep: Sweep, log: Callable[[str], None] = print) -> tuple[Artifact, bool]:
     """Compare the cells of a sweep as they are now. Returns the report and whether it was found ready."""
-    cells, question = report_cells(store, sweep), sweep_question(sweep)
+    cells, question = report_cells(store, sweep.cells), sweep_question(sweep)
     identity = _identity(question, cells)
     with store.building("ablation_report", fingerprint(identity), log=log) as build:
         if build.artifact is not None:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.files import json_text
 from sumi_core.base.tables import read_table
-from sumi_core.experiments.changed_names import split_name
 from sumi_core.reports.definitions import column_definitions
 from sumi_core.reports.findings import certainty, findings
 from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells, folder_of
@@ -84,8 +83,8 @@ def write_plots(comparison: SweepComparison, folder: Path, suffix: str = ".png")
 
     if not comparison.cells:
         return []
-    sweep, _ = split_name(comparison.name)
-    change = comparison.name.removeprefix(sweep)
+    named = {(own.cell.sweep, own.cell.change) for own in comparison.cells.values()}
+    sweep, change = named.pop() if len(named) == 1 else ("", "")  # what all share is in the title
     labels = {name: name.removesuffix(change).removeprefix(f"{sweep}.") for name in comparison.members}
     colour = {name: index for index, name in enumerate(labels)}
     bars = [

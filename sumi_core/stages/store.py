@@ -121,9 +121,10 @@ class Store:
             return Condition("whole", artifact=artifact)
         if self.is_busy(stage, fingerprint):
             return Condition("running", "being computed now")
-        if failure := self.failure(stage, fingerprint):
+        failure = self.failure(stage, fingerprint)
+        if failure and "retried" not in failure:
             return Condition("failed", f"{failure['error']} (attempt {failure['attempts']})")
-        if self.partial(stage, fingerprint).exists():
+        if failure or self.partial(stage, fingerprint).exists():
             return Condition("interrupted", "an earlier run was interrupted")
         return Condition("absent")
 
@@ -155,6 +156,7 @@ class Store:
                     if build.folder.exists() and not resumable:
                         shutil.rmtree(build.folder)
                     build.folder.mkdir(exist_ok=True)
+                    self._mark_retried(stage, fingerprint)
                 yield build
             except BaseException as error:
                 if build.artifact is None and not resumable:  # of no use to anyone, and a full disk needs the space
@@ -180,8 +182,17 @@ class Store:
         with contextlib.suppress(OSError):  # a full disk is itself a likely failure, and must not hide the first one
             write_atomically(self._failure_path(stage, fingerprint), json_text(record, None) + "\n")
 
+    def _mark_retried(self, stage: str, fingerprint: str) -> None:
+        """Record that a new attempt began after the last failure: that one is no longer what became of the output."""
+        if failure := self.failure(stage, fingerprint):
+            with contextlib.suppress(OSError):
+                record = {**failure, "retried": time.time()}
+                write_atomically(self._failure_path(stage, fingerprint), json_text(record, None) + "\n")
+
     def failure(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
-        """The last failure since the last success: ``{key, error, time, attempts}``, or None."""
+        """The last failure since the last success: ``{key, error, time, attempts}``, or None. ``retried``, if it is
+        there, is the time of a later attempt: one that failed would have a record of its own, so it was interrupted
+        or is under way."""
         try:
             record = json.loads(self._failure_path(stage, fingerprint).read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from sumi_core.base.process import ONE_INTERRUPTION
 from sumi_core.training.errors import TrainingInterrupted
 
 
 class StopSignal:
     """SIGTERM and SIGINT. While ``deferred`` the first is only noted, to be honoured after the step that is running;
-    otherwise, and from the second on, they raise TrainingInterrupted where they arrive."""
+    otherwise, and from the second on, they raise TrainingInterrupted where they arrive. The same signal again, at once,
+    is no second one."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.deferred = False
+        self._noted = 0.0  # when
         self._previous: dict[int, Any] = {}
 
     def install(self) -> None:
@@ -37,7 +41,9 @@ class StopSignal:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.deferred and self.received is None:
-            self.received = signum
+            self.received, self._noted = signum, time.monotonic()
+            return
+        if signum == self.received and time.monotonic() - self._noted < ONE_INTERRUPTION:
             return
         raise TrainingInterrupted(signum)
 

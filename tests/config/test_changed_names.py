@@ -111,8 +111,11 @@ def test_a_shortened_name_is_read_from_what_the_project_remembers(folder: Path, 
     overrides = ["evaluation.sampling_steps=[" + ", ".join(map(str, range(1, 40))) + "]"]
     [cell] = select_cells(load_sweeps(folder, overrides), ["demo.a.s0"])
     sweeps = load_sweeps(folder, remembered=memory.names)
-    with pytest.raises(ConfigError, match="its shortened values are not remembered here; write the plain name"):
+    with pytest.raises(ConfigError, match=r"newest changed cells only; write demo\.a\.s0, and after it each key=value"):
         select_cells(sweeps, [cell.key])
+    given = load_sweeps(folder, overrides, remembered=memory.names)
+    for name in (cell.key, cell.sweep_key):  # with its changes beside it, a name needs no memory
+        assert select_cells(given, [name])[0].experiment == cell.experiment
     memory.remember([cell, *select_cells(sweeps, ["demo.a.s1"])])
     assert [known.name for known in memory.read()] == [cell.key], "what was not changed is in the files"
     [found] = select_cells(sweeps, [cell.key])

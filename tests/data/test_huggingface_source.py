@@ -93,6 +93,35 @@ def test_the_split_of_a_saved_data_set(project: Path) -> None:
     assert texts(path="taken") == ["e", "f"], "the split that is meant where none is written"
 
 
+@pytest.mark.parametrize("key", ["config", "revision"])
+def test_what_a_saved_data_set_does_not_have_is_refused(project: Path, key: str) -> None:
+    datasets.Dataset.from_dict({"text": ["one"]}).save_to_disk(project / "saved")
+    assert complaint(path="saved", **{key: "other"}) == (
+        f"corpus.source.{key}: 'saved' was written by save_to_disk and has no {key}; leave it out"
+    )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_brackets_in_the_name_of_a_folder(project: Path, streaming: bool) -> None:
+    (project / "data [v1]").mkdir()
+    (project / "data [v1]" / "x.jsonl").write_text('{"text": "x"}')
+    for name in ("data [v1]/x.jsonl", "data [v1]/*"):
+        found = source(path="json", data_files=[name], streaming=streaming).documents()
+        assert [d.text for d in found] == ["x"]
+    assert complaint(path="data [v1]", streaming=streaming).endswith("for a pattern: rename it")
+
+
+def test_bytes_that_are_not_utf8_and_files_without_rows_are_said(project: Path) -> None:
+    (project / "a.txt").write_bytes(b"caf\xe9\n")
+    assert complaint(path="text", data_files=["a.txt"]).endswith(
+        "; the sources text, jsonl and parquet read such files, and skip what is not UTF-8"
+    )
+    (project / "a.jsonl").touch()
+    assert complaint(path="json", data_files=["a.jsonl"]) == (
+        "corpus.source.path: cannot read the dataset 'json': there is nothing in it; correct its files, or name others"
+    )
+
+
 def test_errors_of_several_lines_are_shown_whole(project: Path) -> None:
     for name in ("a", "b"):
         (project / "set" / name).mkdir(parents=True)

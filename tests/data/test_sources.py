@@ -344,6 +344,15 @@ def test_a_parquet_dictionary_that_is_not_utf8_is_named(project: Path) -> None:
     )
 
 
+def test_a_parquet_file_whose_name_is_not_utf8(project: Path) -> None:
+    pq.write_table(pa.table({"text": ["one"]}), project / "a.parquet")
+    try:
+        (project / "a.parquet").rename(project / os.fsdecode(b"caf\xe9.parquet"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert documents("parquet", paths=["*.parquet"]) == [Document("caf\\xe9.parquet:1", "one")]
+
+
 def test_a_packed_parquet_file_is_named(project: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), project / "a.parquet")
     pack(project / "a.parquet.gz", (project / "a.parquet").read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -214,9 +215,12 @@ def test_relative_folders_start_at_the_project(project: Path) -> None:
 
 def test_what_cannot_be_opened_is_named(project: Path) -> None:
     (project / "empty").mkdir()
-    for path in ("no/where", "empty"):
-        with pytest.raises(TokenizerError, match=f"^tokenizer.path: cannot open the tokenizer '{path}': .+ .+ .+"):
-            build("huggingface", path=path)
+    with pytest.raises(TokenizerError, match=r"^tokenizer.path: cannot open the tokenizer 'no/where': .+ .+ .+"):
+        build("huggingface", path="no/where")
+    with pytest.raises(
+        TokenizerError, match=r"'empty' holds no tokenizer\.json; name a folder that save_pretrained wrote"
+    ):
+        build("huggingface", path="empty")
     with pytest.raises(ValueError, match="path is empty; write a tokenizer's folder or name"):
         TOKENIZERS.options("huggingface")().check()
 
@@ -406,6 +410,25 @@ def test_a_file_that_is_no_tokenizer_is_named(project: Path, name: str, content:
     with pytest.raises(TokenizerError) as caught:
         build("huggingface", path="mine")
     assert str(caught.value).startswith(f"tokenizer.path: mine/{name} {problem}")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "told"),
+    [
+        ("decoder", {"type": "New"}, "decoder of type 'New'"),
+        ("normalizer", {"type": "New"}, "normalizer of type 'New'"),
+        ("pre_tokenizer", {"type": "New"}, "pre_tokenizer of type 'New'"),
+        ("post_processor", {"type": "New"}, "post_processor of type 'New'"),
+        ("version", "9.0", "version '9.0'"),
+    ],
+)
+def test_the_part_of_a_tokenizer_that_is_not_known_is_named(project: Path, part: str, value: object, told: str) -> None:
+    build("byte").save(project / "mine")
+    path = project / "mine" / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), part: value}))
+    with pytest.raises(TokenizerError) as caught:
+        build("huggingface", path="mine")
+    assert str(caught.value).startswith(f"tokenizer.path: mine/tokenizer.json has a {told} that tokenizers ")
 
 
 # --- long words -----------------------------------------------------------------------------------------------------

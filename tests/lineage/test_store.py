@@ -362,6 +362,27 @@ def test_failures_are_counted_until_a_success(store: Store) -> None:
     assert debris(store) == []
 
 
+@pytest.mark.parametrize("resumable", [True, False])
+def test_what_became_of_an_output_is_what_became_of_its_last_attempt(store: Store, resumable: bool) -> None:
+    def attempt(error: BaseException, told: str | None) -> None:
+        with (
+            contextlib.suppress(type(error)),
+            store.building(STAGE, NAME, resumable=resumable) as build,
+        ):
+            assert store.condition(STAGE, NAME).state == "running"
+            (build.folder / "half").touch()
+            if told:
+                store.record_failure(STAGE, NAME, "demo", told)
+            raise error
+
+    attempt(ValueError(), "first")
+    assert store.condition(STAGE, NAME).why == "first (attempt 1)"
+    attempt(KeyboardInterrupt(), None)
+    assert store.condition(STAGE, NAME).state == "interrupted"
+    attempt(ValueError(), "second")
+    assert store.condition(STAGE, NAME).why == "second (attempt 2)", "attempts are still counted"
+
+
 # --- disks ----------------------------------------------------------------------------------------------------------
 
 

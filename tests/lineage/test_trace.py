@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -87,6 +88,17 @@ def test_a_measurement_leads_to_what_it_read(
 def test_an_evaluation_names_its_measurements(project: Project) -> None:
     (folder_of(project, "evaluation") / "measurements.json").write_text('{"likelihood": "0123456789abcdef"}')
     assert "measured likelihood 0123456789abcdef" in " ".join(" ".join(trace_lines(trace(project, "demo.s0"))).split())
+
+
+def test_a_long_name_is_cut_where_it_only_says_what_an_output_was_made_for(project: Project) -> None:
+    path = folder_of(project, "corpus") / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**manifest, "started": 0.0, "seconds": 1.0, "key": f"demo.s0[corpus.paths={'x' * 200}]"})
+    )
+    told = " ".join("\n".join(trace_lines(trace(project, "demo.s0"))).split())
+    assert re.search(r"for demo\.s0\[corpus\.paths=x+…, by version", told)
+    assert "x" * 60 not in told
 
 
 def test_a_folder_upstream_leads_to_what_it_was_made_from_only(project: Project) -> None:

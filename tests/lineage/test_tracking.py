@@ -68,7 +68,7 @@ def test_a_cell_is_one_run_below_its_sweeps_run(project: Project) -> None:
     for stage, own in experiment_fingerprints(cell.experiment).items():
         assert tags[f"sumi.fingerprint.{stage}"] == own
     parent = run_of(project, tags["mlflow.parentRunId"])
-    assert (parent.data.tags["sumi.kind"], parent.info.run_name) == ("sweep", "demo")
+    assert (parent.data.tags["sumi.kind"], parent.info.run_name) == ("sweep", "demo (sweep)")
     assert parent.data.tags["mlflow.note.content"] == "four seeds"
     assert tracking.open_sweep("demo") == parent.info.run_id == run_of(project, other).data.tags["mlflow.parentRunId"]
 
@@ -367,6 +367,13 @@ def test_a_failed_run_says_why_until_it_ends_well(project: Project) -> None:
     assert "sumi.error" not in healed.data.tags
 
 
+def test_a_sweep_is_told_from_its_only_cell_and_an_earlier_name_is_corrected(project: Project) -> None:
+    sweep = project.tracking.open_sweep("demo")
+    project.tracking.client.set_tag(sweep, "mlflow.runName", "demo")
+    assert project.tracking.open_sweep("demo") == sweep
+    assert run_of(project, sweep).info.run_name == "demo (sweep)"
+
+
 def test_an_interrupted_run_is_killed_with_the_reason_and_no_tracking_is_fine(project: Project) -> None:
     run_id = project.tracking.open_cell(cell_of(project, "demo.s0"))
 
@@ -499,7 +506,7 @@ def test_what_was_changed_is_on_no_page_of_the_plain_cell(project: Project) -> N
     assert run.info.experiment_id == before.info.experiment_id, "side by side in one experiment"
     assert run.info.run_name == run.data.tags["sumi.cell"] == "demo.s0[evaluation.samples=3]"
     parent = run_of(project, run.data.tags["mlflow.parentRunId"])
-    assert parent.info.run_name == "demo[evaluation.samples=3]"
+    assert parent.info.run_name == "demo[evaluation.samples=3] (sweep)"
     assert parent.info.run_id != before.data.tags["mlflow.parentRunId"]
 
 

@@ -114,7 +114,7 @@ def test_differences_are_those_of_the_report(project: Project) -> None:
     """The same rows from MLflow as from the store, and the p-value that the definition gives."""
     sweep = project.sweeps()["demo"]
     tracked = compare_tracked(project, sweep.cells)
-    reported = compare_cells("demo", "", report_cells(project.store, sweep))
+    reported = compare_cells("demo", "", report_cells(project.store, sweep.cells))
     assert tracked.reference == reported.reference
     assert tracked.to_dict()["standing"] == reported.to_dict()["standing"]
     for name, row in {row.name: row for row in reported.rows}.items():
@@ -271,10 +271,34 @@ def test_a_study_that_cannot_be_written_is_told(seeded: Project, tmp_path: Path,
     assert (tmp_path / "hand.md").read_text() == "# Mine\n"
 
 
+def test_plots_are_of_the_cells_that_are_named(seeded: Project, tmp_path: Path) -> None:
+    text = (seeded.experiments / "demo.yaml").read_text()
+    (seeded.experiments / "other.yaml").write_text(text)
+    try:
+        for number, names in enumerate((["demo.warm.s0", "demo.cold.s1"], ["demo.warm.s0", "other.cold.s1"], ["demo"])):
+            folder, table = tmp_path / str(number), tmp_path / f"{number}.tex"
+            compare(*names, "--plots", str(folder), "--latex", str(table))
+            assert table.read_text().startswith("\\begin{tabular}")
+            drawn = (folder / "bits_per_byte.svg").read_text(encoding="utf-8")
+            labels = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+            own = [label for label in labels if "warm" in label or "cold" in label]
+            assert (
+                sorted(own)
+                == [
+                    ["cold.s1", "warm.s0"],
+                    ["demo.warm.s0", "other.cold.s1"],
+                    ["cold", "warm"],
+                ][number]
+            )
+    finally:
+        (seeded.experiments / "other.yaml").unlink()
+
+
 def test_a_study_is_of_one_experiment(seeded: Project, tmp_path: Path) -> None:
     shutil.copy(seeded.experiments / "demo.yaml", seeded.experiments / "other.yaml")
     try:
         result = CliRunner().invoke(app, ["compare", "demo", "other", "--study", str(tmp_path / "study.md")])
+        assert result.stdout == "", "it is refused before anything is printed"
         assert "--study: it is of one experiment, not of 2; name one" in str(result.exception)
     finally:
         (seeded.experiments / "other.yaml").unlink()

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -104,12 +105,17 @@ def test_something_bad_gives_status_1_and_a_repair_gives_0(project: Project) -> 
 
 
 def test_versions_are_compared_with_the_ranges_and_the_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "bad" not in levels(check_versions(tmp_path))
+    told = levels(check_versions(tmp_path))
+    assert "bad" not in told
+    assert re.fullmatch(r"python \S+, \d+ packages compared with what Sumi needs", told["ok"][-1])
     (tmp_path / "constraints.txt").write_text("# tested\ntorch==1.0.0\nomegaconf==0.1 ; python_version > '3'\n")
     told = levels(check_versions(tmp_path))["info"][0]
     assert "torch" in told
     assert "pinned 1.0.0" in told
     assert "omegaconf" in told
+    assert levels(check_versions(tmp_path))["ok"][-1].endswith(
+        ", 2 compared with the tested versions of constraints.txt"
+    )
 
     real = sys.modules["importlib.metadata"].version
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.6.2" if name == "lightning" else real(name))
@@ -239,10 +245,9 @@ def test_doctor_and_store_agree_on_a_failed_stage(project: Project, stage: str) 
         store.record_failure(stage, FINGERPRINT, "demo.one", "the loss\nis nan")
         raise ZeroDivisionError
     assert store.condition(stage, FINGERPRINT).state == "failed"
-    assert levels(check_store(store))["info"] == [
-        *([f"{stage} {FINGERPRINT} failed"] if resumable else []),
-        f"{stage} {FINGERPRINT} of demo.one failed: the loss is nan (attempt 1)",
-    ]
+    (finding,) = (found for found in check_store(store) if found.level == "info")
+    assert finding.message == f"{stage} {FINGERPRINT} of demo.one failed: the loss is nan (attempt 1)"
+    assert finding.remedy == f"`sumi run demo.one` {'continues where it was' if resumable else 'tries again'}"
     with store.building(stage, FINGERPRINT, resumable=resumable) as build:
         assert levels(check_store(store))["info"] == [f"{stage} {FINGERPRINT} is being computed now"]
         build.finish({"summary": {}})

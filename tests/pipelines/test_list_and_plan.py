@@ -16,11 +16,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines.cli import app
+from sumi_core.base.numerics import DeviceError
 from sumi_core.base.options import ConfigError
 from sumi_core.base.text import short_duration
 from sumi_core.experiments.cells import Sweep
 from sumi_core.experiments.files import ExperimentFiles
 from sumi_core.experiments.size import experiment_size
+from sumi_core.lineage.estimate import Estimate
 from sumi_core.lineage.project import Project
 from sumi_core.stages.base import StageContext
 from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
@@ -245,6 +247,8 @@ def test_a_plan_says_how_long_the_training_takes_and_by_what(project: Project, m
     expected = f"training takes about {short_duration(size.flops / 5e9)}, one cell after another, at the speed of"
     assert told == f"{expected} demo.s0 here"
     assert not any("training takes" in line for line in lines("plan", "demo.s0"))
+    monkeypatch.setattr("pipelines.commands.plan.estimate_training", lambda *_: Estimate(0.4, "by a guess"))
+    assert lines("plan", "demo.s1")[-2] == "  training takes under a second, one cell after another, by a guess"
 
 
 def test_a_plan_notices_a_gpu_that_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +257,26 @@ def test_a_plan_notices_a_gpu_that_is_not_there(project: Project, monkeypatch: p
         told = sumi("plan", "demo.s0", "runtime.device=cuda").stderr
         assert ("runtime.device is cuda, and this machine has no GPU; set it to cpu or auto" in told) is not there
         assert "GPU" not in sumi("plan", "demo.s0").stderr
+    compute(project, "demo.s0")
+    told = sumi("plan", "demo.s0", "runtime.device=cuda").stderr
+    assert "this machine has no GPU; set it to cpu or auto: all is cached, but samples need one too" in told
+
+
+def test_a_run_without_the_gpu_that_it_wants_computes_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(device: str) -> None:
+        raise DeviceError(f"runtime.device is {device} but this machine has no GPU number 0; set it to cpu")
+
+    monkeypatch.setattr("pipelines.commands.run.has_gpu", lambda: False)
+    monkeypatch.setattr("pipelines.commands.run.choose_device", refuse)
+    result = CliRunner().invoke(app, ["run", "demo.s0", "runtime.device=cuda"], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert (
+        result.stderr
+        == "sumi: demo.s0 is blocked: runtime.device is cuda but this machine has no GPU number 0; set it to cpu\n"
+    )
+    assert list(project.store.artifacts()) == []
 
 
 def test_a_model_is_exported_into_a_folder_of_its_own(project: Project, tmp_path: Path) -> None:

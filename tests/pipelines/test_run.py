@@ -208,6 +208,11 @@ def test_an_interrupt_stops_the_sweep_and_says_how_to_go_on(asked_twice_at_once:
     assert asked.returncode == 130, "\n".join(printed)
     assert printed[-1] == "sumi: interrupted; the same command continues where it was"
     assert sum(line.startswith("cell ") for line in printed) == 1
+    with open_instance(project) as instance:
+        newest = instance.get_runs(RunsFilter(job_name="cell"), limit=1)[0]
+        assert newest.status.value == "CANCELED", "a wish, and no failure"
+    (run,) = (run for run in project.tracking.cell_runs(["tiny"]) if run.data.tags["dagster.run_id"] == newest.run_id)
+    assert run.info.status == "KILLED"
 
 
 def test_overrides_are_meant_for_the_cell_that_asks(tmp_path: Path) -> None:

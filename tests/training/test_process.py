@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from sumi_core.base import process
 from sumi_core.base.numerics import deterministic
+from sumi_core.base.process import ONE_INTERRUPTION, repeats_ignored
+from sumi_core.training import signals
 from sumi_core.training.errors import TrainingInterrupted
 from sumi_core.training.ranks import Rank
 from sumi_core.training.signals import stop_signals
@@ -57,6 +60,36 @@ def test_first_signal_waits_for_the_step_and_the_second_does_not() -> None:
         with pytest.raises(TrainingInterrupted, match="SIGINT") as stopped:
             os.kill(os.getpid(), signal.SIGINT)
         assert stopped.value.exit_code == 130
+
+
+def test_one_interruption_is_one_signal_however_often_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel sends SIGTERM for each thread of a parent that dies, and Ctrl-C comes from terminal and parent."""
+    monkeypatch.setattr(signals.time, "monotonic", lambda: 100.0)
+    with stop_signals() as stop:
+        stop.deferred = True
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.received == signal.SIGTERM, "it ends after its step, with a checkpoint"
+        monkeypatch.setattr(signals.time, "monotonic", lambda: 100.0 + 2 * ONE_INTERRUPTION)
+        with pytest.raises(TrainingInterrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_what_an_interruption_writes_is_not_cut_off_by_its_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        monkeypatch.setattr(process.time, "monotonic", lambda: 100.0)
+        with repeats_ignored():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert heard == []
+            monkeypatch.setattr(process.time, "monotonic", lambda: 100.0 + 2 * ONE_INTERRUPTION)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert heard == [signal.SIGTERM], "somebody does not want to wait any longer"
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(heard) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_signals_and_numerics_are_given_back() -> None:

@@ -143,7 +143,7 @@ class Parquet(LocalFiles):
             problem = f"{name} is packed with {packed}, and Parquet packs its columns itself; unpack it"
             raise SourceError(f"corpus.source.paths: {problem}")
         try:
-            with pq.ParquetFile(path) as file:
+            with path.open("rb") as opened, pq.ParquetFile(opened) as file:  # Arrow takes no name that is not UTF-8
                 self._check_column(name, file.schema_arrow)
                 for batch in file.iter_batches(batch_size=512, columns=[column]):
                     for content in _contents(batch.column(0)):

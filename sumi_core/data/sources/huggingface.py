@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,15 +69,30 @@ class HuggingFace(Source):
                     self.skip(f"no text in column '{column}'", f"{split} row {number}")
         except SourceError:
             raise
-        except (DatasetsError, ValueError, OSError, RuntimeError) as error:  # names, splits, rows and the network
+        except (
+            DatasetsError,
+            ValueError,
+            OSError,
+            RuntimeError,
+            StopIteration,
+        ) as error:  # names, splits, rows, network
             after = f" behind {split} row {number}" if number >= 0 else ""
-            problem = reason_of(error.__cause__ or error)
-            if self.options.config is None and "Config name is missing" in problem:
-                known = re.sub(r".*?(\[.*?\]).*", r"\1", problem)
-                problem = f"it has several configurations, {known}; write one of them as corpus.source.config"
             raise SourceError(
-                f"corpus.source.path: cannot read the dataset '{self.options.path}'{after}: {problem}"
+                f"corpus.source.path: cannot read the dataset '{self.options.path}'{after}: {self._problem(error)}"
             ) from None
+
+    def _problem(self, error: BaseException) -> str:
+        """What an error of ``datasets`` comes from, and what to do."""
+        cause, options = error.__cause__ or error, self.options
+        problem = reason_of(cause) if str(cause) else "there is nothing in it"
+        if options.config is None and "Config name is missing" in problem:
+            known = re.sub(r".*?(\[.*?\]).*", r"\1", problem)
+            return f"it has several configurations, {known}; write one of them as corpus.source.config"
+        if isinstance(cause, UnicodeDecodeError):
+            return f"{problem}; the sources text, jsonl and parquet read such files, and skip what is not UTF-8"
+        if glob.has_magic(options.path) and project_path(options.path).is_dir():
+            return f"{problem}; datasets takes [, * and ? in the name of a folder for a pattern: rename it"
+        return f"{problem}; correct its files, or name others"
 
     def identity(self) -> dict[str, Any]:
         """Digests of whatever of it lies on this machine; of the Hub's the name and the revision. Raises SourceError
@@ -95,12 +111,16 @@ class HuggingFace(Source):
 
         options, folder = self.options, project_path(self.options.path)
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():  # of save_to_disk
+            for key in ("config", "revision"):
+                if getattr(options, key) is not None:
+                    problem = f"'{options.path}' was written by save_to_disk and has no {key}; leave it out"
+                    raise SourceError(f"corpus.source.{key}: {problem}")
             return self._saved(datasets.load_from_disk(str(folder)))
         local = str(folder) if folder.is_dir() else options.path
         return datasets.load_dataset(
             local,
             options.config,
-            data_files=[str(path) for _, path in self._local()] if options.data_files else None,
+            data_files=[glob.escape(str(path)) for _, path in self._local()] if options.data_files else None,
             split=options.split,
             revision=options.revision,
             streaming=options.streaming,

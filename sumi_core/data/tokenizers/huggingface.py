@@ -65,6 +65,9 @@ class HuggingFace(Tokenizer):
         options, local = self.options, project_path(self.options.path)
         if local.is_dir():
             _check_files(local, options.path)
+            if not _has_vocabulary(local):
+                problem = f"'{options.path}' holds no tokenizer.json; name a folder that save_pretrained wrote"
+                raise TokenizerError(f"tokenizer.path: {problem}")
         try:
             opened: Any = AutoTokenizer.from_pretrained(
                 str(local) if local.is_dir() else options.path, revision=options.revision, trust_remote_code=False
@@ -111,12 +114,27 @@ def _check_files(folder: Path, written: str) -> None:
             try:
                 tokenizers.Tokenizer.from_str(content)
             except Exception as error:  # a bare one
-                model = data.get("model")
-                kind = model.get("type") if isinstance(model, dict) else None
                 raise TokenizerError(
-                    f"{shown} has a model of type {kind!r} that tokenizers {tokenizers.__version__} cannot open "
-                    f"({reason_of(error)}); save it with a release that this one reads, or choose another tokenizer"
+                    f"{shown} has a {_unread_part(data, str(error))} that tokenizers {tokenizers.__version__} cannot "
+                    f"open ({reason_of(error)}); save it with a release that this one reads, or choose another "
+                    "tokenizer"
                 ) from None
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    """Whether there is anything that a fast tokenizer can be made of."""
+    known = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json")
+    return any((folder / name).is_file() for name in known) or any(folder.glob("*.model"))
+
+
+def _unread_part(data: dict[str, Any], error: str) -> str:
+    """The part of a tokenizer.json that could not be read, which the error names by a type of the library's own."""
+    if "tokenizer version" in error:
+        return f"version {data.get('version')!r}"
+    named = {"decoder": "Decoder", "normalizer": "Normalizer", "pre_tokenizer": "PreTok", "post_processor": "PostProc"}
+    part = next((part for part, mark in named.items() if mark in error), "model")
+    value = data.get(part)
+    return f"{part} of type {value.get('type') if isinstance(value, dict) else None!r}"
 
 
 def _require_no_dropout(backend: Any, written: str) -> None:
