@@ -129,14 +129,17 @@ def section(hint: Any) -> type[Any] | None:
     return typing.cast(type[Any], hint) if dataclasses.is_dataclass(hint) else None
 
 
-@functools.lru_cache(maxsize=1024)
 def marked(schema: Any, mark: str) -> tuple[tuple[str, Any], ...]:
     """The fields of a dataclass whose metadata holds ``mark``: name, and what it holds there."""
-    fields = dataclasses.fields(schema)
-    return tuple((declared.name, declared.metadata[mark]) for declared in fields if declared.metadata.get(mark))
+    if (schema, mark) not in _MARKED:
+        fields = dataclasses.fields(schema)
+        found = [(declared.name, declared.metadata[mark]) for declared in fields if declared.metadata.get(mark)]
+        _MARKED[schema, mark] = tuple(found)
+    return _MARKED[schema, mark]
 
 
 _HINTS: dict[Any, dict[str, Any]] = {}
+_MARKED: dict[tuple[Any, str], tuple[tuple[str, Any], ...]] = {}
 _HOLDERS: dict[Any, list[_Holder]] = {}
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
