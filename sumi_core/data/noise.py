@@ -29,7 +29,7 @@ class _Unseeded(ISeedSequence):
         return np.zeros(n_words, dtype)
 
 
-_UNSEEDED = _Unseeded()
+_UNSEEDED: Any = _Unseeded()  # numpy declares fewer types than it takes
 _USED_UP = np.zeros(4, np.uint64)  # numbers left over from the last draw: none
 
 
