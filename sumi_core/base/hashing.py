@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 LENGTH = 16  # hex digits: 64 bits, a collision among a million outputs has probability 3e-8
+#: The types of plain data that hold no other.
+LEAVES = frozenset((str, int, float, bool, type(None)))
 _SETTLED = 2 * 10**9  # ns since the last edit
 
 
 def canonical_json(value: Any) -> str:
     """The one way to write ``value``: sorted keys, no spaces, no NaN. Raises TypeError for anything but plain data."""
-    _refuse_other_than_plain(value, "")
+    _refuse_other_than_plain(value, ())
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -58,14 +60,23 @@ def _sha256_as_of(path: Path, *state: int) -> str:
     return file_sha256(path)
 
 
-def _refuse_other_than_plain(value: Any, where: str) -> None:
+def _refuse_other_than_plain(value: Any, steps: tuple[str, ...]) -> None:
+    """steps: the keys and indices that lead to the value, joined only for a complaint."""
+    if type(value) in LEAVES:
+        return
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{where or 'value'} has the key {key!r}; only text keys serialise the same everywhere")
-            _refuse_other_than_plain(item, f"{where}.{key}".lstrip("."))
+                raise TypeError(f"{_place(steps)} has the key {key!r}; only text keys serialise the same everywhere")
+            if type(item) not in LEAVES:
+                _refuse_other_than_plain(item, (*steps, f".{key}"))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _refuse_other_than_plain(item, f"{where}[{index}]")
-    elif not (value is None or type(value) in (str, int, float, bool)):
-        raise TypeError(f"{where or 'value'} is a {type(value).__name__}; only plain data can be fingerprinted")
+            if type(item) not in LEAVES:
+                _refuse_other_than_plain(item, (*steps, f"[{index}]"))
+    else:
+        raise TypeError(f"{_place(steps)} is a {type(value).__name__}; only plain data can be fingerprinted")
+
+
+def _place(steps: tuple[str, ...]) -> str:
+    return "".join(steps).lstrip(".") or "value"

@@ -16,11 +16,12 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sumi_core.base.errors import SumiError
+from sumi_core.base.hashing import LEAVES
 from sumi_core.base.outside import PartError
 from sumi_core.base.registry import Registry, UnknownName, nearest
 
@@ -78,7 +79,7 @@ def absent_parts(schema: type[Any], data: Mapping[str, Any]) -> set[str]:
 def _part_fields(
     schema: type[Any], data: Mapping[str, Any], prefix: str
 ) -> Iterator[tuple[str, Registry, dict[str, Any] | None]]:
-    for name, registry, inner in _holders(schema):
+    for name, registry, inner, _ in _holders(schema):
         if name not in data:
             continue
         for key, found in _items(data[name], f"{prefix}{name}"):
@@ -87,20 +88,31 @@ def _part_fields(
             elif registry:
                 yield key, registry, found
                 if found is not None and len(found) > 1:  # it has options, which may be parts
-                    yield from _part_fields(registry.options(found["name"]), found, f"{key}.")
+                    options = registry.options(found["name"])
+                    if _holders(options):
+                        yield from _part_fields(options, found, f"{key}.")
 
 
-def _holders(schema: type[Any]) -> list[tuple[str, Registry | None, type[Any] | None]]:
-    """The fields of a dataclass that can hold parts: name, and the registry of the part or the section with parts."""
+class _Holder(NamedTuple):
+    """A field that can hold parts: by the registry of the part itself, or by the section that has some."""
+
+    name: str
+    registry: Registry | None
+    section: type[Any] | None
+    metadata: Mapping[str, Any]
+
+
+def _holders(schema: type[Any]) -> list[_Holder]:
+    """The fields of a dataclass that can hold parts."""
     if schema in _HOLDERS:
         return _HOLDERS[schema]
-    found: list[tuple[str, Registry | None, type[Any] | None]] = []
+    found: list[_Holder] = []
     for declared in dataclasses.fields(schema):
         inner = section(type_hints(schema)[declared.name])
         if registry := declared.metadata.get("registry"):
-            found.append((declared.name, registry, None))
+            found.append(_Holder(declared.name, registry, None, declared.metadata))
         elif inner and _holders(inner):
-            found.append((declared.name, None, inner))
+            found.append(_Holder(declared.name, None, inner, declared.metadata))
     _HOLDERS[schema] = found
     return found
 
@@ -117,8 +129,18 @@ def section(hint: Any) -> type[Any] | None:
     return typing.cast(type[Any], hint) if dataclasses.is_dataclass(hint) else None
 
 
+def marked(schema: Any, mark: str) -> tuple[tuple[str, Any], ...]:
+    """The fields of a dataclass whose metadata holds ``mark``: name, and what it holds there."""
+    if (schema, mark) not in _MARKED:
+        fields = dataclasses.fields(schema)
+        found = [(declared.name, declared.metadata[mark]) for declared in fields if declared.metadata.get(mark)]
+        _MARKED[schema, mark] = tuple(found)
+    return _MARKED[schema, mark]
+
+
 _HINTS: dict[Any, dict[str, Any]] = {}
-_HOLDERS: dict[Any, list[tuple[str, Registry | None, type[Any] | None]]] = {}
+_MARKED: dict[tuple[Any, str], tuple[tuple[str, Any], ...]] = {}
+_HOLDERS: dict[Any, list[_Holder]] = {}
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
@@ -136,18 +158,15 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
     return _ADAPTERS[schema]
 
 
-_LEAVES = frozenset((str, int, float, bool, type(None)))
-
-
 def plain_data(value: Any) -> Any:
-    """A copy as plain data, as ``dataclasses.asdict`` makes it, in a third of its time: plans make a thousand."""
+    """A copy as plain data, as ``dataclasses.asdict`` makes it, in a fraction of its time: plans make a thousand."""
     kind = type(value)
-    if kind in _LEAVES:
+    if kind in LEAVES:
         return value
     if kind is dict:
-        return {key: plain_data(item) for key, item in value.items()}
+        return {key: item if type(item) in LEAVES else plain_data(item) for key, item in value.items()}
     if kind is list:
-        return [plain_data(item) for item in value]
+        return [item if type(item) in LEAVES else plain_data(item) for item in value]
     return plain_data(vars(value)) if dataclasses.is_dataclass(kind) else value
 
 
@@ -212,14 +231,14 @@ def as_component(value: Any) -> Any:
 
 def _write_out_parts(record: Any, where: str, prefix: str) -> None:
     """Replace what names a part by the part with every option, in a record and its sections."""
-    for declared in dataclasses.fields(record):
-        value, key = getattr(record, declared.name), f"{prefix}{declared.name}"
-        if registry := declared.metadata.get("registry"):
-            if declared.metadata.get("many"):
+    for name, registry, _, metadata in _holders(type(record)):
+        value, key = getattr(record, name), f"{prefix}{name}"
+        if registry:
+            if metadata.get("many"):
                 value = _typed_parts(registry, value, where, key)
-            elif value is not None or not declared.metadata["optional"]:
+            elif value is not None or not metadata["optional"]:
                 value = component(registry, value, where, key)
-            setattr(record, declared.name, value)
+            setattr(record, name, value)
         else:
             for place, inner in _items(value, key):
                 if dataclasses.is_dataclass(inner):

@@ -13,6 +13,7 @@ enters the fingerprints of the stages that read the part.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -21,6 +22,7 @@ import os
 import sys
 import types
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -34,6 +36,7 @@ GROUP = "sumi.parts"  # of entry points
 FOLDER = "parts"  # of a project
 _PACKAGE = "sumi_parts"  # what the folder is called among Python's modules
 _SHIPPED = ("sumi_core", "assets", "pipelines")
+_held: ContextVar[list[Outside] | None] = ContextVar("_held", default=None)  # inside ``in_one_place``
 _IMPORTED: dict[str, str] = {}  # module of a part → the digest of its code when this process imported it
 
 
@@ -81,7 +84,22 @@ class Outside:
 
 def outside_parts() -> Outside:
     """The parts that installed packages and the project around this process offer, read once."""
-    return _outside(os.getcwd(), os.environ.get("SUMI_PROJECT"))
+    held = _held.get()
+    if held is None:
+        return _outside(os.getcwd(), os.environ.get("SUMI_PROJECT"))
+    if not held:
+        held.append(_outside(os.getcwd(), os.environ.get("SUMI_PROJECT")))
+    return held[0]
+
+
+@contextlib.contextmanager
+def in_one_place() -> Iterator[None]:
+    """Inside, what is offered is looked up once: whatever reads many cells asks for their parts by the thousand."""
+    token = _held.set([])
+    try:
+        yield
+    finally:
+        _held.reset(token)
 
 
 def look_again() -> None:

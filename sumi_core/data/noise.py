@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,10 +22,32 @@ if TYPE_CHECKING:
 VALIDATION, EVALUATION = 1 << 32, 2 << 32
 
 
+class _Unseeded(ISeedSequence):
+    """For a generator whose state is set next."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
+        return np.zeros(n_words, dtype)
+
+
+_UNSEEDED: Any = _Unseeded()  # numpy declares fewer types than it takes
+_USED_UP = np.zeros(4, np.uint64)  # numbers left over from the last draw: none
+
+
 def address_generator(seed: int, stream: str, step: int = 0, example: int = 0) -> np.random.Generator:
     """The generator at one address. ``stream`` keeps uses apart (``"corrupt"``, ``"time"``, ``"sample"``)."""
-    key = [seed, zlib.crc32(stream.encode())]
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, step, example]))
+    key = np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64)
+    counter = np.array([0, 0, step, example], dtype=np.uint64)
+    # As ``Philox(key=key, counter=counter)``, which gathers entropy first that it does not use: most of the time.
+    philox = np.random.Philox(_UNSEEDED)
+    philox.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": counter, "key": key},
+        "buffer": _USED_UP,
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return np.random.Generator(philox)
 
 
 class Noise:

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyppmd
 
 from sumi_core.base.text import markdown_table, with_error
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
@@ -121,6 +120,8 @@ def ppmd_bits(train: bytes, validation: bytes, order: int) -> float:
 
     Memory: 64 bytes for each byte of input, between 64 MiB and 1 GiB; on running out, PPMd forgets and starts anew.
     """
+    import pyppmd  # what only reads the parts of an experiment does without
+
     memory = min(max(_PPMD_MEMORY[0], 64 * (len(train) + len(validation))), _PPMD_MEMORY[1])
     encoder = pyppmd.Ppmd7Encoder(order, memory)
     encoder.encode(train)  # what is still in the coder's range when this returns is a few bits

@@ -126,7 +126,8 @@ class ExperimentFiles:
         experiment = resolve_within(budget, [*self._changes, *layers], find, len(self._changes))
         if self._changes:
             refuse_untrue_labels(key, experiment, settings, [*self._changes, *layers], budget, find)
-        own = (parents[option] for option, *_ in references_in(experiment.sections()))
+        refs = references_in(experiment.sections()) if parents else ()
+        own = (parents[option] for option, *_ in refs)
         unique = {(parent.key, parent.overrides): parent for parent in own}
         name = key + change_suffix(self.overrides)
         return Cell(name, reading.file.stem, labels, experiment, self.overrides, tuple(unique.values()))

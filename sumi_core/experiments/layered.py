@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from sumi_core.base.registry import nearest
 from sumi_core.experiments.budget import MAX_STEPS, Budget
 from sumi_core.experiments.file_keys import FILE_KEYS
 from sumi_core.experiments.layers import check_keys, expand_presets, merge
-from sumi_core.experiments.resolve import FindCell, resolve
+from sumi_core.experiments.resolve import FindCell, interpolates, resolve
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.yaml_files import read_yaml
 
@@ -37,11 +38,15 @@ def resolve_layers(layers: list[Layer], find: FindCell) -> Experiment:
 
 
 def _resolved(layers: list[Layer], find: FindCell) -> Experiment:
+    return resolve(_merged(layers), layers[0].where, find)
+
+
+def _merged(layers: list[Layer]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         written = {key: value for key, value in layer.data.items() if key not in FILE_KEYS}
         merged = merge(merged, expand_presets(written, layer.where))
-    return resolve(merged, layers[0].where, find)
+    return merged
 
 
 def resolve_within(budget: Budget, layers: list[Layer], find: FindCell, on_top: int = 0) -> Experiment:
@@ -49,13 +54,17 @@ def resolve_within(budget: Budget, layers: list[Layer], find: FindCell, on_top: 
     if budget == Budget() or any(writes(layer, "training.steps") for layer in layers[:on_top]):
         return resolve_layers(layers, find)
     where = layers[on_top].where  # the file: what is wrong with a budget is wrong there
+
+    def with_steps(steps: int) -> list[Layer]:
+        return [*layers[:on_top], Layer(where, {"training": {"steps": steps}}), *layers[on_top:]]
+
     # As many as there may be: the steps of a base are not meant, and must not be too few for the warm-up.
-    largest = resolve_layers([*layers[:on_top], _steps(MAX_STEPS, where), *layers[on_top:]], find)
-    return resolve_layers([*layers[:on_top], _steps(budget.steps(largest, where), where), *layers[on_top:]], find)
-
-
-def _steps(steps: int, where: str) -> Layer:
-    return Layer(where, {"training": {"steps": steps}})
+    with contextlib.suppress(ConfigError):  # what is wrong, and in which layer, is found below
+        merged = _merged(with_steps(MAX_STEPS))
+        if not interpolates(merged):  # else other keys may follow the steps
+            return resolve(merged, layers[0].where, find, lambda largest: budget.steps(largest, where))
+    largest = resolve_layers(with_steps(MAX_STEPS), find)
+    return resolve_layers(with_steps(budget.steps(largest, where)), find)
 
 
 def refuse_steps(key: str, layers: list[Layer], where: str) -> None:

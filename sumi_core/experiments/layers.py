@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sumi_core.base.options import ConfigError, as_component, type_hints
+from sumi_core.base.hashing import LEAVES
+from sumi_core.base.options import ConfigError, as_component, marked, plain_data, type_hints
 from sumi_core.base.options import check_keys as check_schema_keys
-from sumi_core.base.registry import nearest
+from sumi_core.base.registry import Registry, nearest
 from sumi_core.corruption import CORRUPTION_PRESETS
 from sumi_core.experiments.schema import Experiment
 
@@ -18,24 +18,27 @@ def merge(low: Any, high: Any, schema: Any = Experiment) -> Any:
     """Lay ``high`` over ``low``: mappings merge, an empty section changes nothing, anything else replaces. A component
     whose name changes is replaced whole, since the old part's options mean nothing to the new one."""
     if high is None and dataclasses.is_dataclass(schema):
-        return copy.deepcopy(low)
+        return plain_data(low)
     if not (isinstance(low, Mapping) and isinstance(high, Mapping)):
         low = {}
     if not isinstance(high, Mapping):
-        return copy.deepcopy(high)
+        return plain_data(high)
     merged = dict(low)
-    fields = {f.name: f for f in dataclasses.fields(schema)} if dataclasses.is_dataclass(schema) else {}
-    hints = type_hints(schema) if fields else {}
+    registries: dict[str, Registry] = {}
+    hints: dict[str, Any] = {}
+    if isinstance(schema, type) and dataclasses.is_dataclass(schema):
+        registries, hints = dict(marked(schema, "registry")), type_hints(schema)
     for key, value in high.items():
         below, inner = merged.get(key), hints.get(key)
-        if key in fields and (registry := fields[key].metadata.get("registry")):
+        if registry := registries.get(key):
             value, below = as_component(value), as_component(below)
             if isinstance(below, Mapping) and isinstance(value, Mapping):
                 renamed = value.get("name") not in (None, below.get("name"))
                 below = None if renamed else below
                 name = value.get("name", (below or {}).get("name"))
                 inner = registry.options(name) if isinstance(name, str) and name in registry else None
-        merged[key] = merge(below, value, inner)
+        leaf = value is not None and type(value) in LEAVES
+        merged[key] = value if leaf else merge(below, value, inner)
     return merged
 
 

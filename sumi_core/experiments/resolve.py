@@ -7,7 +7,6 @@ key, what is wrong and what to do.
 from __future__ import annotations
 
 import contextlib
-import copy
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sumi_core.base.options import ConfigError, component, typed
+from sumi_core.base.options import ConfigError, component, plain_data, typed
 from sumi_core.base.registry import nearest
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, SCHEDULES
 from sumi_core.experiments.layers import expand_presets
@@ -35,9 +34,15 @@ _DISPENSABLE: tuple[tuple[str, ...], ...] = ((), ("measurements", "metrics"), ("
 _EVALUATION = "evaluation"  # the section, and the one stage that reads it
 
 
-def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -> Experiment:
+def resolve(
+    data: Mapping[str, Any],
+    where: str,
+    find: FindCell | None = None,
+    spend: Callable[[Experiment], int] | None = None,
+) -> Experiment:
     """Turn merged plain data into a checked Experiment. ``where`` names the file in every complaint. find: looks up
-    the cells that are referred to; without it references must be resolved already, as records hold them."""
+    the cells that are referred to; without it references must be resolved already, as records hold them. spend: the
+    steps to take, from the experiment with those of ``data``, which nothing else in ``data`` may follow."""
     plain = _interpolated(expand_presets(data, where), where)
     model = plain.get("model")
     if isinstance(model, dict) and model.get("preset") is not None:
@@ -46,6 +51,7 @@ def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -
             raise ConfigError(where, "model.preset", f"no preset is called {preset!r}; {nearest(str(preset), PRESETS)}")
         plain["model"] = {**PRESETS[preset], **model}
     experiment: Experiment = typed(Experiment, plain, where)
+    warmup = experiment.training.warmup_steps
     _count_warmup(experiment, where)
     around_process = (("schedule", SCHEDULES), ("clock", CLOCKS), ("parameterisation", PARAMETERISATIONS))
     for section, registry in around_process:
@@ -63,6 +69,10 @@ def resolve(data: Mapping[str, Any], where: str, find: FindCell | None = None) -
         experiment.evaluation.sampler = component(SAMPLERS, default, where, "evaluation.sampler")
     _link(experiment, where, find)
     check(experiment, where)
+    if spend is not None:
+        experiment.training.steps, experiment.training.warmup_steps = spend(experiment), warmup
+        _count_warmup(experiment, where)
+        check(experiment, where)
     return experiment
 
 
@@ -122,11 +132,12 @@ def resolve_for(stage: str, recorded: Mapping[str, Any], where: str) -> Experime
     return resolve_recorded({**recorded, _EVALUATION: kept[-1]}, where)
 
 
-def _interpolates(data: Any) -> bool:
+def interpolates(data: Any) -> bool:
+    """Whether a value anywhere in plain data is that of another key, as ``${training.steps}`` is."""
     if isinstance(data, Mapping):
-        return any(_interpolates(value) for value in data.values())
+        return any(interpolates(value) for value in data.values())
     if isinstance(data, list):
-        return any(_interpolates(value) for value in data)
+        return any(interpolates(value) for value in data)
     return isinstance(data, str) and "${" in data
 
 
@@ -144,8 +155,9 @@ def _refuse_resolvers(data: Any, where: str, key: str = "") -> None:
 
 def _interpolated(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Plain data with ``${training.steps}`` and the like replaced by what they name."""
-    if not _interpolates(data):
-        return copy.deepcopy(dict(data))
+    if not interpolates(data):
+        copied: dict[str, Any] = plain_data(dict(data))
+        return copied
     _refuse_resolvers(data, where)
     try:
         plain = OmegaConf.to_container(OmegaConf.create(dict(data)), resolve=True)

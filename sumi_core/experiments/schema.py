@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from sumi_core.base.options import MAX_SEED, part, parts_in, plain_data
+from sumi_core.base.options import MAX_SEED, marked, part, parts_in, plain_data
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES, SCHEDULES
 from sumi_core.data import CLUSTERINGS, TOKENIZERS
 from sumi_core.data.config import CorpusConfig, ShardsConfig
@@ -89,14 +89,13 @@ class Experiment:
         content their own identity tells, and without references, which enter as the fingerprints they stand for."""
         data = self.recipe()
         for _, registry, found in parts_in(Experiment, data):
-            for option in dataclasses.fields(registry.options(found["name"])):
-                if option.metadata.get("location"):
-                    del found[option.name]
+            for option, _ in marked(registry.options(found["name"]), "location"):
+                del found[option]
         return data
 
     def token_tables(self) -> tuple[str, ...]:
         """The token tables that the experiment's parts are built from: a number per token that a stage writes."""
-        found = parts_in(Experiment, self.to_dict())
+        found = parts_in(Experiment, self.sections())
         return tuple(dict.fromkeys(table for _, registry, own in found for table in registry.get(own["name"]).tables))
 
 
@@ -106,9 +105,8 @@ def references_in(data: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str,
     for key, registry, component in parts_in(Experiment, data):
         if len(component) == 1:  # its name
             continue
-        for option in dataclasses.fields(registry.options(component["name"])):
-            if stage := option.metadata.get("stage_ref"):
-                yield f"{key}.{option.name}", stage, component, option.name
+        for option, stage in marked(registry.options(component["name"]), "stage_ref"):
+            yield f"{key}.{option}", stage, component, option
 
 
 def _without_runtime(data: dict[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sumi_core.base.options import ConfigError
+from sumi_core.base.outside import in_one_place
 from sumi_core.base.registry import nearest
 from sumi_core.experiments.cells import Cell, Sweep, Sweeps, with_ancestors
 from sumi_core.experiments.changed_names import is_changed_name, is_override
@@ -94,6 +95,7 @@ def load_sweeps(
     return _load(folder, overrides, remembered)
 
 
+@in_one_place()
 def _load(
     folder: Path,
     overrides: tuple[str, ...],

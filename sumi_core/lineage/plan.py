@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 
 from sumi_core.base.errors import SumiError
 from sumi_core.base.hashing import fingerprint
+from sumi_core.base.outside import in_one_place
 from sumi_core.experiments.references import StageRef
 from sumi_core.experiments.sweeps import Cell, with_ancestors
 from sumi_core.stages import STAGES
-from sumi_core.stages.identity import Identities, ref_fingerprint, references_of, stage_inputs, stages_of
+from sumi_core.stages.identity import Identities, ref_fingerprint, references_of, stage_inputs
 from sumi_core.stages.store import Artifact, Condition, Store
 
 # The most telling first: it is what a cell with stages in several states is said to be in.
@@ -70,6 +71,7 @@ class CellPlan:
         return {stage.stage: stage.artifact for stage in self.stages if stage.artifact is not None}
 
 
+@in_one_place()
 def plan(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
     """The state of each cell. Reads the sources' identities and the store; computes nothing."""
     earlier = _latest_by_key(store)
@@ -105,7 +107,7 @@ def plan_with_ancestors(cells: Iterable[Cell], store: Store) -> list[CellPlan]:
 def _plan_cell(cell: Cell, look: _Look, earlier: Mapping[tuple[str, str], Artifact]) -> CellPlan:
     stages: list[StagePlan] = []
     identities = Identities(cell.experiment)
-    for name in stages_of(cell.experiment):
+    for name in identities.stages:
         try:
             identity = identities.of(name, {stage.stage: stage.fingerprint for stage in stages})
         except (SumiError, OSError) as error:  # what it is made from is gone, or cannot be read

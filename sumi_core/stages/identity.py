@@ -26,8 +26,11 @@ _Found = tuple[str, Registry, dict[str, Any]]  # a part of an experiment: key, r
 
 def stages_of(experiment: Experiment) -> tuple[str, ...]:
     """The stages that an experiment has, upstream first."""
-    wanted = _table_stages(experiment)
-    return tuple(name for name, stage in STAGES.items() if not stage.optional or name in wanted)
+    return _with_tables(_table_stages(experiment))
+
+
+def _with_tables(table_stages: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name, stage in STAGES.items() if not stage.optional or name in table_stages)
 
 
 def stage_inputs(experiment: Experiment, name: str) -> tuple[str, ...]:
@@ -56,9 +59,11 @@ class Identities:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self._config = experiment.identity()
-        self._parts = tuple(parts_in(Experiment, experiment.to_dict()))
+        self._parts = tuple(parts_in(Experiment, experiment.sections()))
         self._refs = stage_refs(experiment)
         self._table_stages = _table_stages(experiment)
+        #: Its stages, upstream first.
+        self.stages = _with_tables(self._table_stages)
 
     def of(self, name: str, known: Mapping[str, str] | None = None) -> dict[str, Any]:
         """``stage_identity`` of one of its stages."""
@@ -99,7 +104,11 @@ def made_from(experiment: Experiment, stage: Stage) -> dict[str, Any]:
 
 
 def _made_from(parts: Iterable[_Found]) -> dict[str, Any]:
-    return {key: own for key, registry, part in parts if (own := _part_identity(registry, canonical_json(part)))}
+    return {
+        key: own
+        for key, registry, part in parts
+        if registry.get(part["name"]).has_identity() and (own := _part_identity(registry, canonical_json(part)))
+    }
 
 
 def _read_by(stage: Stage, parts: Iterable[_Found]) -> list[_Found]:
@@ -148,7 +157,7 @@ def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
     """The fingerprint of every stage that the experiment has."""
     found: dict[str, str] = {}
     identities = Identities(experiment)
-    for name in stages_of(experiment):
+    for name in identities.stages:
         found[name] = fingerprint(identities.of(name, found))
     return found
 
@@ -156,10 +165,7 @@ def experiment_fingerprints(experiment: Experiment) -> dict[str, str]:
 @functools.lru_cache(maxsize=256)
 def _part_identity(registry: Registry, component_json: str) -> dict[str, Any]:
     """What a part is made from beside its options (file digests, versions), read once per process."""
-    component = json.loads(component_json)
-    if not registry.get(component["name"]).has_identity():
-        return {}
-    identity: dict[str, Any] = registry.from_config(component).identity()
+    identity: dict[str, Any] = registry.from_config(json.loads(component_json)).identity()
     return identity
 
 
