@@ -7,8 +7,10 @@ SAMPLERS = Registry(
     "sumi_core.sampling.sampler:Sampler",
     {
         "ancestral": "sumi_core.sampling.ancestral:Ancestral",
+        "autoregressive": "sumi_core.sampling.autoregressive:Autoregressive",
         "blockwise": "sumi_core.sampling.blockwise:Blockwise",
         "left_to_right": "sumi_core.sampling.left_to_right:LeftToRight",
+        "speculative": "sumi_core.sampling.speculative:Speculative",
     },
     key="sampler",
 )
