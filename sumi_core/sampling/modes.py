@@ -1,11 +1,18 @@
-"""Which objectives train a model that has an autoregressive mode beside its diffusion mode."""
+"""The modes of a model that is trained to predict the next token and to denoise, and who writes with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-TWO_MODES = ("joint",)
+TWO_MODES = ("joint",)  # objectives
+
+#: The samplers that write in each mode; the first is the mode's own.
+MODES: Mapping[str, tuple[str, ...]] = {
+    "ar": ("autoregressive",),
+    "canvas": ("blockwise",),
+    "speculative": ("speculative",),
+}
 
 
 def without_autoregressive_mode(sampler: str, experiment: Mapping[str, Any]) -> tuple[str, str] | None:
