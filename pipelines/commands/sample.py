@@ -60,7 +60,12 @@ def sample_command(
     sampler = sampler_of(experiment, parts, mode, name)
     recorded = exported.sumi.get("sampler")
     used = experiment.evaluation.sampler["name"]
-    if mode is None and experiment is exported.experiment and isinstance(recorded, dict) and recorded.get("name") != used:
+    if (
+        mode is None
+        and experiment is exported.experiment
+        and isinstance(recorded, dict)
+        and recorded.get("name") != used
+    ):
         note(f"sampler '{recorded.get('name')}' of the record is not at hand; sampling with '{used}'")
     trained = experiment.shards.sequence_length
     length = sample_length(length, trained)

@@ -83,7 +83,9 @@ class Drafts(Measurement):
             return model.sampler
         objective = model.objective
         vocabulary = Vocabulary(objective.num_tokens, objective.eos_id)
-        made: Speculative = SAMPLERS.build("speculative", {}, process=model.process, vocabulary=vocabulary, layout=layout)
+        made: Speculative = SAMPLERS.build(
+            "speculative", {}, process=model.process, vocabulary=vocabulary, layout=layout
+        )
         return made
 
 
