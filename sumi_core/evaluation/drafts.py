@@ -46,8 +46,8 @@ _DEFINITIONS = (
     "draft cost: nats that a token costs more under what the diffusion mode says of it in a block of pure noise than "
     "under the autoregressive mode; ± over documents. Its sum over a block is no less than the total correlation of "
     "the block's tokens given the text before.",
-    "overlap, agreement: the chance that a draft at that offset stands, by rejection (1 − total variation) and by shared "
-    "noise, if those before it stand; at the temperature of the sampler, on validation text.",
+    "overlap, agreement: the chance that a draft at that offset stands if those before it do, by rejection (1 − total "
+    "variation) and by shared noise; at the temperature of the sampler, on validation text.",
     "tokens per forward: of speculative decoding; predicted: by the chance that the drafts before an offset all stand "
     "on validation text. found: in texts that the model writes. Slots per token: what the passes compute.",
 )
@@ -131,8 +131,8 @@ def read_drafts(model: Model, sampler: Speculative, context: Context) -> Told:
         sharp = tempered(p, temperature), tempered(d, temperature)
         found.append((pick(p, x) - pick(d, x), overlap(*sharp), agreement(*sharp)))
         context.progress(start + len(x), len(tokens), "sequences", "drafts")
-    blocks = [torch.cat(part).unflatten(1, (-1, n)).cpu().numpy() for part in zip(*found, strict=True)]
-    return Told(*blocks, document=documents_of(context.text, context.chosen))
+    cost, together, same = (torch.cat(part).unflatten(1, (-1, n)).cpu().numpy() for part in zip(*found, strict=True))
+    return Told(cost, together, same, documents_of(context.text, context.chosen))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Found:
     accepted: NDArray[np.int64]
 
     def stands(self, drafts: int) -> list[float]:
-        """P_j, j = 1 … ``drafts``: the share of those passes in which the first j all stood; NaN where there is none."""
+        """P_j, j = 1 … ``drafts``: the share of those passes in which the first j all stood; NaN without any."""
         looked = self.accepted
         return [float((looked >= j).mean()) if len(looked) else math.nan for j in range(1, drafts + 1)]
 
@@ -156,10 +156,10 @@ def decode(sampler: Speculative, denoiser: DenoiserFunction, context: Context) -
     config, length = context.config, len(context.text[0])
     device = next((p.device for p in getattr(denoiser, "parameters", list)()), torch.device("cpu"))
     nothing = [torch.zeros(0, dtype=torch.int64)] * config.samples
-    canvas = Canvas.blank(nothing, [length] * config.samples, seed=config.seed, steps=1, device=device)
+    blank = Canvas.blank(nothing, [length] * config.samples, seed=config.seed, steps=1, device=device)
     looked: list[Tensor] = []
     before: Canvas | None = None
-    for canvas in generate(sampler, denoiser, canvas):
+    for canvas in generate(sampler, denoiser, blank):
         if before is not None:
             was, now = before.state, canvas.state
             assert isinstance(was, Standing)

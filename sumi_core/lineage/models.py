@@ -16,9 +16,9 @@ from sumi_core.sampling.modes import MODES, TWO_MODES
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.experiments.build import Parts
     from sumi_core.sampling.sampler import Sampler
-    from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 
 LONGEST = 16  # times the trained length: a text may be as long

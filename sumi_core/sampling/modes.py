@@ -10,7 +10,7 @@ TWO_MODES = ("joint",)  # objectives
 #: The samplers that write in each mode; the first is the mode's own.
 MODES: Mapping[str, tuple[str, ...]] = {
     "ar": ("autoregressive",),
-    "canvas": ("blockwise",),
+    "canvas": ("blockwise", "entropy_bound", "threshold"),
     "speculative": ("speculative",),
 }
 
