@@ -42,6 +42,7 @@ class Adaptive(Blockwise):
     is given a level is given, after the first call, the one at which the accepted share of the tokens survives, so that
     the block is noised as in training but for the choice of what is accepted."""
 
+    options: Any
     rule: Rule
 
     def __init__(self, options: Any = None, **context: Any) -> None:

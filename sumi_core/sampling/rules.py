@@ -1,8 +1,8 @@
 """Which tokens of a block a step accepts: rules on distributions alone, without a network or a layout.
 
-A rule sees the logits of p(x_i | z) at every place of a block. It draws or picks a token for each, accepts some of them,
-and turns the others back to noise; nothing that is accepted stays so for good. What it emits in the end are the most
-probable tokens, so a rule draws from no model and has no likelihood.
+A rule sees the logits of p(x_i | z) at every place of a block. It takes a token for each, accepts some of them, and
+turns the others back to noise; nothing that is accepted stays so for good. What it emits in the end are the most
+probable tokens, so a rule draws from no model and has no likelihood (docs/mathematics.md 12).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class ThresholdRule(Rule):
 
 def _kept_where_done(belief: Belief, after: Belief) -> Belief:
     """``after`` a step, but in rows that were done what they had."""
-    if belief.logits is None:
+    if belief.logits is None or after.logits is None:
         return after
     done = belief.done[:, None]
     return replace(

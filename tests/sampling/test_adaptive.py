@@ -1,4 +1,4 @@
-"""Blocks written by a rule: rows in any company, what a row costs, prompts, constraints, and what the network is told."""
+"""Blocks written by a rule: rows in any company, their cost, prompts, constraints, and what the network is told."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Counted:
 
 
 def logits_of(chances: list[list[float]]) -> Tensor:
-    """A row of distributions over three tokens, each with the given probability of token 0 and the rest on the others."""
+    """Rows of distributions over three tokens, each with the given probability of token 0."""
     return torch.tensor([[[p, (1 - p) / 2, (1 - p) / 2] for p in row] for row in chances], dtype=torch.float64).log()
 
 
@@ -192,7 +192,7 @@ def stock() -> Any:
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)
 def test_the_rule_is_that_of_stock_generate(stock: Any, changes: dict[str, Any]) -> None:
     """A whole ``generate`` of three rows and three canvases. The rule gets the logits that stock code computed, and has
-    to ask for them with the very same canvas and feedback each time; then tokens and tokens per forward are the same."""
+    to ask for them with the very same canvas and feedback; then tokens and tokens per forward are the same."""
     from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
         DiffusionGemmaGenerationConfig,
         EntropyBoundSamplerConfig,
