@@ -7,6 +7,8 @@ a block that is not written yet, and p, what the autoregressive mode says of it 
                                        total correlation of its tokens given what stands before (docs/mathematics.md 11)
     E[Σ_v min(p_v, d_v)], agreement    the chance that such a draft stands, by rejection and by shared noise
 
+The blocks are those of the layout, and the text is real; a sampler's canvases may be shorter, and its text is its own.
+
 drafts.parquet    a row for each offset in a block
 """
 
