@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+    from sumi_core.experiments.build import Parts
     from sumi_core.experiments.schema import Experiment
     from sumi_core.experiments.sweeps import Cell, Sweeps
     from sumi_core.export.loading import ExportedModel
     from sumi_core.models.denoiser import Denoiser
-    from sumi_core.sampling.sampler import Sampler
 
 __all__ = ["Model", "cells", "compare", "open_model", "plan", "to_latex"]
 
@@ -85,26 +85,33 @@ class Model:
             raise ConfigError("likelihood", "texts", str(error)) from None
 
     def sample(
-        self, num: int = 4, length: int | None = None, steps: int | None = None, seed: int = 0, prompt: str = ""
+        self,
+        num: int = 4,
+        length: int | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        prompt: str = "",
+        mode: str | None = None,
     ) -> list[str]:
         """Texts that the model writes, as ``sumi sample`` prints them but with every character as it is.
 
         length: tokens of each text, prompt included; default: the trained length. steps: network calls of a diffusion
         sampler; default: the most that the cell is evaluated at. prompt: what every text begins with. The same seed
-        gives the same texts.
+        gives the same texts. mode: of a model with two modes, ``ar``, ``canvas`` or ``speculative``.
 
-        Raises ConfigError for a prompt that leaves no room and for more than 16 times the trained length, and
-        ValueError for fewer than one text or step."""
+        Raises ConfigError for a prompt that leaves no room, for more than 16 times the trained length and for a mode
+        that the model does not have, and ValueError for fewer than one text or step."""
         from sumi_core.base.numerics import deterministic
         from sumi_core.evaluation.samples import shown_text
-        from sumi_core.lineage.models import prompt_ids, sample_length
+        from sumi_core.lineage.models import prompt_ids, sample_length, sampler_of
 
         length = sample_length(length, self.experiment.shards.sequence_length, "sample", dashes="")
         steps = max(self.experiment.evaluation.sampling_steps) if steps is None else steps
         tokenizer = self.exported.tokenizer
         ids = prompt_ids(prompt, tokenizer, length, "sample", dashes="")
+        sampler = sampler_of(self.experiment, self._parts, mode, self.name, "sample", "mode")
         with deterministic(self.experiment.runtime.threads):
-            drawn = self._sampler.sample(self._denoiser, num=num, length=length, steps=steps, seed=seed, prompt=ids)
+            drawn = sampler.sample(self._denoiser, num=num, length=length, steps=steps, seed=seed, prompt=ids)
         return [shown_text(row, tokenizer) for row in drawn.tokens.cpu().numpy()]
 
     def plots(self) -> dict[str, Figure]:
@@ -128,10 +135,10 @@ class Model:
         return self.exported.denoiser.to(self._device).eval()
 
     @cached_property
-    def _sampler(self) -> Sampler:
+    def _parts(self) -> Parts:
         from sumi_core.experiments.build import build_parts
 
-        return build_parts(self.experiment, self.exported.parts.vocabulary).sampler
+        return build_parts(self.experiment, self.exported.parts.vocabulary)
 
 
 def open_model(name_or_folder: str | Path, overrides: Iterable[str] = ()) -> Model:

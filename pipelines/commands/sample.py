@@ -9,7 +9,7 @@ import typer
 
 from pipelines.commands.arguments import Changes
 from sumi_core.base.options import MAX_SEED
-from sumi_core.lineage.models import exported_folder, prompt_ids, sample_length, sampled_experiment
+from sumi_core.lineage.models import exported_folder, prompt_ids, sample_length, sampled_experiment, sampler_of
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import find_target
 
@@ -33,6 +33,14 @@ def sample_command(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same texts.")] = 0,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ar|canvas|speculative",
+            help="How a model with two modes writes: token by token, block by block, or token by token with drafts. "
+            "The same seed gives the same texts in the first and the last.",
+        ),
+    ] = None,
 ) -> None:
     """Write texts with a trained model.
 
@@ -48,10 +56,16 @@ def sample_command(
     target = find_target(project, name, changes or ())
     exported = load_exported(exported_folder(project, target))
     experiment, tokenizer = sampled_experiment(project, target) or exported.experiment, exported.tokenizer
-    sampler = build_parts(experiment, exported.parts.vocabulary).sampler
+    parts = build_parts(experiment, exported.parts.vocabulary)
+    sampler = sampler_of(experiment, parts, mode, name)
     recorded = exported.sumi.get("sampler")
     used = experiment.evaluation.sampler["name"]
-    if experiment is exported.experiment and isinstance(recorded, dict) and recorded.get("name") != used:
+    if (
+        mode is None
+        and experiment is exported.experiment
+        and isinstance(recorded, dict)
+        and recorded.get("name") != used
+    ):
         note(f"sampler '{recorded.get('name')}' of the record is not at hand; sampling with '{used}'")
     trained = experiment.shards.sequence_length
     length = sample_length(length, trained)
@@ -71,7 +85,9 @@ def sample_command(
             prompt=ids,
         )
     calls = counted(int(samples.nfe.max()), "network call")
-    note(f"{counted(num, 'text')} of {length} tokens, seed {seed}, {calls}{' each' if num > 1 else ''}")
+    given = 0 if ids is None else len(ids)
+    rate = "" if mode is None else f", {num * (length - given) / int(samples.nfe.sum()):.2f} tokens a call"
+    note(f"{counted(num, 'text')} of {length} tokens, seed {seed}, {calls}{' each' if num > 1 else ''}{rate}")
     for number, row in enumerate(samples.tokens.cpu().numpy(), start=1):
         print(f"--- {number}" if num > 1 else "---")
         print(visible(shown_text(row, tokenizer)))

@@ -7,6 +7,7 @@ MEASUREMENTS = Registry(
     "sumi_core.evaluation.measurement:Measurement",
     {
         "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
+        "drafts": "sumi_core.evaluation.drafts:Drafts",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
         "readings": "sumi_core.evaluation.readings:Readings",

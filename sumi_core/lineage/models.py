@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sumi_core.base.options import ConfigError
+from sumi_core.base.options import ConfigError, component
 from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target
+from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling.modes import MODES, TWO_MODES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
+    from sumi_core.experiments.build import Parts
+    from sumi_core.sampling.sampler import Sampler
 
 
 LONGEST = 16  # times the trained length: a text may be as long
@@ -76,3 +80,33 @@ def prompt_ids(
         )
         raise ConfigError(where, f"{dashes}prompt", problem)
     return ids
+
+
+def sampler_of(
+    experiment: Experiment,
+    parts: Parts,
+    mode: str | None,
+    name: str,
+    where: str = "command line",
+    key: str = "--mode",
+) -> Sampler:
+    """What a model writes with: the sampler of its evaluation, or in a mode the one that writes so, with the options of
+    the evaluation's where that is one of the mode. name: of the model, in the refusal.
+
+    Raises ConfigError for a mode that there is not, and for a model that is not trained for more than one."""
+    if mode is None:
+        return parts.sampler
+    if mode not in MODES:
+        raise ConfigError(where, key, f"no mode is called '{mode}'; one of {', '.join(MODES)}")
+    objective = experiment.objective["name"]
+    if objective not in TWO_MODES:
+        problem = (
+            f"{name} is trained with objective '{objective}' for one mode, in which it writes anyway; leave the mode "
+            f"out, or train a model with objective: {' or '.join(TWO_MODES)}"
+        )
+        raise ConfigError(where, key, problem)
+    own = experiment.evaluation.sampler
+    wanted = own if own["name"] in MODES[mode] else component(SAMPLERS, MODES[mode][0], where, key)
+    context = {"process": parts.process, "vocabulary": parts.vocabulary, "layout": parts.layout}
+    sampler: Sampler = SAMPLERS.from_config(wanted, **context)
+    return sampler

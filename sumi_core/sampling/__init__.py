@@ -7,8 +7,12 @@ SAMPLERS = Registry(
     "sumi_core.sampling.sampler:Sampler",
     {
         "ancestral": "sumi_core.sampling.ancestral:Ancestral",
+        "autoregressive": "sumi_core.sampling.autoregressive:Autoregressive",
         "blockwise": "sumi_core.sampling.blockwise:Blockwise",
+        "entropy_bound": "sumi_core.sampling.adaptive:EntropyBound",
         "left_to_right": "sumi_core.sampling.left_to_right:LeftToRight",
+        "speculative": "sumi_core.sampling.speculative:Speculative",
+        "threshold": "sumi_core.sampling.adaptive:Threshold",
     },
     key="sampler",
 )

@@ -25,12 +25,41 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class _Draft:
     """The block that is being written. z: ``[B, n]``, on its way from noise to text. counted: ``[B]``, clean slots that
-    each row has been charged for. kept, memory: the clean slots that the network has read, where it keeps them."""
+    each row has been charged for. kept, memory: the clean slots that the network has read, where it keeps them. belief:
+    what a rule remembers of the block from step to step; None: nothing yet. rests: ``[B]`` bool, rows that are done
+    with the block; None: none is."""
 
     z: Tensor
     counted: Tensor
     kept: int = 0
     memory: Memory | None = None
+    belief: Any = None
+    rests: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one step makes of a block. z: ``[B, n]``, what the next step reads. shown: ``[B, n]``, the text as it would
+    be if this were the last step. chance: ``[B, n]`` float64, the probability of each of its tokens. rests: ``[B]``
+    bool, rows that are done with the block; None: none is. belief: as in a draft."""
+
+    z: Tensor
+    shown: Tensor
+    chance: Tensor
+    rests: Tensor | None = None
+    belief: Any = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step is. block: of the text; number: of the step in it. given: ``[B, n]`` bool, tokens that stand. level:
+    ``[B, 1]`` float64, at which the others are read. belief: as in a draft."""
+
+    block: int
+    number: int
+    given: Tensor
+    level: Tensor
+    belief: Any
 
 
 class Blockwise(Ancestral):
@@ -57,54 +86,79 @@ class Blockwise(Ancestral):
         return self._opened(dataclasses.replace(canvas, age=0))
 
     def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
-        process, draft, n = self.process, canvas.state, self.layout.options.length
+        draft, n = canvas.state, self.layout.options.length
         assert isinstance(draft, _Draft)
         block, number = divmod(canvas.age, canvas.steps)
-        now, then = self.levels(canvas.steps).to(canvas.device)[number : number + 2]
-        now, then = (level.expand(len(draft.z), 1) for level in (now, then))
         given, open_ = self._part(canvas.frozen, block), self._part(self._open(canvas), block)
-        asked = DenoiserInput(draft.z, torch.where(given, 0.0, now))  # what is given is clean
-        memory, keeps = draft.memory, caches(denoiser)
+        level = self._level(canvas, number, draft.belief)
+        place = Place(block, number, given, level, draft.belief)
         clean = self.layout.context(canvas.tokens, block, self.eos_id)
-        if keeps and memory is None:
+        logits, memory = self._read(denoiser, canvas, place, clean)
+        move = self._move(canvas, logits, draft.z, place)
+        works = open_.any(-1) & ~self._rests(draft)
+        slots = clean.shape[1] + self.layout.canvas_slots
+        inside = slice(block * n, min(canvas.length, (block + 1) * n))
+        width = inside.stop - inside.start
+        tokens, confidence = canvas.tokens.clone(), canvas.confidence.clone()
+        tokens[:, inside] = move.shown[:, :width]
+        confidence[:, inside] = torch.where(open_, move.chance, torch.nan)[:, :width]
+        kept = 0 if memory is None else clean.shape[1]
+        counted = draft.counted if memory is None else torch.where(works, clean.shape[1], draft.counted)
+        z = torch.where(given, draft.z, move.z)
+        over = number + 1 == canvas.steps
+        if move.rests is not None:  # a row that rests here keeps nobody waiting, nor does one with nothing to write
+            over = over or bool((move.rests | ~open_.any(-1)).all())
+        written = dataclasses.replace(
+            canvas.written(tokens),
+            age=(block + 1) * canvas.steps if over else canvas.age + 1,
+            nfe=canvas.nfe + works,
+            slots=canvas.slots + works * (slots - draft.counted),
+            confidence=torch.where(canvas.done[:, None], canvas.confidence, confidence),
+            state=_Draft(z, counted, kept, memory, move.belief, move.rests),
+        )
+        return self._opened(written) if over else written
+
+    def _read(
+        self, denoiser: DenoiserFunction, canvas: Canvas, place: Place, clean: Tensor
+    ) -> tuple[Tensor, Memory | None]:
+        """Leave-one-out logits of a block, ``[B, n, S]``, and what the network has read then. clean: the clean slots
+        that the block sees."""
+        draft, n = canvas.state, self.layout.options.length
+        memory = draft.memory
+        asked = DenoiserInput(draft.z, torch.where(place.given, 0.0, place.level))  # what is given is clean
+        if caches(denoiser) and memory is None:
             memory = Memory(KeyValues(len(clean), canvas.length + 2 * n + 2, canvas.device), clean[:, :0])
 
         def beside(asked: DenoiserInput) -> DenoiserOutput:
             cache, kept = (None, 0) if memory is None else memory.back_to(clean, draft.kept)
-            found = self.layout.canvas(denoiser, canvas.tokens, asked, block, self.eos_id, cache=cache, kept=kept)
+            found = self.layout.canvas(denoiser, canvas.tokens, asked, place.block, self.eos_id, cache=cache, kept=kept)
             if memory is not None:
                 memory.text = clean
             return found
 
-        logits = process.predict(beside, asked, now)
+        return self.process.predict(beside, asked, place.level), memory
+
+    # --- the rule ---------------------------------------------------------------------------------------------------
+
+    def _level(self, canvas: Canvas, number: int, belief: Any) -> Tensor:
+        """At which a step reads its block, ``[B, 1]`` float64."""
+        return self.levels(canvas.steps).to(canvas.device)[number].expand(len(canvas.tokens), 1)
+
+    def _move(self, canvas: Canvas, logits: Tensor, z: Tensor, place: Place) -> Move:
+        """What a step makes of a block ``z`` ``[B, n]`` and leave-one-out logits ``[B, n, S]``."""
+        process, now = self.process, place.level
+        then = self.levels(canvas.steps).to(canvas.device)[place.number + 1].expand(len(z), 1)
         if canvas.constraints:
-            wanted = self._allowed(canvas, process.denoiser(logits.double()), block)
-            probs = only_allowed(wanted, process.reverse(wanted.log(), draft.z, now, then), where=then == 0)
+            wanted = self._allowed(canvas, process.denoiser(logits.double()), place.block)
+            probs = only_allowed(wanted, process.reverse(wanted.log(), z, now, then), where=then == 0)
         else:
-            probs = process.reverse(logits, draft.z, now, then)
-        drawn = draw_categorical(probs, self._noise(canvas, block, number + 1).uniform(n, dtype=torch.float64))
-        chance = pick(probs, drawn) / probs.sum(-1)
-        drawn = torch.where(given, draft.z, drawn)
-        works, slots = open_.any(-1), clean.shape[1] + self.layout.canvas_slots
-        inside = slice(block * n, min(canvas.length, (block + 1) * n))
-        width = inside.stop - inside.start
-        tokens, confidence = canvas.tokens.clone(), canvas.confidence.clone()
-        tokens[:, inside] = drawn[:, :width]
-        confidence[:, inside] = torch.where(open_, chance, torch.nan)[:, :width]
-        written = dataclasses.replace(
-            canvas.written(tokens),
-            age=canvas.age + 1,
-            nfe=canvas.nfe + works,
-            slots=canvas.slots + works * (slots - draft.counted),
-            confidence=torch.where(canvas.done[:, None], canvas.confidence, confidence),
-            state=_Draft(
-                drawn,
-                torch.where(works, clean.shape[1], draft.counted) if keeps else draft.counted,
-                clean.shape[1] if keeps else 0,
-                memory,
-            ),
-        )
-        return self._opened(written) if number + 1 == canvas.steps else written
+            probs = process.reverse(logits, z, now, then)
+        noise = self._noise(canvas, place.block, place.number + 1)
+        drawn = draw_categorical(probs, noise.uniform(z.shape[1], dtype=torch.float64))
+        drawn = torch.where(place.given, z, drawn)
+        return Move(drawn, drawn, pick(probs, drawn) / probs.sum(-1))
+
+    # --- helpers ----------------------------------------------------------------------------------------------------
 
     def finished(self, canvas: Canvas) -> Tensor:
         place = torch.arange(canvas.length, device=canvas.device)
@@ -112,6 +166,10 @@ class Blockwise(Ancestral):
 
     def settled(self, canvas: Canvas) -> Tensor:
         return canvas.lengths.clamp(max=self._begun(canvas))
+
+    @staticmethod
+    def _rests(draft: _Draft) -> Tensor:
+        return torch.zeros_like(draft.counted, dtype=torch.bool) if draft.rests is None else draft.rests
 
     def _begun(self, canvas: Canvas) -> int:
         """Where the block that is being written begins."""
@@ -125,7 +183,11 @@ class Blockwise(Ancestral):
         block = int(torch.where(open_, place // n, -(-canvas.length // n)).min())
         z = self.process.sample_prior(self._noise(canvas, block, 0), n)
         z = torch.where(self._part(canvas.frozen, block), self._part(canvas.tokens, block), z)
-        start = _Draft(z, torch.zeros_like(canvas.nfe)) if draft is None else dataclasses.replace(draft, z=z)
+        start = (
+            _Draft(z, torch.zeros_like(canvas.nfe))
+            if draft is None
+            else dataclasses.replace(draft, z=z, belief=None, rests=None)
+        )
         return dataclasses.replace(canvas, age=block * canvas.steps, state=start)
 
     def _noise(self, canvas: Canvas, block: int, number: int) -> Noise:

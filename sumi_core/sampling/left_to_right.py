@@ -15,6 +15,7 @@ from sumi_core.kernels.row_loss import pick
 from sumi_core.models.cache import KeyValues
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, caches
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.choosing import tempered
 from sumi_core.sampling.memory import Memory, Reading
 from sumi_core.sampling.sampler import Sampler
 
@@ -56,9 +57,8 @@ class LeftToRight(Sampler):
         if canvas.constraints:
             place = torch.tensor([position], device=canvas.device)
             logits = canvas.allowed(logits.double().softmax(-1), place).log()
-        probs = self._probabilities(logits)
-        uniform = canvas.noise("sample", position).uniform(1, dtype=torch.float64)
-        chosen = draw_categorical(probs, uniform)
+        probs = tempered(logits, self.options.temperature)
+        chosen = self._drawn(canvas, probs, position)
         writes = ~canvas.frozen[:, position] & (position < canvas.lengths)
         tokens, confidence = canvas.tokens.clone(), canvas.confidence.clone()
         tokens[:, position] = chosen[:, 0]
@@ -106,10 +106,6 @@ class LeftToRight(Sampler):
         reading.memory.text = text
         return logits, Reading(reading.memory, text.shape[1]), new.shape[1]
 
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        """Of the next token ``[..., V]`` float64; all 0 or NaN where no token has a finite logit."""
-        if self.options.temperature == 0:
-            best = logits.argmax(-1, keepdim=True)
-            possible = (logits.gather(-1, best) > -torch.inf).double()
-            return torch.zeros_like(logits, dtype=torch.float64).scatter_(-1, best, possible)
-        return (logits.double() / self.options.temperature).softmax(-1)
+    def _drawn(self, canvas: Canvas, probs: Tensor, position: int) -> Tensor:
+        """A token of each row, ``[B, 1]``, from probabilities ``[B, 1, V]`` float64."""
+        return draw_categorical(probs, canvas.noise("sample", position).uniform(1, dtype=torch.float64))

@@ -36,3 +36,21 @@ class Reading:
 
     memory: Memory
     kept: int
+
+
+@dataclass
+class RaggedMemory:
+    """As ``Memory``, of rows that have read different numbers of tokens. text: ``[B, W]``, of which the cache holds the
+    first ``cache.lengths[b]`` of row b."""
+
+    cache: KeyValues
+    text: Tensor
+
+    def back_to(self, text: Tensor, kept: Tensor) -> tuple[KeyValues, Tensor]:
+        """The cache with the first ``kept[b]`` tokens of each row of ``text`` ``[B, W]``, or with none of a row of
+        which another text was read since; and how many there are, ``[B]``."""
+        place = torch.arange(text.shape[1], device=text.device)
+        other = ((self.text != text) & (place < kept[:, None])).any(-1) | (self.cache.lengths < kept)
+        kept = torch.where(other, 0, kept)
+        self.cache.crop(kept)
+        return self.cache, kept

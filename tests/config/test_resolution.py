@@ -377,8 +377,14 @@ def test_blocks_are_written_block_by_block_and_cost_both_streams() -> None:
             {"parameterisation": "posterior", "layout": {"name": "blocks", "length": 1, "read_out": "previous"}},
             "layout.read_out: previous with blocks of one token never reads",
         ),
-        ({"evaluation": {"sampler": "ancestral"}}, "cannot write under layout 'blocks'; choose blockwise"),
-        ({"evaluation": {"sampler": "left_to_right"}}, "cannot write under layout 'blocks'; choose blockwise"),
+        (
+            {"evaluation": {"sampler": "ancestral"}},
+            "cannot write under layout 'blocks'; choose autoregressive or blockwise",
+        ),
+        (
+            {"evaluation": {"sampler": "left_to_right"}},
+            "cannot write under layout 'blocks'; choose autoregressive or blockwise",
+        ),
         ({"layout": "whole"}, "model.attention: objective 'nelbo' cannot train causal attention"),
         ({"layout": "whole", "model": {}, "evaluation": {"sampler": "blockwise"}}, "cannot write under layout 'whole'"),
         ({"layout": {"name": "blocks", "growth": [1, 3]}}, "layout.growth: blocks of 3 tokens do not divide"),

@@ -77,9 +77,10 @@ def measured(evaluation: Artifact) -> dict[str, str]:
 # --- what is computed anew ------------------------------------------------------------------------------------------
 
 
-def test_the_default_evaluation_has_every_measurement() -> None:
+def test_the_default_evaluation_has_every_measurement_that_any_model_has() -> None:
     assert [own["name"] for own in resolve({}, "tests").evaluation.measurements] == DEFAULT
-    assert sorted(DEFAULT) == MEASUREMENTS.names()
+    of_several_modes = ["drafts", "readings"]
+    assert sorted(DEFAULT + of_several_modes) == MEASUREMENTS.names()
     assert "text" not in MEASUREMENTS, "the store calls the likelihood of other texts so"
 
 

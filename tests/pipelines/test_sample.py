@@ -151,6 +151,36 @@ def test_the_autoregressive_baseline_writes_token_by_token(project: Project) -> 
     assert all(text.split("\n", 1)[1].startswith("And") for text in texts(stdout))
 
 
+# --- modes ----------------------------------------------------------------------------------------------------------
+
+JOINT = ["objective=joint", "model.attention=causal", "layout={name: blocks, length: 8, read_out: previous}"]
+
+
+def test_a_model_with_two_modes_writes_in_three_ways_and_the_same_text_in_two(project: Project) -> None:
+    compute(project, "tiny.uniform", JOINT)
+    asked = ("tiny.uniform", *JOINT, "--num", "3", "--seed", "5", "--prompt", "And")
+    alone, said = sample(*asked, "--mode", "ar")
+    assert "29 network calls each, 1.00 tokens a call" in said
+    drafted, said = sample(*asked, "--mode", "speculative")
+    assert drafted == alone
+    assert float(said.split(" tokens a call")[0].rpartition(" ")[2]) >= 1
+    canvas, said = sample(*asked, "--mode", "canvas", "--steps", "3")
+    assert canvas != alone
+    assert "12 network calls each" in said, "three for each of four blocks"
+    assert sample(*asked, "--steps", "3")[0] == canvas, "what its evaluation says"
+    own = "evaluation.sampler={name: speculative, shape: fan, temperature: 0.5}"
+    cold = sample("tiny.uniform", *JOINT, own, "--num", "3", "--mode", "speculative")[0]
+    assert cold != sample("tiny.uniform", *JOINT, "--num", "3", "--mode", "speculative")[0]
+    assert cold == sample("tiny.uniform", *JOINT, own, "--num", "3")[0]
+
+
+def test_a_model_with_one_mode_has_none_to_choose(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"--mode: tiny\.uniform is trained with objective 'nelbo' for one mode"):
+        sample("tiny.uniform", "--mode", "ar")
+    with pytest.raises(ConfigError, match=r"--mode: no mode is called 'fast'; one of ar, canvas, speculative"):
+        sample("tiny.uniform", "--mode", "fast")
+
+
 # --- fit-schedule ---------------------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,8 @@ from tests.corruption.enumerable import World, chi_square
 V, EOS = 4, 1
 
 
-def build(**options):
-    return SAMPLERS.build("left_to_right", options, process=None, vocabulary=Vocabulary(V, EOS))
+def build(name="left_to_right", **options):
+    return SAMPLERS.build(name, options, process=None, vocabulary=Vocabulary(V, EOS))
 
 
 def exact_model(world, calls=None):
@@ -32,9 +32,10 @@ def exact_model(world, calls=None):
     return model
 
 
-def test_draws_the_joint_distribution():
+@pytest.mark.parametrize("name", ["left_to_right", "autoregressive"])
+def test_draws_the_joint_distribution(name):
     world, calls = World("uniform"), []
-    samples = build().sample(FromLogits(exact_model(world, calls)), num=20_000, length=2, steps=99, seed=0)
+    samples = build(name).sample(FromLogits(exact_model(world, calls)), num=20_000, length=2, steps=99, seed=0)
     assert chi_square((samples.tokens * torch.tensor([V, 1])).sum(-1), world.p) > 1e-3
     assert set(samples.nfe.tolist()) == {len(calls)} == {2}
 

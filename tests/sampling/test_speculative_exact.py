@@ -1,0 +1,147 @@
+"""Speculation by rejection, enumerated: every draw of the sampler's own code comes out in every way."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling.acceptance import agreement, overlap, tokens_per_forward
+from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.drafting import Standing
+from sumi_core.sampling.speculative import Speculative
+from tests.corruption.enumerable import World
+from tests.layouts.exact import blocks
+from tests.sampling.two_modes import branched, chain_rule, distribution, started, two_modes
+
+SHAPES: list[dict[str, Any]] = [
+    {"shape": "linear", "width": 2},
+    {"shape": "linear", "width": 3},
+    {"shape": "linear", "width": 3, "draft_steps": 2},
+    {"shape": "linear", "width": 3, "recycle": True},
+    {"shape": "fan", "width": 1},
+]
+LARGE: list[dict[str, Any]] = [  # where noise is of one kind
+    {"shape": "linear", "width": 4, "draft_steps": 3},
+    {"shape": "fan", "width": 2, "recycle": True},
+]
+CASES = [("uniform", shape) for shape in SHAPES] + [("absorbing", shape) for shape in SHAPES + LARGE]
+
+
+def build(world: World, read_out: str, **options: Any) -> Speculative:
+    context = {"process": world.process, "vocabulary": Vocabulary(world.tokens, 0), "layout": blocks(2, read_out)}
+    sampler: Speculative = SAMPLERS.build("speculative", {"verify": "rejection", **options}, **context)
+    return sampler
+
+
+def worlds(noise: str, length: int = 3) -> tuple[World, World]:
+    """What the two modes know; the drafts are wrong in more than their independence."""
+    return World(noise, tokens=2, length=length, seed=1), World(noise, tokens=2, length=length, seed=2)
+
+
+def variation(p: Tensor, q: Tensor) -> float:
+    return float((p - q).abs().sum() / 2)
+
+
+@pytest.mark.parametrize(
+    ("noise", "shape"), CASES, ids=lambda part: "-".join(map(str, part.values())) if isinstance(part, dict) else part
+)
+@pytest.mark.parametrize("read_out", ["own", "previous"])
+def test_rejection_draws_from_the_autoregressive_mode(read_out: str, noise: str, shape: dict[str, Any]) -> None:
+    causal, drafts = worlds(noise)
+    found = distribution(build(causal, read_out, **shape), two_modes(causal, drafts, read_out == "own"), causal)
+    assert variation(found, causal.p) < 1e-12
+    assert variation(causal.p, drafts.p) > 0.2
+
+
+def with_marginals(canvas: Canvas) -> Canvas:
+    """The usual mistake: a draft is judged by its distribution over all noise, not by that of the noise it came from.
+    Rows of one history have had every noise, each equally often."""
+    state = canvas.state
+    assert isinstance(state, Standing)
+    if not state.drafted or not len(canvas.tokens):
+        return canvas
+    history = torch.cat([state.settled[:, None], canvas.tokens], 1)
+    _, group = history.unique(dim=0, return_inverse=True)
+    total = torch.zeros(int(group.max()) + 1, *state.chances.shape[1:], dtype=torch.float64)
+    mean = total.index_add(0, group, state.chances) / group.bincount()[:, None, None]
+    return dataclasses.replace(canvas, state=dataclasses.replace(state, chances=mean[group]))
+
+
+def test_judging_drafts_by_their_marginals_is_biased() -> None:
+    causal, drafts = worlds("uniform")
+    drafts.p = torch.tensor([0.45, 0.02, 0.01, 0.02, 0.02, 0.01, 0.02, 0.45], dtype=torch.float64)  # all alike
+    sampler, denoiser = build(causal, "own", width=3), two_modes(causal, drafts, True, trusts=0.95)
+    assert variation(distribution(sampler, denoiser, causal), causal.p) < 1e-12
+    assert variation(distribution(sampler, denoiser, causal, with_marginals), causal.p) > 0.01
+
+
+@pytest.mark.parametrize("shape", ["linear", "fan"])
+def test_acceptance_and_tokens_of_a_pass_are_those_of_the_formula(shape: str) -> None:
+    """P_j = E_z Σ_y Π_{i≤j} min(p_i(y_i | y_{<i}), d_i(y_i | z)), and what follows from it."""
+    causal, drafts = worlds("uniform", length=4)
+    width = 3 if shape == "linear" else 2
+    sampler, denoiser = build(causal, "own", shape=shape, width=width), two_modes(causal, drafts, True)
+    drafted = branched(sampler, denoiser, started(sampler, 4))
+    state = drafted.canvas.state
+    assert isinstance(state, Standing)
+    assert state.drafted == 2
+    assert bool((state.settled == 1).all()), "one token for certain"
+    sampler.drafting = dataclasses.replace(sampler.drafting, fan=False)  # what it drafts then is not looked at
+    looked = branched(sampler, denoiser, drafted)
+    accepted = looked.canvas.state.settled - 2
+    shares = [float(looked.weight[accepted >= j].sum()) for j in (1, 2)]
+
+    wanted = [0.0, 0.0]
+    p_of = [chain_rule(causal, drafted.canvas.tokens, 1)]
+    for first in range(2):
+        text = drafted.canvas.tokens.clone()
+        text[:, 1] = first
+        p_of.append(chain_rule(causal, text, 2))
+    # The drafts of a row were drawn from its chances: take them out of its weight again.
+    drawn = state.chances.gather(-1, state.drafts[..., None])[..., 0].prod(-1)
+    for row, weight in enumerate((drafted.weight / drawn).tolist()):
+        if state.drafts[row].tolist() != [0, 0]:  # each noise and first token once
+            continue
+        d = state.chances[row]
+        for y in range(2):
+            stands = float(torch.minimum(p_of[0][row, y], d[0, y]))
+            wanted[0] += weight * stands
+            wanted[1] += weight * stands * float(overlap(p_of[1 + y][row], d[1]))
+    assert shares == pytest.approx(wanted, abs=1e-12)
+    passes = 2 if shape == "linear" else 1
+    mean = float((looked.weight * (looked.canvas.state.settled - (2 - passes))).sum()) / passes
+    assert mean == pytest.approx(tokens_per_forward(shape, wanted), abs=1e-12)
+
+
+def distributions(count: int, tokens: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    p, d = torch.rand(2, count, tokens, generator=generator, dtype=torch.float64) ** 3
+    return p / p.sum(-1, keepdim=True), d / d.sum(-1, keepdim=True)
+
+
+def test_shared_noise_chooses_the_same_token_as_often_as_the_formula_says() -> None:
+    p, d = distributions(5, 6, 0)
+    wanted = [sum(1 / float(torch.maximum(p[i] / p[i, v], d[i] / d[i, v]).sum()) for v in range(6)) for i in range(5)]
+    found = agreement(p, d)
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
+    stands = overlap(p, d)
+    assert bool((found <= stands).all())
+    assert bool((found >= stands / (2 - stands)).all())
+    uniform = torch.rand(200_000, 1, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gumbel = -(-uniform.log()).log()
+    same = ((p.log() + gumbel).argmax(-1) == (d.log() + gumbel).argmax(-1)).double().mean(0)
+    torch.testing.assert_close(same, found, atol=0.005, rtol=0)  # over four standard errors
+
+
+def test_agreement_at_its_ends() -> None:
+    p, _ = distributions(3, 5, 2)
+    torch.testing.assert_close(agreement(p, p), torch.ones(3, dtype=torch.float64))
+    assert agreement(torch.tensor([0.0, 1.0, 0.0]).double(), torch.tensor([0.5, 0.0, 0.5]).double()) == 0
+    one = torch.tensor([1.0, 0.0, 0.0]).double()
+    assert float(agreement(one, torch.tensor([0.3, 0.7, 0.0]).double())) == pytest.approx(0.3)
