@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from sumi_core.base.hashing import canonical_json
 from sumi_core.data.vocabulary import Vocabulary
@@ -176,7 +177,15 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture
+def _unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are composed and not rendered, which is most of a small evaluation; what they look like is tested where
+    one experiment is evaluated (``tests/evaluation``)."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).write_bytes(b"a picture"))
+
+
 @each_different_cell
+@pytest.mark.usefixtures("_unrendered")
 def test_every_stage_runs_in_small(cell: Cell, store: Store, documents: Path) -> None:
     refresh_source_identities()
     computation = Computation(store, launcher=InThisProcess(), log=lambda line: None)

@@ -164,7 +164,7 @@ def test_sampling_with_span_clocks_draws_from_the_model() -> None:
         seen.append((tokens.clone(), t))
         return world.denoiser(tokens, t.clamp(1e-6, 1 - 1e-6))
 
-    drawn = sampler.sample(FromLogits(denoiser), num=20_000, length=2, steps=40, seed=1).tokens
+    drawn = sampler.sample(FromLogits(denoiser), num=8000, length=2, steps=20, seed=1).tokens
     for (before, conditioning_level), (after, then) in itertools.pairwise(seen):
         stood = conditioning_level == then
         assert before[stood].equal(after[stood])
@@ -223,6 +223,6 @@ def test_a_prompt_is_told_to_be_clean(process: str) -> None:
     joint = world.p.view(4, 4)
     for first in (0, 2):
         prompt = torch.tensor([first])
-        drawn = sampler.sample(FromLogits(denoiser), num=6000, length=2, steps=30, seed=1, prompt=prompt).tokens[:, 1]
+        drawn = sampler.sample(FromLogits(denoiser), num=3000, length=2, steps=20, seed=1, prompt=prompt).tokens[:, 1]
         share = torch.bincount(drawn, minlength=4).double() / len(drawn)
         assert float((share - joint[first] / joint[first].sum()).abs().sum() / 2) < 0.04
