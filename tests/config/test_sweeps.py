@@ -1,57 +1,18 @@
-"""Experiment files: inheritance, axes, cells, overrides, and the sentence each mistake gets."""
+"""Experiment files: inheritance, axes, cells, and the sentence each mistake gets."""
 
 from __future__ import annotations
 
 import itertools
-import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sumi_core.base.options import ConfigError
 from sumi_core.data import SOURCES
-from sumi_core.experiments.budget import training_flops_per_token
-from sumi_core.experiments.files import ExperimentFiles
-from sumi_core.experiments.layered import SHIPPED
-from sumi_core.experiments.sweeps import Sweep, load_sweep, load_sweeps, parse_overrides, select_cells, split_arguments
+from tests.config.sweep_files import Write, complaint, load
 
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "experiments"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def write(folder: Path) -> Write:
-    def put(name: str, text: str = "") -> Path:
-        file = folder / f"{name}.yaml"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(textwrap.dedent(text), encoding="utf-8")
-        return file
-
-    return put
-
-
-def load(file: Path, *overrides: str) -> Sweep:
-    folder = next(parent for parent in file.parents if parent.name == "experiments")
-    return load_sweep(file, folder, overrides)
-
-
-def complaint(function: Callable[[], object]) -> str:
-    with pytest.raises(ConfigError) as caught:
-        function()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-# --- one file -------------------------------------------------------------------------------------------------------
+# --- one file ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_plain_file_is_a_sweep_of_one_cell(write: Write) -> None:
@@ -179,7 +140,7 @@ def test_each_mistake_has_its_sentence(write: Write, text: str, sentence: str) -
     assert complaint(lambda: load(file)) == f"{file}: {sentence}"
 
 
-# --- inheritance ----------------------------------------------------------------------------------------------------
+# --- inheritance ------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_lies_over_its_base_and_the_base_of_that(write: Write) -> None:
@@ -223,7 +184,7 @@ def test_a_complaint_names_the_file_that_wrote_the_key(write: Write) -> None:
     assert complaint(lambda: load(fine, "model.num_heads=3")) == f"{base}: {heads}"
 
 
-# --- axes -----------------------------------------------------------------------------------------------------------
+# --- axes -------------------------------------------------------------------------------------------------------------
 
 
 def test_cells_are_the_product_of_the_axes_in_the_order_written(write: Write) -> None:
@@ -302,279 +263,7 @@ def test_every_combination_is_one_cell(write: Write, sizes: list[int]) -> None:
     assert [m[: len(sizes)] for m in made] == list(itertools.product(*axes.values()))
 
 
-# --- reference, groups, budget, cron, retries -----------------------------------------------------------------------
-
-COMPARED = """
-base: base/ground
-budget: {tokens: 81920}
-reference: uniform.linear
-cron: "0 3 * * *"
-retries: 3
-axes:
-  process: [uniform, absorbing]
-  seed: [0, 1, 2]
-  schedule: [linear, cosine]
-"""
-
-
-def test_cells_that_differ_in_their_seed_alone_are_a_group(write: Write) -> None:
-    write("base/ground", "training: {steps: 7, warmup_steps: 5}\ncron: '@daily'\nretries: 9")
-    sweep = load(write("grid", COMPARED))
-    assert sweep.reference == "grid.uniform.linear"
-    assert list(sweep.groups) == [f"grid.{p}.{s}" for p in ("uniform", "absorbing") for s in ("linear", "cosine")]
-    for group, cells in sweep.groups.items():
-        assert [cell.experiment.seed for cell in cells] == [0, 1, 2]
-        assert {cell.group for cell in cells} == {group}
-        first, *others = ({**cell.experiment.to_dict(), "seed": 0} for cell in cells)
-        assert all(other == first for other in others)
-    assert (
-        load(write("named", COMPARED.replace("reference: ", "reference: named."))).reference == "named.uniform.linear"
-    )
-
-
-def test_options_are_a_files_own_and_have_defaults(write: Write) -> None:
-    write("base/ground", "training: {steps: 7, warmup_steps: 5}\ncron: '@daily'\nretries: 9\nbudget: {tokens: 8192}")
-    options = load(write("grid", COMPARED)).options
-    assert (options.cron, options.retries, options.budget.tokens) == ("0 3 * * *", 3, 81920)
-    plain = load(write("plain", "base: base/ground"))
-    assert (plain.options.cron, plain.options.retries, plain.reference) == (None, 1, None)
-    assert plain.cells[0].experiment.training.steps == 7
-    assert list(plain.groups) == ["plain"]
-
-
-def test_a_budget_decides_the_steps_of_every_cell(write: Write) -> None:
-    write("base/ground", "training: {steps: 7, warmup_steps: 5, batch_size: 16}")
-    file = write(
-        "sizes",
-        """
-        base: base/ground
-        budget: {tokens: 81920}
-        axes:
-          training.batch_size: [8, 16]
-          shards.sequence_length: [64, 128]
-        """,
-    )
-    spent = {}
-    for cell in load(file).cells:
-        training, length = cell.experiment.training, cell.experiment.shards.sequence_length
-        spent[cell.key] = training.steps * training.batch_size * length
-    assert set(spent.values()) == {81920}
-    assert len(spent) == 4
-    file = write("flops", "base: base/ground\nbudget: {flops: 1e13}\naxes: {model.preset: [nano, tiny]}")
-    small, large = load(file).cells
-    assert small.experiment.training.steps > 2 * large.experiment.training.steps
-    for cell in (small, large):
-        price = training_flops_per_token(cell.experiment, "flops.yaml") * 16 * 128
-        assert cell.experiment.training.steps * price == pytest.approx(1e13, rel=0.01)
-
-
-def test_the_command_line_changes_what_a_budget_buys_or_leaves_it(write: Write) -> None:
-    file = write("one", "training: {warmup_steps: 5}\nbudget: {tokens: 81920}\naxes: {training.batch_size: [8, 16]}")
-    assert [cell.experiment.training.steps for cell in load(file).cells] == [80, 40]
-    longer = load(file, "shards.sequence_length=64")
-    assert [cell.experiment.training.steps for cell in longer.cells] == [160, 80]
-    assert [cell.experiment.training.steps for cell in load(file, "training.steps=9").cells] == [9, 9]
-    refused = load(file, "shards.sequence_length=5000").refused["one.batch_size16"]
-    assert str(refused).startswith(f"{file}: budget.tokens: 81920 are 1.024 steps of 80000, and whole steps miss it")
-
-
-# --- overrides ------------------------------------------------------------------------------------------------------
-
-
-def test_overrides_lie_on_top_and_are_remembered(write: Write) -> None:
-    file = write("one", "training: {steps: 7, warmup_steps: 0}")
-    (cell,) = load(file, "training.steps=9", "process.name=absorbing", "training.learning_rate=1e-4").cells
-    assert (cell.experiment.training.steps, cell.experiment.training.learning_rate) == (9, 1e-4)
-    assert cell.experiment.process == {"name": "absorbing"}
-    assert cell.overrides == ("training.steps=9", "process.name=absorbing", "training.learning_rate=1e-4")
-
-
-def test_overrides_are_read_like_files() -> None:
-    assert parse_overrides(["evaluation.sampling_steps=[1, 2]", "training.steps=10", "process=null"]) == {
-        "evaluation": {"sampling_steps": [1, 2]},
-        "training": {"steps": 10},
-        "process": None,
-    }
-
-
-@pytest.mark.parametrize(
-    ("override", "sentence"),
-    [
-        ("training.stepz=1", "command line: training.stepz: unknown key; did you mean 'steps'?"),
-        ("training=1", "command line: training: expected a mapping of keys, got 1"),
-        ("base=other", "command line: base: unknown key; known: "),
-        ("seed=[1", "command line: seed=[1: line 2: not valid YAML: did not find expected ',' or ']'"),
-        ("seed", "command line: seed: expected key=value"),
-    ],
-)
-def test_wrong_overrides(override: str, sentence: str) -> None:
-    assert complaint(lambda: parse_overrides([override])).startswith(sentence)
-
-
-METHODS = """
-axes:
-  method:
-    uniform: {process: uniform}
-    left: {process: null, objective: autoregressive, model.attention: causal}
-"""
-
-
-def test_an_override_that_one_cell_refuses_leaves_the_others_alone(write: Write, folder: Path) -> None:
-    write("methods", METHODS)
-    write("other", "training: {steps: 5, warmup_steps: 0}")
-    sweeps = load_sweeps(folder, ["model.time_conditioning=adaln"])
-    assert [cell.plain for cell in sweeps["methods"].cells] == ["methods.uniform"]
-    assert [cell.plain for cell in select_cells(sweeps, ["methods.uniform"])] == ["methods.uniform"]
-    sentence = (
-        "command line: model.time_conditioning: objective 'autoregressive' has no noise level to condition on; "
-        "write none (cell methods.left)"
-    )
-    assert complaint(lambda: select_cells(sweeps, ["methods"])) == sentence
-    assert complaint(lambda: select_cells(sweeps, ["methods.l*"])) == sentence
-
-
-def test_an_override_may_not_make_a_cells_name_untrue(write: Write, folder: Path) -> None:
-    write("methods", METHODS)
-    sweeps = load_sweeps(folder, ["process=absorbing"])
-    assert complaint(lambda: select_cells(sweeps, ["methods.uniform"])) == (
-        "command line: 'methods.uniform' is named for a key that these overrides change; choose another cell, "
-        "or drop the override (cell methods.uniform)"
-    )
-    same = load_sweeps(folder, ["process=uniform"])
-    assert [cell.plain for cell in same["methods"].cells] == ["methods.uniform"]
-
-
-# --- many files -----------------------------------------------------------------------------------------------------
-
-
-def test_files_below_base_serve_others_only(write: Write, folder: Path) -> None:
-    write("base/ground", "seed: 3")
-    write("deep/one", "base: base/ground")
-    sweeps = load_sweeps(folder)
-    assert list(sweeps) == ["one"]
-    assert sweeps["one"].cells[0].experiment.seed == 3
-
-
-def test_what_the_folder_may_hold(write: Write, folder: Path) -> None:
-    nowhere = folder / "nowhere"
-    assert complaint(lambda: load_sweeps(nowhere)) == (
-        f"{nowhere}: there is no experiments folder; run sumi from a project, or name one in SUMI_PROJECT"
-    )
-    first, second = write("a/one"), write("b/one")
-    sweeps = load_sweeps(folder)
-    assert list(sweeps) == []
-    taken = f"{second}: the name 'one' is taken by {first}; rename one of the files"
-    assert complaint(lambda: select_cells(sweeps, ["one"])) == taken
-    second.unlink()
-    odd = write("c/o.ne")
-    (folder / "one.yml").touch()
-    sweeps = load_sweeps(folder)
-    assert [cell.key for cell in select_cells(sweeps, ["one"])] == ["one"], "the name means the sound file"
-    assert {file.name: str(error) for file, error in sweeps.broken.items()} == {
-        "o.ne.yaml": f"{odd}: a file's name names its cells; use letters, digits, '_', '+' and '-'",
-        "one.yml": f"{folder / 'one.yml'}: experiment files end in .yaml; rename it",
-    }
-
-
-def test_a_broken_file_hides_no_other_and_is_told_when_asked_for(write: Write, folder: Path) -> None:
-    write("sound", "axes: {seed: [0, 1]}")
-    file = write("torn", "training: {steps: [1")
-    sweeps = load_sweeps(folder, ["training.batch_size=8"])
-    assert list(sweeps) == ["sound"]
-    for pattern in ("sound", "sound.s1", "s*", "*.s0"):
-        assert select_cells(sweeps, [pattern])
-    sentence = str(sweeps.broken[file])
-    assert sentence.startswith(f"{file}: line 2: not valid YAML: ")
-    for pattern in ("torn", "torn.s0", "t*", "*"):
-        assert complaint(lambda pattern=pattern: select_cells(sweeps, [pattern])) == sentence
-    missing = "experiments: sond: no experiment or cell has this name; did you mean 'sound'?"
-    assert complaint(lambda: select_cells(sweeps, ["sond"])) == missing
-
-
-def test_a_mistake_on_the_command_line_is_no_files(write: Write, folder: Path) -> None:
-    write("sound")
-    told = complaint(lambda: load_sweeps(folder, ["training.stepz=8"]))
-    assert told == "command line: training.stepz: unknown key; did you mean 'steps'?"
-
-
-@pytest.fixture
-def two_sweeps(write: Write, folder: Path) -> dict[str, Sweep]:
-    write("first", "axes: {seed: [0, 1], training.precision: [fp32, bf16]}")
-    write("second", "axes: {seed: [0, 1]}")
-    return load_sweeps(folder)
-
-
-@pytest.mark.parametrize(
-    ("patterns", "keys"),
-    [
-        (["second"], ["second.s0", "second.s1"]),
-        (["second.s1", "second.s0"], ["second.s1", "second.s0"]),
-        (["second.s1", "second"], ["second.s1", "second.s0"]),
-        (["first.*.bf16"], ["first.s0.bf16", "first.s1.bf16"]),
-        (["s*"], ["second.s0", "second.s1"]),
-        (["*.s0*"], ["first.s0.fp32", "first.s0.bf16", "second.s0"]),
-    ],
-)
-def test_names_and_globs_choose_cells(two_sweeps: dict[str, Sweep], patterns: list[str], keys: list[str]) -> None:
-    assert [cell.key for cell in select_cells(two_sweeps, patterns)] == keys
-
-
-def test_a_folder_is_named_by_a_glob(write: Write, folder: Path) -> None:
-    write("deep/one", "axes: {seed: [0, 1]}")
-    write("deep/two")
-    write("three")
-    sweeps = load_sweeps(folder)
-    assert [cell.key for cell in select_cells(sweeps, ["deep/*"])] == ["one.s0", "one.s1", "two"]
-    assert [cell.key for cell in select_cells(sweeps, ["deep/two"])] == ["two"]
-    write("deep/torn", "modle: 5")
-    sweeps = load_sweeps(folder)
-    assert [cell.key for cell in select_cells(sweeps, ["deep/t[w]*"])] == ["two"]
-    assert "torn.yaml: modle: unknown key" in complaint(lambda: select_cells(sweeps, ["deep/*"]))
-
-
-def test_a_name_that_chooses_nothing(two_sweeps: dict[str, Sweep]) -> None:
-    assert complaint(lambda: select_cells(two_sweeps, ["secund"])) == (
-        "experiments: secund: no experiment or cell has this name; did you mean 'second'?"
-    )
-    assert complaint(lambda: select_cells(two_sweeps, ["zzz*"])) == (
-        "experiments: zzz*: no experiment or cell has this name; known: first, second"
-    )
-
-
-def test_names_and_overrides_come_apart() -> None:
-    assert split_arguments(["demo", "seed=1", "smoke"]) == (["demo", "smoke"], ("seed=1",))
-    assert complaint(lambda: split_arguments(["seed=1"])) == (
-        "command line: name at least one experiment, cell or glob; `sumi list` shows them"
-    )
-
-
-# --- corruption presets ---------------------------------------------------------------------------------------------
-
-
-def test_a_corruption_preset_is_short_for_a_process_and_a_clock(write: Write) -> None:
-    write("base/b", "process: absorbing\nclock: {name: spans, window: 0.9}\n")
-    text = "base: base/b\naxes:\n  noise:\n    plain: {}\n    both: {corruption: structured}\n"
-    text += "    narrow: {corruption: structured, clock.window: 0.25, process.late: 2}\n"
-    plain, both, narrow = (cell.experiment for cell in load(write("a", text)).cells)
-    assert plain.process == {"name": "absorbing"}
-    assert both.process == {"name": "clustered", "late": 1.0}
-    assert both.clock == {"name": "spans", "mean_length": 8.0, "window": 0.5, "conditioned": True}, (
-        "over the base's, whole"
-    )
-    assert (narrow.process["late"], narrow.clock["window"]) == (2.0, 0.25)
-
-
-def test_an_unknown_corruption_preset_is_refused_by_the_file_that_names_it(write: Write) -> None:
-    file = write("a", "corruption: structure\n")
-    assert complaint(lambda: load(file)) == (
-        f"{file}: corruption: no preset is called 'structure'; did you mean 'structured'?"
-    )
-
-
-@pytest.mark.parametrize("beside", ["process: uniform", "process: null", "clock: shared"])
-def test_a_corruption_preset_beside_something_else_is_refused(write: Write, beside: str) -> None:
-    file = write("a", f"corruption: structured\n{beside}\n")
-    assert "is written beside it; drop one of them" in complaint(lambda: load(file))
+# --- keys that meet ---------------------------------------------------------------------------------------------------
 
 
 def test_a_key_without_its_section_is_recognised(write: Write) -> None:
@@ -602,92 +291,9 @@ def test_an_axis_may_set_an_option_of_another_axis_part(write: Write, order: int
     assert [cell.experiment.process["late"] for cell in cells] == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("order", [1, -1], ids=["name first", "name last"])
-def test_options_on_the_command_line_belong_to_the_part_named_there(write: Write, order: int) -> None:
-    (cell,) = load(write("a", "seed: 1\n"), *["process=clustered", "process.late=2"][::order]).cells
-    assert cell.experiment.process == {**cell.experiment.process, "name": "clustered", "late": 2.0}
-
-
-WEIGHT = "1" + "0" * 400
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "process: {name: [uniform]}",
-        "process: {name: {a: 1}}",
-        'training: {steps: "\\\\${seed}"}',
-        f"training: {{learning_rate: {WEIGHT}}}",
-        f"budget: {{tokens: {WEIGHT}}}",
-        f"corpus: {{source: {{name: mixture, parts: [{{source: web-bible, weight: {WEIGHT}}}, {{source: byte}}]}}}}",
-        f'cron: "{"1" * 6000} 0 * * *"',
-        f"base: {'a' * 5000}",
-        "seed: !!bool foo",
-        "seed: !!timestamp foo",
-    ],
-)
-def test_what_no_loader_expects_ends_in_a_sentence_and_hides_no_other(write: Write, folder: Path, text: str) -> None:
-    file = write("odd", text + "\n")
-    write("sound", "seed: 1\n")
-    assert complaint(lambda: load(file)).startswith(str(file))
-    assert set(load_sweeps(folder)) == {"sound"}
-
-
-def test_a_mistake_that_nobody_foresaw_hides_no_other_file(
-    write: Write, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    odd = write("odd", "seed: 1\n")
-    write("sound", "seed: 1\n")
-    real = ExperimentFiles.sweep
-
-    def broken(self: ExperimentFiles, file: Path) -> Sweep:
-        if file == odd:
-            raise ZeroDivisionError("?")
-        return real(self, file)
-
-    monkeypatch.setattr(ExperimentFiles, "sweep", broken)
-    loaded = load_sweeps(folder)
-    assert set(loaded) == {"sound"}
-    assert "ZeroDivisionError" in str(loaded.broken[odd])
-
-
 def test_a_conflict_names_the_file_that_brings_it_in_not_its_innocent_base(write: Write) -> None:
     write("low", "process: uniform\n")
     file = write("high", "base: low\nphases: {a: {objective: autoregressive}, b: {}}\n")
     assert complaint(lambda: load(file)).startswith(f"{file}: process: objective 'autoregressive' corrupts nothing")
     broken = write("broken", "process: {name: mixture, share: 5}\n")
     assert complaint(lambda: load(write("above", "base: broken\nseed: 2\n"))).startswith(f"{broken}: process.share")
-
-
-def test_a_project_elsewhere_finds_the_shipped_bases_and_prefers_its_own(tmp_path: Path) -> None:
-    folder = tmp_path / "experiments"
-    (folder / "base").mkdir(parents=True)
-    (folder / "mine.yaml").write_text("base: base/nano-bible\n")
-    shipped = load_sweep(folder / "mine.yaml", folder).cells[0].experiment
-    assert shipped == load_sweep(SHIPPED / "base" / "nano-bible.yaml", SHIPPED).cells[0].experiment
-    assert shipped.corpus.source["name"] == "web-bible"
-    (folder / "base" / "nano-bible.yaml").write_text("training: {steps: 7, warmup_steps: 0}\n")
-    assert load_sweep(folder / "mine.yaml", folder).cells[0].experiment.training.steps == 7
-    (folder / "mine.yaml").write_text("base: base/nano-bibel\n")
-    assert "did you mean 'base/nano-bible'?" in complaint(lambda: load_sweep(folder / "mine.yaml", folder))
-    (folder / "mine.yaml").write_text("base: demo\n")  # an experiment, not a base
-    assert "there is no" in complaint(lambda: load_sweep(folder / "mine.yaml", folder))
-
-
-@pytest.mark.parametrize(
-    ("written", "steps"), [("0.05", 10), ("7", 7), ("7.0", 7), ("'0.5'", 100), ("0", 0), ("0.0", 0), ("1", 1)]
-)
-def test_a_warm_up_below_one_is_a_fraction_of_the_steps(tmp_path: Path, written: str, steps: int) -> None:
-    (tmp_path / "one.yaml").write_text(f"training: {{steps: 200, warmup_steps: {written}}}\n")
-    found = load_sweep(tmp_path / "one.yaml", tmp_path).cells[0].experiment.training.warmup_steps
-    assert (found, type(found)) == (steps, int)
-
-
-def test_a_fraction_of_the_warm_up_is_of_the_budgets_steps_and_nothing_between_is_taken(tmp_path: Path) -> None:
-    file = tmp_path / "one.yaml"
-    file.write_text("budget: {tokens: 4.096e6}\ntraining: {warmup_steps: 0.1, batch_size: 32}\n")
-    training = load_sweep(file, tmp_path).cells[0].experiment.training
-    assert (training.steps, training.warmup_steps) == (1000, 100)
-    file.write_text("training: {warmup_steps: 1.5}\n")
-    told = complaint(lambda: load_sweep(file, tmp_path))
-    assert told.endswith("training.warmup_steps: expected whole steps or a fraction of them below 1, got 1.5")

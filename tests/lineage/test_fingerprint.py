@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sumi_core.base.hashing import LENGTH, canonical_json, file_sha256, fingerprint
+from sumi_core.base.hashing import LENGTH, canonical_json, file_sha256, fingerprint, flatten
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
@@ -81,3 +81,7 @@ def test_file_sha256(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_bytes(b"abc" * 100_000)
     assert file_sha256(file) == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_flatten() -> None:
+    assert dict(flatten({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None})) == {"a.b": 1, "a.c.d": [1, 2], "e": None}
