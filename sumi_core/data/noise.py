@@ -7,13 +7,13 @@ as numpy ships it) whose key and counter *are* its address: nothing is carried f
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.random.bit_generator import ISeedSequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 VALIDATION, EVALUATION = 1 << 32, 2 << 32
 
 
-class _Unseeded(ISeedSequence):
-    """For a generator whose state is set next."""
+@functools.cache
+def _unseeded() -> Any:
+    """For generators whose state is set next. Made at its first use: what only names noise needs no numpy."""
+    from numpy.random.bit_generator import ISeedSequence
 
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
-        return np.zeros(n_words, dtype)
+    class Unseeded(ISeedSequence):
+        def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
+            return np.zeros(n_words, dtype)
 
-
-_UNSEEDED: Any = _Unseeded()  # numpy declares fewer types than it takes
-_USED_UP = np.zeros(4, np.uint64)  # numbers left over from the last draw: none
+    return Unseeded()
 
 
 def address_generator(seed: int, stream: str, step: int = 0, example: int = 0) -> np.random.Generator:
@@ -38,11 +39,11 @@ def address_generator(seed: int, stream: str, step: int = 0, example: int = 0) -
     key = np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64)
     counter = np.array([0, 0, step, example], dtype=np.uint64)
     # As ``Philox(key=key, counter=counter)``, which gathers entropy first that it does not use: most of the time.
-    philox = np.random.Philox(_UNSEEDED)
+    philox = np.random.Philox(_unseeded())
     philox.state = {
         "bit_generator": "Philox",
         "state": {"counter": counter, "key": key},
-        "buffer": _USED_UP,
+        "buffer": np.zeros(4, np.uint64),  # and used up
         "buffer_pos": 4,
         "has_uint32": 0,
         "uinteger": 0,

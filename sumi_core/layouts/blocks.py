@@ -318,8 +318,12 @@ def _per_token(level: Tensor, length: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)  # what an evaluation has made is used by a training in the same process
 def _streams(length: int, n: int, own: bool) -> Streams:
+    with torch.inference_mode(False):  # what an evaluation has made is used by a training in the same process
+        return _laid_streams(length, n, own)
+
+
+def _laid_streams(length: int, n: int, own: bool) -> Streams:
     place = torch.arange(length)
     if own:
         source, position, block, reads = place, place + 1, place // n, place
