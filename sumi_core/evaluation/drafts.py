@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sumi_core.base.numerics import no_grad
 from sumi_core.base.statistics import Estimate, ratio_over_units
 from sumi_core.base.text import markdown_table, with_error
 from sumi_core.data.noise import EVALUATION, Noise
@@ -112,7 +113,7 @@ class Told:
         return [float(value) for value in chances[:, :, 1:].cumprod(-1).mean((0, 1))]
 
 
-@torch.no_grad()
+@no_grad
 def read_drafts(model: Model, sampler: Speculative, context: Context) -> Told:
     """One pass of two streams over each chosen sequence, its blocks in pure noise."""
     objective, process, n = model.objective, model.process, sampler.layout.options.length
