@@ -104,7 +104,11 @@ def check_slots(instance: DagsterInstance) -> Iterator[Finding]:
         remedy = "`sumi doctor --fix` frees it"
         yield Finding("warn", "pools", what, remedy, _freer(instance, run_id))
     if not leaked:
-        told = f"no run that has ended holds a slot in {', '.join(keys)}" if keys else "no limits on runs at once yet"
+        told = (
+            f"no run that has ended holds a slot of the pool {', '.join(keys)}"
+            if keys
+            else "no limits on runs at once yet"
+        )
         yield Finding("ok", "pools", told)
 
 

@@ -131,10 +131,16 @@ def _refuse_equal(values: list[Any], where: str, key: str) -> None:
     for place, value in enumerate(values):
         for other in values[:place]:
             if _alike(value, other):
-                alike = (
-                    f"{value!r} is written twice" if repr(other) == repr(value) else f"{other!r} and {value!r} are one"
-                )
+                first, second = _as_written(other), _as_written(value)
+                alike = f"{second} is written twice" if first == second else f"{first} and {second} are one"
                 raise ConfigError(where, key, f"{alike}; remove one of them")
+
+
+def _as_written(value: Any) -> str:
+    """A value in a complaint; what YAML has and Python has not, as YAML writes it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _alike(value: Any, other: Any) -> bool:

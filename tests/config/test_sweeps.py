@@ -73,6 +73,11 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
         ("axes: {seed: 3}", "axes.seed: expected at least one value, as in [0, 1], got 3"),
         ("axes: {seed: [0, 0]}", "axes.seed: 0 is written twice; remove one of them"),
         (
+            "axes: {evaluation.temperature: [null, ~]}",
+            "axes.evaluation.temperature: null is written twice; remove one of them",
+        ),
+        ("axes: {runtime.compile: [true, True]}", "axes.runtime.compile: true is written twice; remove one of them"),
+        (
             f"axes: {{seed: {list(range(101))}, training.steps: {list(range(100, 200))}}}",
             "axes: make 10,100 cells, more than 10,000; write fewer or split them",
         ),
