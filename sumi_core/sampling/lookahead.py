@@ -71,7 +71,7 @@ def look_ahead(
         number = torch.arange(z.shape[1], device=z.device)[None, :, None]
         group = torch.cat([group, number.expand_as(z).flatten(1)], 1)
         sees_to = torch.cat([sees_to, (behind - copies)[..., None].expand_as(z).flatten(1)], 1)
-    sees = _sees(group, sees_to, clean.count)
+    sees = _sees(group, sees_to)
     output = denoiser(
         DenoiserInput(
             tokens,
@@ -89,15 +89,13 @@ def look_ahead(
     return replace(output, hidden=hidden[:, :c]), replace(output, hidden=noisy.flatten(1, 2))
 
 
-def _sees(group: Tensor, sees_to: Tensor, count: Tensor) -> Tensor:
+def _sees(group: Tensor, sees_to: Tensor) -> Tensor:
     """Who sees whom among the new slots, ``[B, Q, Q]`` bool. group: ``[B, Q]`` the canvas of each slot, −1 for clean
-    ones. sees_to: ``[B, Q]`` the last clean slot that each sees. count: ``[B]`` clean slots of each row; those behind
-    hold nothing and are seen by themselves alone, since a softmax needs something to see."""
+    ones. sees_to: ``[B, Q]`` the last clean slot that each sees, so that none sees those behind the row's own."""
     place = torch.arange(group.shape[1], device=group.device)
-    clean = (group < 0) & (place < count[:, None])
-    of_clean = clean[:, None, :] & (place <= sees_to[..., None])
+    of_clean = (group < 0)[:, None, :] & (place <= sees_to[..., None])
     of_canvas = (group[..., None] >= 0) & (group[..., None] == group[:, None, :])
-    return of_clean | of_canvas | torch.eye(len(place), dtype=torch.bool, device=group.device)
+    return of_clean | of_canvas
 
 
 def _beside_kept(sees: Tensor, cache: KeyValues) -> Tensor:

@@ -59,6 +59,19 @@ def test_blocks_are_written_block_by_block_and_cost_both_streams() -> None:
             {"evaluation": {"sampler": "left_to_right"}},
             "cannot write under layout 'blocks'; choose autoregressive or blockwise",
         ),
+        (
+            {"evaluation": {"sampler": "speculative"}},
+            "evaluation.sampler: sampler 'speculative' reads the model's autoregressive mode, which objective 'nelbo' "
+            "does not train; write objective: joint",
+        ),
+        ({"evaluation": {"sampler": "autoregressive"}}, "'autoregressive' reads the model's autoregressive mode"),
+        (
+            {
+                "objective": "joint",
+                "evaluation": {"sampler": {"name": "speculative", "shape": "fan", "draft_steps": 2}},
+            },
+            "draft_steps above 1 need shape: linear",
+        ),
         ({"layout": "whole"}, "model.attention: objective 'nelbo' cannot train causal attention"),
         ({"layout": "whole", "model": {}, "evaluation": {"sampler": "blockwise"}}, "cannot write under layout 'whole'"),
         ({"layout": {"name": "blocks", "growth": [1, 3]}}, "layout.growth: blocks of 3 tokens do not divide"),
