@@ -79,7 +79,7 @@ class Shared(Clock):
 @dataclass(frozen=True)
 class _Spans(Clocks):
     start: Tensor  # u of each position's span, [B, L]
-    window: float
+    window: float | Tensor  # of all spans, or of those of each row, [B, 1]
     conditioned: bool
 
     def at(self, t: Tensor) -> ClockReading:
@@ -149,7 +149,7 @@ class Staircase(Clock):
         length: Annotated[int, Field(ge=1, le=2**20, description="tokens of a block")] = 16
 
     def draw(self, noise: Noise, length: int) -> Clocks:
+        lengths = torch.tensor(noise.lengths or [length], device=noise.device).double()[:, None]
+        blocks = (lengths / self.options.length).ceil()  # of each row, whatever the longest one is
         block = torch.arange(length, device=noise.device) // self.options.length
-        blocks = int(block[-1]) + 1
-        starts = (blocks - 1 - block).double() / blocks
-        return _Spans(starts[None], 1 / blocks, conditioned=True)
+        return _Spans((blocks - 1 - block) / blocks, 1 / blocks, conditioned=True)
