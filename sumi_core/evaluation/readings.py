@@ -70,6 +70,15 @@ class Readings(Measurement):
         if own["autoregressive"] and others["model"]["time_conditioning"] != "none":
             problem = "tells the denoiser a noise level, and the autoregressive reading has none; write none"
             return "model.time_conditioning", problem
+        whole, read_out = others["shards"]["sequence_length"], others["layout"].get("read_out")
+        for length in own["block_lengths"]:
+            if whole % length:
+                problem = f"readings: blocks of {length} tokens do not divide shards.sequence_length {whole}"
+                return "evaluation.measurements", f"{problem}; choose divisors"
+        hidden = 1 in own["block_lengths"] and read_out == "previous"
+        if hidden and others["parameterisation"]["name"] == "posterior":
+            problem = "readings: under read_out: previous a block of one token is predicted without a look at its noise"
+            return "evaluation.measurements", f"{problem}, which a posterior depends on; leave 1 out of block_lengths"
         return None
 
     def run(self, model: Model, context: Context) -> Findings:

@@ -127,6 +127,12 @@ class Blocks(Layout):
                 if whole % one:
                     problem = f"blocks of {one} tokens do not divide shards.sequence_length {whole}; choose a divisor"
                     return f"layout.{key}", problem
+        lengths, steps = [*own["growth"], *own["also"], length], others["training"]["steps"]
+        if steps < len(lengths):
+            problem = (
+                f"{len(lengths)} block lengths do not fit into {steps} training step(s), so that some are not trained"
+            )
+            return "layout.growth" if own["growth"] else "layout.also", f"{problem}; leave some out"
         if others["clock"]["name"] != "shared":
             return (
                 "clock",
