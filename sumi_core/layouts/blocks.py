@@ -162,7 +162,8 @@ class Blocks(Layout):
 
     def of(self, denoiser: DenoiserFunction, x: Tensor, eos_id: int) -> DenoiserFunction:
         """As ``Layout.of``. Takes documents under read-out ``own`` alone, since the slot before the first token of a
-        document belongs to another one; each document is then read as a text, behind an end-of-text token.
+        document belongs to another one; each document is then read as a text, behind an end-of-text token, which its
+        tokens see from the first block on that begins with it or after it.
 
         Raises ValueError for what lays out slots itself: a pattern, positions, a cache or a context; and for documents
         under read-out ``previous``."""
