@@ -79,7 +79,7 @@ class Shared(Clock):
 @dataclass(frozen=True)
 class _Spans(Clocks):
     start: Tensor  # u of each position's span, [B, L]
-    window: float
+    window: float | Tensor  # of all spans, or of those of each row, [B, 1]
     conditioned: bool
 
     def at(self, t: Tensor) -> ClockReading:
@@ -136,10 +136,10 @@ class Staircase(Clock):
     """A clock per block of ``length`` tokens: τ_k(t) = clip(Kt − (K − 1 − k), 0, 1) for block k of K.
 
     Blocks turn to noise one after the other, the last one first: while one is on its way, those before it are clean and
-    those behind it pure noise. One bidirectional stream then has the bound of the layout of blocks
-    (docs/mathematics.md 5), and the ancestral sampler writes a text block after block; a draw measures one block where
-    two streams measure them all. conditioning_level: a denoiser with time conditioning is given every position's own
-    level.
+    those behind it pure noise. One bidirectional stream that is given the levels then has the bound of the layout of
+    blocks (docs/mathematics.md 5), and the ancestral sampler writes a text block after block if its steps are a
+    multiple of the blocks; a draw measures one block where two streams measure them all. conditioning_level: a denoiser
+    with time conditioning is given every position's own level.
     """
 
     description = "blocks of a text turn to noise one after the other, the last one first"
@@ -149,7 +149,7 @@ class Staircase(Clock):
         length: Annotated[int, Field(ge=1, le=2**20, description="tokens of a block")] = 16
 
     def draw(self, noise: Noise, length: int) -> Clocks:
+        lengths = torch.tensor(noise.lengths or [length], device=noise.device).double()[:, None]
+        blocks = (lengths / self.options.length).ceil()  # of each row, whatever the longest one is
         block = torch.arange(length, device=noise.device) // self.options.length
-        blocks = int(block[-1]) + 1
-        starts = (blocks - 1 - block).double() / blocks
-        return _Spans(starts[None], 1 / blocks, conditioned=True)
+        return _Spans((blocks - 1 - block) / blocks, 1 / blocks, conditioned=True)

@@ -74,7 +74,7 @@ class Noise:
     ) -> None:
         ids = examples.tolist() if isinstance(examples, torch.Tensor) else examples
         self._rows = [address_generator(seed, stream, step, int(example)) for example in ids]
-        self.device, self._lengths = torch.device(device), lengths
+        self.device, self.lengths = torch.device(device), lengths
 
     def uniform(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Uniform numbers in [0, 1), ``[B, *shape]``, float32 if no type is given."""
@@ -88,10 +88,10 @@ class Noise:
 
     def _drawn(self, shape: tuple[int, ...], draw: Callable[[np.random.Generator, tuple[int, ...]], Any]) -> Any:
         """One draw per row; a row shorter than ``shape[0]`` draws as many as it is long, and 0 stands behind them."""
-        if self._lengths is None or not shape:
+        if self.lengths is None or not shape:
             return np.stack([draw(row, shape) for row in self._rows])
         found = []
-        for row, length in zip(self._rows, self._lengths, strict=True):
+        for row, length in zip(self._rows, self.lengths, strict=True):
             own = draw(row, (min(length, shape[0]), *shape[1:]))
             found.append(np.pad(own, [(0, shape[0] - len(own)), *[(0, 0)] * (len(shape) - 1)]))
         return np.stack(found)

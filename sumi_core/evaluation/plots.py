@@ -235,7 +235,7 @@ def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "")
 
 
 def draw_readings(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
-    """Bits per byte against the tokens that are written at once: the bound of blocks of each length with its error over
+    """Bits per byte against the tokens of a block: the bound of blocks of each length with its error over
     documents, and the exact figure of the same model as a line across.
 
     tables: by cell, the table of ``readings.readings_table``. Columns ``bits_per_byte_stderr`` become error bars."""

@@ -2,7 +2,8 @@
 
 An autoregressive model is a diffusion model of blocks of one token (docs/mathematics.md 10), so the exact figure and
 the bounds of all block lengths are code lengths of the same text, and their differences are paired: same sequences,
-noise levels and noise. What a bound lies above the exact figure is what writing a block at once costs, in bits a byte.
+noise levels and noise. With exact modes all of them are equal. What a bound of one model lies above its exact figure is
+what its denoising mode loses, the gap of the bound included, in the limit of fine steps; few steps cost more.
 
 readings.parquet    a row for each reading
 """
@@ -70,6 +71,15 @@ class Readings(Measurement):
         if own["autoregressive"] and others["model"]["time_conditioning"] != "none":
             problem = "tells the denoiser a noise level, and the autoregressive reading has none; write none"
             return "model.time_conditioning", problem
+        whole, read_out = others["shards"]["sequence_length"], others["layout"].get("read_out")
+        for length in own["block_lengths"]:
+            if whole % length:
+                problem = f"readings: blocks of {length} tokens do not divide shards.sequence_length {whole}"
+                return "evaluation.measurements", f"{problem}; choose divisors"
+        hidden = 1 in own["block_lengths"] and read_out == "previous"
+        if hidden and others["parameterisation"]["name"] == "posterior":
+            problem = "readings: under read_out: previous a block of one token is predicted without a look at its noise"
+            return "evaluation.measurements", f"{problem}, which a posterior depends on; leave 1 out of block_lengths"
         return None
 
     def run(self, model: Model, context: Context) -> Findings:
@@ -129,7 +139,7 @@ def readings_of(model: Model, block_lengths: list[int], *, autoregressive: bool 
 
 
 def _block_length(reading: Reading) -> int:
-    """Tokens that are written at once; 0 for the exact reading and for whole texts."""
+    """Tokens of a block; 0 for the exact reading and for whole texts."""
     layout = getattr(reading, "layout", None)
     return int(layout.options.length) if isinstance(layout, Blocks) else 0
 
@@ -169,7 +179,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, str]:
     difference = with_error(row["difference"], row["difference_stderr"])
     return {
         "reading": row["reading"],
-        "tokens at once": str(row["block_length"] or "–"),
+        "block length": str(row["block_length"] or "–"),
         "bits per byte": with_error(row["bits_per_byte"], row["bits_per_byte_stderr"], "=" if row["exact"] else "≤"),
         "Monte-Carlo error": "–" if row["exact"] else with_error(row["bits_per_byte_mc_stderr"], digits=4),
         "difference": difference if row["difference"] < 0 else f"+{difference}" if row["difference"] else "–",

@@ -127,6 +127,12 @@ class Blocks(Layout):
                 if whole % one:
                     problem = f"blocks of {one} tokens do not divide shards.sequence_length {whole}; choose a divisor"
                     return f"layout.{key}", problem
+        lengths, steps = [*own["growth"], *own["also"], length], others["training"]["steps"]
+        if steps < len(lengths):
+            problem = (
+                f"{len(lengths)} block lengths do not fit into {steps} training step(s), so that some are not trained"
+            )
+            return "layout.growth" if own["growth"] else "layout.also", f"{problem}; leave some out"
         if others["clock"]["name"] != "shared":
             return (
                 "clock",
@@ -156,7 +162,8 @@ class Blocks(Layout):
 
     def of(self, denoiser: DenoiserFunction, x: Tensor, eos_id: int) -> DenoiserFunction:
         """As ``Layout.of``. Takes documents under read-out ``own`` alone, since the slot before the first token of a
-        document belongs to another one; each document is then read as a text, behind an end-of-text token.
+        document belongs to another one; each document is then read as a text, behind an end-of-text token, which its
+        tokens see from the first block on that begins with it or after it.
 
         Raises ValueError for what lays out slots itself: a pattern, positions, a cache or a context; and for documents
         under read-out ``previous``."""

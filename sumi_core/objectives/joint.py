@@ -5,7 +5,7 @@
 The clean stream is an autoregressive model that the noise never touches, the noisy one a denoiser of blocks
 (docs/mathematics.md 10). Nemotron-Labs-Diffusion trains such a sum with masks and λ = 0.3, TiDAR (2511.08923) with a
 canvas that is all masks. With both losses in nats (λ = 1, weighting ``elbo``) it is the sum of two code lengths of the
-same text.
+same text, but for the end terms of the second, which training leaves out.
 """
 
 from __future__ import annotations
@@ -49,9 +49,14 @@ class Joint(Objective):
         ] = "autoregressive"
 
         def check(self) -> None:
-            """Raises ValueError where nothing is trained."""
+            """Raises ValueError where nothing is trained, or not the mode that is reported unless another is named."""
             if not self.autoregressive_weight and not self.diffusion_weight:
                 raise ValueError("autoregressive_weight and diffusion_weight are both 0; raise one of them")
+            if not self.autoregressive_weight and self.reported == "autoregressive":
+                raise ValueError(
+                    "autoregressive_weight is 0, so the model would be ranked by a mode that is not trained; "
+                    "write reported: blocks"
+                )
 
     options: Options
     layout: Blocks

@@ -33,6 +33,10 @@ class Ancestral(Sampler):
 
     Constraints hold for the predicted clean tokens. Under noise that consists of tokens a text on its way may hold one
     that is forbidden, as noise; the step that takes a position to level 0 writes allowed tokens only.
+
+    Given tokens stand as they are. Under noise that consists of tokens the denoiser reads them as tokens at the level
+    of the others, so what is written beside them is not drawn from its conditional distribution (docs/mathematics.md
+    7).
     """
 
     @dataclass

@@ -94,6 +94,30 @@ def test_blocks_are_written_block_by_block_and_cost_both_streams() -> None:
             {"objective": {"name": "joint", "autoregressive_weight": 0, "diffusion_weight": 0}},
             "objective: autoregressive_weight and diffusion_weight are both 0",
         ),
+        (
+            {"objective": {"name": "joint", "autoregressive_weight": 0}},
+            "objective: autoregressive_weight is 0, so the model would be ranked by a mode that is not trained",
+        ),
+        (
+            {"layout": {"name": "blocks", "growth": [1, 2, 4]}, "training": {"steps": 3, "warmup_steps": 1}},
+            "layout.growth: 4 block lengths do not fit into 3 training step(s)",
+        ),
+        (
+            {"layout": {"name": "blocks", "also": [4]}, "training": {"steps": 1, "warmup_steps": 1}},
+            "layout.also: 2 block lengths do not fit into 1 training step(s)",
+        ),
+        (
+            {"evaluation": {"measurements": ["likelihood", {"name": "readings", "block_lengths": [4, 12]}]}},
+            "evaluation.measurements: readings: blocks of 12 tokens do not divide",
+        ),
+        (
+            {
+                "parameterisation": "posterior",
+                "layout": {"name": "blocks", "read_out": "previous"},
+                "evaluation": {"measurements": ["likelihood", {"name": "readings", "block_lengths": [1]}]},
+            },
+            "evaluation.measurements: readings: under read_out: previous a block of one token is predicted without",
+        ),
     ],
 )
 def test_what_does_not_fit_a_layout_is_refused(data: dict[str, Any], words: str) -> None:

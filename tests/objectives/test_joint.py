@@ -80,11 +80,13 @@ def test_the_noise_does_not_touch_the_autoregressive_half() -> None:
 
 def test_a_weight_of_zero_leaves_the_other_objective() -> None:
     denoiser, batch = network(), batch_of(texts())
-    alone = joint(autoregressive_weight=0.0, diffusion_weight=1.0).loss(denoiser, batch)
+    alone = joint(autoregressive_weight=0.0, diffusion_weight=1.0, reported="blocks").loss(denoiser, batch)
     assert torch.equal(alone.value, alone.metrics["diffusion"].to(alone.value))
     assert float(alone.metrics["supervised_tokens"]) < 1.0, "only masked tokens have a loss"
     with pytest.raises(ValueError, match="both 0; raise one"):
         joint(autoregressive_weight=0.0, diffusion_weight=0.0)
+    with pytest.raises(ValueError, match="ranked by a mode that is not trained"):
+        joint(autoregressive_weight=0.0, diffusion_weight=1.0)
 
 
 @pytest.mark.parametrize("reported", ["autoregressive", "blocks"])

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 import sumi_core.sampling.drawing as drawing_module
+from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.interface import FromLogits
 from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.generate import generate
 from tests.corruption.enumerable import CASES, World, build_process, chi_square
 
 
@@ -180,3 +183,28 @@ def test_nan_logits_are_reported():
 def test_a_process_is_needed():
     with pytest.raises(ValueError, match="needs a corruption process"):
         SAMPLERS.build("ancestral", {}, process=None, vocabulary=Vocabulary(4, 0))
+
+
+def test_under_a_staircase_a_row_is_the_same_text_in_any_company():
+    """Each row has the blocks of its own length, and they are written first to last."""
+    clock, vocabulary = CLOCKS.build("staircase", {"length": 3}), Vocabulary(6, 0)
+    context = {"schedule": SCHEDULES.build("linear", {}), "clock": clock, "vocabulary": vocabulary}
+    process = PROCESSES.build("absorbing", {}, **context)
+    table = torch.randn(7, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    denoiser = FromLogits(lambda z, t: table[z.cumsum(1) % 7] + t[..., None])
+    lengths = [12, 5, 9]
+
+    def written(lengths, rows):
+        prompts = [torch.zeros(0, dtype=torch.int64)] * len(lengths)
+        canvas = Canvas.blank(prompts, lengths, seed=3, steps=12, rows=rows)
+        return list(generate(build(process), denoiser, canvas))
+
+    together = written(lengths, [0, 1, 2])
+    for row, length in enumerate(lengths):
+        alone = written([length], [row])
+        assert torch.equal(alone[-1].tokens[0], together[-1].tokens[row, :length])
+        blocks = -(-length // 3)
+        for done in range(blocks):
+            clean = alone[12 // blocks * (done + 1)].tokens[0] < 6
+            assert clean[: 3 * (done + 1)].all()
+            assert not clean[3 * (done + 1) :].any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -77,6 +78,35 @@ def test_texts_are_drawn_from_the_chain_of_blocks(process: str, n: int, read_out
     assert chi_square(drawn, expected) > 1e-3
     if n == 1:  # nothing is factorised
         torch.testing.assert_close(expected, world.p)
+
+
+@read_outs
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_a_prompt_of_whole_blocks_is_conditioned_on(process: str, read_out: str) -> None:
+    world = World(process, "cosine", tokens=2, length=4, seed=1)
+    prompt = torch.tensor([1, 0])
+    samples = build(world.process, 2, read_out).sample(
+        one_block(world, blocks(2, read_out)), num=3000, length=4, steps=3, seed=5, prompt=prompt
+    )
+    expected = chain(world, 2, 3)[(world.x[:, :2] == prompt).all(-1)]
+    assert chi_square((samples.tokens[:, 2:] * torch.tensor([2, 1])).sum(-1), expected / expected.sum()) > 1e-3
+
+
+@pytest.mark.parametrize("process", ["uniform", "absorbing"])
+def test_what_is_given_within_a_block_is_conditioned_on_where_noise_is_marked(process: str) -> None:
+    """One token is left, so nothing is factorised. Read at the level of the others, a given token is certain under
+    masks; under uniform noise it may be noise, and the last token is drawn from another distribution."""
+    world = World(process, "cosine", tokens=2, length=4, seed=3)
+    prompt, exact = torch.tensor([1, 0, 0]), one_block(world, blocks(4))
+
+    def denoiser(given: DenoiserInput) -> Any:  # at t = 1 no token stands, and the exact posterior has nothing to say
+        assert given.level is not None
+        return exact(dataclasses.replace(given, level=given.level.clamp(max=0.999)))
+
+    samples = build(world.process, 4).sample(denoiser, num=3000, length=4, steps=16, seed=5, prompt=prompt)
+    expected = world.p[(world.x[:, :3] == prompt).all(-1)]
+    agrees = chi_square(samples.tokens[:, 3], expected / expected.sum()) > 1e-3
+    assert agrees == (process == "absorbing")
 
 
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])
