@@ -38,19 +38,22 @@ BASES = sorted(FOLDER.glob("base/*.yaml"))
 
 @functools.cache
 def reduced(name: str, documents: Path) -> dict[str, Experiment]:
-    """The cells of a sweep over made-up documents, two steps of a small model, every choice of a part kept."""
+    """The cells of a sweep over made-up documents, two steps of a small model, or one for each block length: every
+    choice of a part is kept."""
+    sweep = SWEEPS[name]
+    blocks = [_block_lengths(cell) for cell in sweep.cells]
+    steps = max(2, *map(len, blocks))
     overrides = [
         f"corpus.source={{name: jsonl, paths: ['{documents}']}}",
         "corpus.validation_fraction=0.3",
         "model={hidden_size: 16, intermediate_size: 24, num_layers: 1, num_heads: 2, num_kv_heads: 1}",
-        "training={steps: 2, warmup_steps: 1, batch_size: 4, accumulation: 1, validate_every: 1}",
+        f"training={{steps: {steps}, warmup_steps: 1, batch_size: 4, accumulation: 1, validate_every: 1}}",
         "training.validation_sequences=4",
         "evaluation={sequences: 4, times_per_sequence: 2, sampling_steps: [2], samples: 2}",
         "runtime={device: cpu, threads: 1, data_workers: 1, log_every: 1, checkpoint_every: 1}",
     ]
-    sweep = SWEEPS[name]
     if len({cell.experiment.shards.sequence_length for cell in sweep.cells}) == 1:  # else cells are named for it
-        overrides.append(f"shards.sequence_length={max(16, *(_longest_block(cell) for cell in sweep.cells))}")
+        overrides.append(f"shards.sequence_length={max(16, *map(max, blocks))}")
     if "vocab_size" in sweep.cells[0].experiment.tokenizer:
         overrides.append("tokenizer.vocab_size=280")
     made = load_sweep(sweep.file, FOLDER, overrides)
@@ -61,9 +64,9 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
     return {cell.plain: cell.experiment for cell in made.cells}
 
 
-def _longest_block(cell: Cell) -> int:
+def _block_lengths(cell: Cell) -> list[int]:
     layout = cell.experiment.layout
-    return max([layout["length"], *layout["growth"], *layout["also"]]) if layout["name"] == "blocks" else 1
+    return [layout["length"], *layout["growth"], *layout["also"]] if layout["name"] == "blocks" else [1]
 
 
 def _starts_elsewhere(sweep: Sweep) -> bool:
