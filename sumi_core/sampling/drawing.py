@@ -66,7 +66,7 @@ def draw_texts(
         if own.ndim != 1 or len(own) >= room:
             raise ValueError(f"a prompt of shape {list(own.shape)} leaves nothing to write in {room} tokens")
     device, longest = device_of(denoiser), max(lengths)
-    block = max(1, _BLOCK_ENTRIES // (longest * sampler.num_states))
+    block = rows_at_once(sampler, longest)
     written = []
     for start in range(0, num, block):
         rows = range(start, min(start + block, num))
@@ -87,6 +87,11 @@ def draw_texts(
         tokens[canvas.rows[0] : canvas.rows[-1] + 1, : canvas.length] = text
     joined = {name: torch.cat([getattr(canvas, name) for canvas in written]) for name in ("lengths", "nfe", "slots")}
     return Samples(tokens, **joined)
+
+
+def rows_at_once(sampler: Writer, length: int) -> int:
+    """How many texts of ``length`` tokens are drawn at a time."""
+    return max(1, _BLOCK_ENTRIES // (length * sampler.num_states))
 
 
 def device_of(denoiser: DenoiserFunction) -> torch.device:

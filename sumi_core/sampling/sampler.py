@@ -31,6 +31,7 @@ class Sampler(Part, ABC):
     causal: ClassVar[bool | None] = False
     #: The layouts of a model that it writes with.
     layouts: ClassVar[tuple[str, ...]] = ("whole",)
+    grows: ClassVar[bool] = False  # True: writes from the left, and what it has not reached holds nothing yet
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
 
     def __init__(

@@ -124,7 +124,7 @@ def test_everything_is_written_and_the_summary_is_what_the_files_say(laboratory,
     assert flat["bits_per_byte"] == summary["bits_per_byte"]
     assert flat["yardsticks.ppmd_5"] == summary["yardsticks"]["ppmd_5"]
     table = pd.read_parquet(folder / "metrics.parquet")
-    groups = {"likelihood", "yardstick", "samples", "validation"}
+    groups = {"likelihood", "yardstick", "samples", "revisions", "validation"}
     assert set(table["group"]) == (groups if exact else groups | {"gradient_noise"})
     if not exact:
         noise = summary["gradient_noise"]
