@@ -11,6 +11,8 @@ SAMPLERS = Registry(
         "blockwise": "sumi_core.sampling.blockwise:Blockwise",
         "entropy_bound": "sumi_core.sampling.adaptive:EntropyBound",
         "left_to_right": "sumi_core.sampling.left_to_right:LeftToRight",
+        "predictor_corrector": "sumi_core.sampling.gibbs:PredictorCorrector",
+        "self_correction": "sumi_core.sampling.gibbs:SelfCorrection",
         "speculative": "sumi_core.sampling.speculative:Speculative",
         "threshold": "sumi_core.sampling.adaptive:Threshold",
     },

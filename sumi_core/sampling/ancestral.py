@@ -11,7 +11,7 @@ from pydantic import Field
 
 from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
-from sumi_core.corruption.clocks import Clocks
+from sumi_core.corruption.clocks import ClockReading, Clocks
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
@@ -64,16 +64,18 @@ class Ancestral(Sampler):
         return canvas.written(noise, state=clocks)
 
     def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
+        times = self.levels(canvas.steps)
+        return self._denoised(denoiser, canvas, times[canvas.age], times[canvas.age + 1])
+
+    def _denoised(self, denoiser: DenoiserFunction, canvas: Canvas, time: Tensor, earlier: Tensor) -> Canvas:
+        """The canvas after one network call, which takes it from a time to an ``earlier`` one, both ``[]`` float64."""
         process, z, clocks = self.process, canvas.tokens, canvas.state
         assert isinstance(clocks, Clocks)
-        times = self.levels(canvas.steps).to(z.device)
-        now, then = (clocks.at(times[canvas.age + i].expand(len(z))) for i in (0, 1))
+        now, then = (clocks.at(t.to(z.device).expand(len(z))) for t in (time, earlier))
         stands = now.level == then.level
         aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
-        level = now.conditioning_level
-        if level.ndim > 1:
-            level = torch.where(canvas.frozen, 0.0, level)  # what is given is clean
-        logits = process.predict(denoiser, DenoiserInput(z, level, valid=canvas.valid), now.level)
+        given = DenoiserInput(z, told(canvas, now), valid=canvas.valid)
+        logits = process.predict(denoiser, given, now.level)
         place = torch.arange(canvas.length, device=z.device)
         if canvas.constraints:
             clean = canvas.allowed(process.denoiser(logits.double()), place)
@@ -95,6 +97,12 @@ class Ancestral(Sampler):
 
     def finished(self, canvas: Canvas) -> Tensor:
         return torch.full_like(canvas.done, canvas.age >= canvas.steps)
+
+
+def told(canvas: Canvas, now: ClockReading) -> Tensor:
+    """The level that a network is given: 0 where a token is given, if it is given one for every position."""
+    level = now.conditioning_level
+    return torch.where(canvas.frozen, 0.0, level) if level.ndim > 1 else level
 
 
 def only_allowed(clean: Tensor, probs: Tensor, where: Tensor) -> Tensor:
