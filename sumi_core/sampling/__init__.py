@@ -10,6 +10,7 @@ SAMPLERS = Registry(
         "autoregressive": "sumi_core.sampling.autoregressive:Autoregressive",
         "blockwise": "sumi_core.sampling.blockwise:Blockwise",
         "entropy_bound": "sumi_core.sampling.adaptive:EntropyBound",
+        "first_hitting": "sumi_core.sampling.first_hitting:FirstHitting",
         "left_to_right": "sumi_core.sampling.left_to_right:LeftToRight",
         "predictor_corrector": "sumi_core.sampling.gibbs:PredictorCorrector",
         "self_correction": "sumi_core.sampling.gibbs:SelfCorrection",

@@ -103,20 +103,19 @@ class Corrector(Ancestral):
             output = dataclasses.replace(output, hidden=output.hidden[row, place])
             read, level = read.gather(1, place), level.gather(1, place)
         logits = process.parameterisation.leave_one_out(output.logits(), lambda: process.log_evidence(read, level))
-        clean = process.denoiser(logits.double())
-        if not canvas.constraints:
-            return clean
-        clean = canvas.allowed(clean, torch.arange(canvas.length, device=read.device))
-        return clean.gather(1, place[..., None].expand(-1, 1, clean.shape[-1]))
+        if canvas.constraints:
+            clean = canvas.allowed(process.denoiser(logits.double()), torch.arange(canvas.length, device=read.device))
+            logits = clean.gather(1, place[..., None].expand(-1, 1, clean.shape[-1])).log()
+        return process.denoiser(self.sharpened(logits.double()))
 
 
 class PredictorCorrector(Corrector):
     """``steps`` ancestral steps with ``corrections`` redrawn positions behind each but the last, a network call each:
     steps · (1 + corrections) − corrections calls in all.
 
-    With the exact denoiser its distribution approaches p as the steps get finer, and at a given number of steps as the
-    corrections get more: they leave p_t at the levels of the steps as it is and take out what an ancestral step, which
-    draws all positions independently, brings in. What is said of given tokens of ``ancestral`` holds here too.
+    A sampler of p, as ``ancestral``: its distribution comes to p as the steps get finer, and at a given number of steps
+    closer as the corrections get more. They leave p_t at the levels of the steps as it is, and take out what an
+    ancestral step, which draws all positions independently, brings in. What is said there of given tokens holds here.
     """
 
     @dataclass
@@ -133,7 +132,7 @@ class PredictorCorrector(Corrector):
         times = self.levels(canvas.steps)
         if phase:
             return self.correct(denoiser, canvas, times[number + 1], number * more + phase - 1)
-        return self._denoised(denoiser, canvas, times[number], times[number + 1])
+        return self._denoised(denoiser, canvas, times, number)
 
     def finished(self, canvas: Canvas) -> Tensor:
         more = self.options.corrections
@@ -146,7 +145,7 @@ class SelfCorrection(Corrector):
     The text is one that is given (``Canvas.revises``), or one that this sampler writes first, with ``steps`` ancestral
     steps. Then noise hits a share of its tokens, ``corrections`` positions are redrawn one by one, and the remaining
     times of the same ``steps`` lead back to a text. With the exact denoiser a text drawn from p leaves as one
-    drawn from p, up to the width of the last steps; any other comes closer to p.
+    drawn from p, up to the width of the last steps, so this is a sampler of p; any other text comes closer to p.
     """
 
     revises: ClassVar[bool] = True
@@ -177,8 +176,7 @@ class SelfCorrection(Corrector):
             canvas = self._noised(canvas, times[0])
         if number < self.options.corrections:
             return self.correct(denoiser, canvas, times[0], number)
-        place = number - self.options.corrections
-        return self._denoised(denoiser, canvas, times[place], times[place + 1])
+        return self._denoised(denoiser, canvas, times, number - self.options.corrections)
 
     def finished(self, canvas: Canvas) -> Tensor:
         calls = canvas.steps + self.options.corrections + len(self._back(canvas.steps)) - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
@@ -13,10 +12,9 @@ import torch
 from torch import Tensor
 
 from sumi_core.corruption import PARAMETERISATIONS
-from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.models.interface import DenoiserFunction, FromLogits
+from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.constraints import ForbiddenTokens
@@ -24,66 +22,15 @@ from sumi_core.sampling.generate import generate
 from sumi_core.sampling.gibbs import Corrector
 from tests.corruption.enumerable import World, build_process, chi_square
 from tests.models.stock import lively, small
+from tests.sampling.worlds import ROWS, clean, drawn_from, empty, index_of, noise_floor, tabled, total_variation
 
-LEVEL, SWEEPS, ROWS = 0.4, 20, 20_000
+LEVEL, SWEEPS = 0.4, 20
 TIME = torch.tensor(LEVEL, dtype=torch.float64)
 NOISES = ["uniform", "hybrid", "clustered", "absorbing", "mixture", "unigram"]
 
 
 def build(process: Any, name: str = "predictor_corrector", **options: Any) -> Any:
     return SAMPLERS.build(name, options, process=process, vocabulary=Vocabulary(process.num_tokens, 0))
-
-
-def index_of(world: World, z: Tensor) -> Tensor:
-    """``[B, L]`` → ``[B]``: the place of each text among ``world.z``."""
-    return (z * world.states ** torch.arange(world.length - 1, -1, -1)).sum(-1)
-
-
-def tabled(world: World, predict: Callable[[Tensor, Tensor], Tensor]) -> DenoiserFunction:
-    """An exact denoiser whose logits are computed once for each text and level."""
-    tables: dict[float, Tensor] = {}
-
-    def logits(z: Tensor, t: Tensor | None) -> Tensor:
-        assert t is not None
-        (level,) = t.unique().tolist()
-        if level not in tables:
-            tables[level] = predict(world.z, torch.full((len(world.z),), level, dtype=torch.float64)).nan_to_num(0.0)
-        return tables[level][index_of(world, z)]
-
-    return FromLogits(logits)
-
-
-def total_variation(drawn: Tensor, p: Tensor) -> float:
-    """Of drawn states ``[N]`` from a distribution ``[Z]``."""
-    counts = torch.bincount(drawn, minlength=len(p)).double()
-    return float((counts / counts.sum() - p).abs().sum() / 2)
-
-
-def drawn_from(p: Tensor, rows: int = ROWS, seed: int = 5) -> Tensor:
-    uniform = torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return draw_categorical(p.expand(rows, -1), uniform)
-
-
-class FastNoise:
-    """In place of addressed noise, which costs a generator for every row: numbers of one generator."""
-
-    generator = torch.Generator()
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        return torch.randint(high, (self.rows, *shape), generator=self.generator)
-
-    def uniform(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        assert dtype == torch.float64, "draws are made in float64"
-        return torch.rand(self.rows, *shape, generator=self.generator, dtype=dtype)
-
-
-@pytest.fixture
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    FastNoise.generator.manual_seed(1)
-    monkeypatch.setattr(Canvas, "noise", lambda canvas, stream, step: FastNoise(len(canvas.tokens)))
 
 
 def at_level(world: World, texts: Tensor) -> Canvas:
@@ -143,7 +90,7 @@ def test_texts_of_a_level_stay_so_for_twenty_sweeps_and_any_others_become_so(noi
     """Total variation within twice the noise floor, which is that of as many independent draws."""
     world = World(noise, tokens=3, length=3, seed=1)
     p, sampler = world.marginal(LEVEL), build(world.process, order=order)
-    floor = total_variation(drawn_from(p, seed=6), p)
+    floor = noise_floor(p)
     assert total_variation(index_of(world, corrected(world, sampler, world.z[drawn_from(p)])), p) < 2 * floor
     same = world.z[:1].expand(ROWS, -1)
     assert total_variation(index_of(world, same), p) > 0.5
@@ -197,11 +144,6 @@ def chain_distribution(world: World, sampler: Any, steps: int) -> Tensor:
     return distribution
 
 
-def clean(world: World) -> Tensor:
-    """p over ``world.z``."""
-    return torch.zeros(len(world.z), dtype=torch.float64).index_add_(0, index_of(world, world.x), world.p)
-
-
 @pytest.mark.parametrize("noise", ["uniform", "clustered"])
 def test_the_predictor_corrector_comes_to_p_and_sooner_with_corrections(noise: str) -> None:
     world = World(noise, tokens=3, length=3, seed=1)  # of two positions one redraw would already give p_t
@@ -225,9 +167,7 @@ def test_the_predictor_corrector_comes_to_p_and_sooner_with_corrections(noise: s
 def test_the_sampler_draws_from_that_chain(noise: str) -> None:
     world = World(noise, tokens=3, length=2, seed=2)
     sampler = build(world.process, corrections=3)
-    rows = torch.zeros(ROWS, 2, dtype=torch.int64)
-    canvas = Canvas.of(rows, rows.bool(), seed=0, steps=4, rows=[0] * ROWS)
-    *_, last = generate(sampler, tabled(world, world.denoiser), canvas)
+    *_, last = generate(sampler, tabled(world, world.denoiser), empty(world, steps=4))
     assert set(last.nfe.tolist()) == {4 + 3 * 3}
     expected = chain_distribution(world, sampler, 4).clamp(min=0)
     assert chi_square(index_of(world, last.tokens), expected.where(expected > 1e-12, 0.0)) > 1e-3
@@ -240,7 +180,7 @@ def test_the_sampler_draws_from_that_chain(noise: str) -> None:
 def test_self_correction_keeps_p_and_brings_other_texts_to_it(noise: str) -> None:
     world = World(noise, tokens=3, length=3, seed=1)
     p, denoiser = clean(world), tabled(world, world.denoiser)
-    floor = total_variation(drawn_from(p, seed=6), p)
+    floor = noise_floor(p)
 
     def revised(texts: Tensor, **options: Any) -> float:
         sampler = build(world.process, "self_correction", **options)
