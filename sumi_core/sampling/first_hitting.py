@@ -69,10 +69,10 @@ class FirstHitting(Sampler):
         time = process.time_of_alpha(1 - hit)
         output = denoiser(DenoiserInput(canvas.tokens, time[:, 0], valid=canvas.valid))
         probs = self._probabilities(canvas, output, place)
-        token = draw_categorical(probs, draws[:, 2:])
+        drawn = draw_categorical(probs, draws[:, 2:])
         writes = count > 0
-        token = torch.where(writes, token, canvas.tokens.gather(1, place))
-        chance = torch.where(writes, pick(probs, token) / probs.sum(-1), canvas.confidence.gather(1, place))
+        token = torch.where(writes, drawn, canvas.tokens.gather(1, place))
+        chance = torch.where(writes, pick(probs, drawn) / probs.sum(-1), canvas.confidence.gather(1, place))
         return dataclasses.replace(
             canvas.written(canvas.tokens.scatter(1, place, token)),
             age=canvas.age + 1,

@@ -1,4 +1,4 @@
-"""Stock diffusers' schedulers of uniform noise on the same logits: the reverse step, the corrector, the accepted set."""
+"""Stock diffusers' schedulers of uniform noise on the same logits: reverse step, corrector, accepted set."""
 
 from __future__ import annotations
 
