@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.data.noise import Noise
 from sumi_core.kernels.row_loss import pick
 from sumi_core.layouts.blocks import Blocks
@@ -158,11 +157,12 @@ class Blockwise(Ancestral):
         then = self.levels(canvas.steps).to(canvas.device)[place.number + 1].expand(len(z), 1)
         if canvas.constraints:
             wanted = self._allowed(canvas, process.denoiser(logits.double()), place.block)
-            probs = only_allowed(wanted, process.reverse(wanted.log(), z, now, then), where=then == 0)
+            probs = process.reverse(self.sharpened(wanted.log()), z, now, then)
+            probs = only_allowed(wanted, probs, where=then == 0)
         else:
-            probs = process.reverse(logits, z, now, then)
+            probs = process.reverse(self.sharpened(logits), z, now, then)
         noise = self._noise(canvas, place.block, place.number + 1)
-        drawn = draw_categorical(probs, noise.uniform(z.shape[1], dtype=torch.float64))
+        drawn = self._drawn(probs, noise.uniform(z.shape[1], dtype=torch.float64), place.number, canvas.steps)
         drawn = torch.where(place.given, z, drawn)
         return Move(drawn, drawn, self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now, then))
 

@@ -38,6 +38,7 @@ class Canvas:
     computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
     ``[B, L]`` float64, how probable each token was to be the one of the finished text when it was drawn; NaN where none
     was. state: what the sampler keeps between its steps; it may share memory with other canvases of the same run.
+    revises: whether what is not frozen holds a finished text to begin with, and not nothing.
     """
 
     tokens: Tensor
@@ -53,6 +54,7 @@ class Canvas:
     confidence: Tensor
     constraints: tuple[Constraint, ...] = ()
     state: Any = None
+    revises: bool = False
 
     @classmethod
     def blank(
@@ -146,6 +148,11 @@ class Canvas:
             held = constraint(held, self, positions)
         stands = self.frozen[:, positions] | self.done[:, None] | (positions >= self.lengths[:, None])
         return torch.where(stands.unsqueeze(-1), probs, held)
+
+    def revising(self, texts: Sequence[Tensor]) -> Canvas:
+        """This canvas with a finished text in each row, ``[L_r]``, to be revised where nothing is frozen."""
+        tokens = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True).to(self.tokens)
+        return dataclasses.replace(self, tokens=torch.where(self.frozen, self.tokens, tokens), revises=True)
 
     def written(self, tokens: Tensor, **changes: Any) -> Canvas:
         """This canvas with other tokens where nothing is frozen, in rows that are not done."""
