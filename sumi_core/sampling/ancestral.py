@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from sumi_core.corruption.process import ForwardProcess
 from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.languages import ReverseStep
 from sumi_core.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ class Ancestral(Sampler):
     either. Positions step from and to the levels that their clocks show; one whose clock stands keeps its state.
 
     Constraints hold for the predicted clean tokens. Under noise that consists of tokens a text on its way may hold one
-    that is forbidden, as noise; the step that takes a position to level 0 writes allowed tokens only.
+    that is forbidden, as noise; the step that takes a position to level 0 writes allowed tokens only. A language is
+    exact in one step and a heuristic in several (``sumi_core.sampling.languages``).
 
-    Given tokens stand as they are. Under noise that consists of tokens the denoiser reads them as tokens at the level
-    of the others, so what is written beside them is not drawn from its conditional distribution (docs/mathematics.md
-    7).
+    Given tokens stand as they are. Under noise that consists of tokens a denoiser that is given one level reads them as
+    tokens at the level of the others, so what is written beside them is not drawn from its conditional distribution
+    (docs/mathematics.md 7). One that has learnt to read a level for each token is given 0 there where the canvas is
+    ``told``: then it is.
     """
 
     @dataclass
@@ -45,6 +48,8 @@ class Ancestral(Sampler):
             Literal["time", "log_snr"],
             Field(description="where the steps lie: evenly in time, or evenly in the log-SNR"),
         ] = "time"
+
+    holds_languages: ClassVar[bool] = True
 
     process: ForwardProcess
     options: Options
@@ -71,20 +76,26 @@ class Ancestral(Sampler):
         stands = now.level == then.level
         aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
         level = now.conditioning_level
+        if canvas.told and level.ndim == 1:
+            level = level.unsqueeze(-1).expand(z.shape)
         if level.ndim > 1:
             level = torch.where(canvas.frozen, 0.0, level)  # what is given is clean
         logits = process.predict(denoiser, DenoiserInput(z, level, valid=canvas.valid), now.level)
         place = torch.arange(canvas.length, device=z.device)
-        if canvas.constraints:
-            clean = canvas.allowed(process.denoiser(logits.double()), place)
-            probs = only_allowed(clean, process.reverse(clean.log(), z, now.level, aim), where=then.level == 0)
+        noise = canvas.noise("sample", canvas.age + 1)
+        if canvas.joint is not None:
+            reverse = ReverseStep(process, logits, z, canvas.frozen, now.level, aim, range(canvas.length))
+            drawn, chance = reverse.draw(canvas, noise.uniform(canvas.length, 3, dtype=torch.float64))
+            drawn = torch.where(stands, z, drawn)
         else:
-            probs = process.reverse(logits, z, now.level, aim)
-        drawn = draw_categorical(
-            probs, canvas.noise("sample", canvas.age + 1).uniform(canvas.length, dtype=torch.float64)
-        )
-        drawn = torch.where(stands, z, drawn)
-        chance = pick(probs, drawn) / probs.sum(-1)
+            if canvas.constraints:
+                clean = canvas.allowed(process.denoiser(logits.double()), place)
+                probs = only_allowed(clean, process.reverse(clean.log(), z, now.level, aim), where=then.level == 0)
+            else:
+                probs = process.reverse(logits, z, now.level, aim)
+            drawn = draw_categorical(probs, noise.uniform(canvas.length, dtype=torch.float64))
+            drawn = torch.where(stands, z, drawn)
+            chance = pick(probs, drawn) / probs.sum(-1)
         return dataclasses.replace(
             canvas.written(drawn),
             age=canvas.age + 1,

@@ -16,6 +16,7 @@ from sumi_core.models.cache import KeyValues
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput, caches
 from sumi_core.sampling.ancestral import Ancestral, only_allowed
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.languages import ReverseStep
 from sumi_core.sampling.memory import Memory
 
 if TYPE_CHECKING:
@@ -151,13 +152,19 @@ class Blockwise(Ancestral):
     def _move(self, canvas: Canvas, logits: Tensor, z: Tensor, place: Place) -> Move:
         """What a step makes of a block ``z`` ``[B, n]`` and leave-one-out logits ``[B, n, S]``."""
         process, now = self.process, place.level
+        noise = self._noise(canvas, place.block, place.number + 1)
         then = self.levels(canvas.steps).to(canvas.device)[place.number + 1].expand(len(z), 1)
+        if canvas.joint is not None:
+            begin, n = place.block * self.layout.options.length, z.shape[1]
+            reverse = ReverseStep(process, logits, z, place.given, now, then, range(begin, begin + n))
+            drawn, chance = reverse.draw(canvas, noise.uniform(n, 3, dtype=torch.float64))
+            drawn = torch.where(place.given, z, drawn)
+            return Move(drawn, drawn, chance)
         if canvas.constraints:
             wanted = self._allowed(canvas, process.denoiser(logits.double()), place.block)
             probs = only_allowed(wanted, process.reverse(wanted.log(), z, now, then), where=then == 0)
         else:
             probs = process.reverse(logits, z, now, then)
-        noise = self._noise(canvas, place.block, place.number + 1)
         drawn = draw_categorical(probs, noise.uniform(z.shape[1], dtype=torch.float64))
         drawn = torch.where(place.given, z, drawn)
         return Move(drawn, drawn, pick(probs, drawn) / probs.sum(-1))

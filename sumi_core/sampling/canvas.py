@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
 from sumi_core.data.noise import Noise
 from sumi_core.models.interface import DenoiserFunction
+from sumi_core.sampling.forward_backward import Marginals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,22 @@ class Constraint(Protocol):
         ...
 
 
+class JointConstraint(Constraint, Protocol):
+    """A rule on the tokens of a text together (``sumi_core.sampling.languages``): a sampler draws by it."""
+
+    joint: bool
+
+    def check(self, canvas: Canvas) -> None:
+        """Raise ValueError for a canvas on which no text keeps the rule."""
+        ...
+
+    def draw(
+        self, marginals: Marginals, canvas: Canvas, index: int, places: range, uniform: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens of a row at some places, and the probability of each: see ``Languages.draw``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Canvas:
     """B rows of up to L tokens. A sampler's step returns the next canvas and changes nothing that an earlier one says:
@@ -37,7 +54,8 @@ class Canvas:
     network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that had to be
     computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
     ``[B, L]`` float64, the probability that each token was drawn with; NaN where none was. state: what the sampler
-    keeps between its steps; it may share memory with other canvases of the same run.
+    keeps between its steps; it may share memory with other canvases of the same run. told: whether the network is given
+    level 0 at what is frozen, which it must have learnt to read; else all places of a text have one level.
     """
 
     tokens: Tensor
@@ -53,6 +71,7 @@ class Canvas:
     confidence: Tensor
     constraints: tuple[Constraint, ...] = ()
     state: Any = None
+    told: bool = False
 
     @classmethod
     def blank(
@@ -96,6 +115,7 @@ class Canvas:
         rows: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
         constraints: Sequence[Constraint] = (),
+        told: bool = False,
     ) -> Canvas:
         """A canvas that keeps ``tokens`` ``[B, L]`` wherever ``frozen`` ``[B, L]`` is true: infilling."""
         count, length = tokens.shape
@@ -113,6 +133,7 @@ class Canvas:
             done=zeros.bool(),
             confidence=torch.full(tokens.shape, torch.nan, dtype=torch.float64, device=device),
             constraints=tuple(constraints),
+            told=told,
         )
 
     @property
@@ -131,6 +152,22 @@ class Canvas:
         if bool((self.lengths == self.length).all()):
             return None
         return torch.arange(self.length, device=self.device) < self.lengths[:, None]
+
+    @property
+    def joint(self) -> JointConstraint | None:
+        """The constraint on tokens together, where there is one."""
+        return next((cast("JointConstraint", held) for held in self.constraints if is_joint(held)), None)
+
+    def without_joint(self) -> Canvas:
+        """This canvas with the constraints on single tokens alone."""
+        return dataclasses.replace(self, constraints=tuple(held for held in self.constraints if not is_joint(held)))
+
+    def row(self, index: int) -> Canvas:
+        """One row alone, with its own number."""
+        one = slice(index, index + 1)
+        names = ("tokens", "frozen", "lengths", "nfe", "slots", "done", "confidence")
+        alone = {name: getattr(self, name)[one] for name in names}
+        return dataclasses.replace(self, **alone, rows=[self.rows[index]], state=None)
 
     def noise(self, stream: str, step: int) -> Noise:
         """Random numbers addressed by (seed, stream, step, row). A row's numbers depend on its own length alone."""
@@ -151,6 +188,11 @@ class Canvas:
         """This canvas with other tokens where nothing is frozen, in rows that are not done."""
         keep = self.frozen | self.done[:, None]
         return dataclasses.replace(self, tokens=torch.where(keep, self.tokens, tokens), **changes)
+
+
+def is_joint(constraint: Constraint) -> bool:
+    """Whether a constraint is on tokens together."""
+    return bool(getattr(constraint, "joint", False))
 
 
 class Writer(Protocol):

@@ -31,6 +31,8 @@ class Sampler(Part, ABC):
     causal: ClassVar[bool | None] = False
     #: The layouts of a model that it writes with.
     layouts: ClassVar[tuple[str, ...]] = ("whole",)
+    #: Whether it draws by a constraint on tokens together, or from left to right, where one position at a time does.
+    holds_languages: ClassVar[bool] = False
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
 
     def __init__(
@@ -76,6 +78,13 @@ class Sampler(Part, ABC):
         given = canvas.tokens[canvas.frozen]
         if len(given) and (int(given.min()) < 0 or int(given.max()) >= self.num_tokens):
             raise ValueError(f"the prompt holds ids outside the vocabulary of {self.num_tokens} tokens")
+        if canvas.joint is not None:
+            if not self.holds_languages:
+                raise ValueError(
+                    f"sampler {type(self).__name__} decides about every token by itself and cannot hold a text to a "
+                    "language; choose another sampler"
+                )
+            canvas.joint.check(canvas)
         place = torch.arange(canvas.length, device=canvas.device)
         if bool((canvas.frozen | (place >= canvas.lengths[:, None])).all(-1).any()):
             raise ValueError(f"a prompt leaves nothing to write in a text of {canvas.length} tokens")

@@ -66,6 +66,7 @@ class Speculative(Sampler):
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
     uses_steps: ClassVar[bool] = False
+    holds_languages: ClassVar[bool] = True
 
     @dataclass
     class Options(Part.Options):
