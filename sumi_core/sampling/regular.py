@@ -32,7 +32,7 @@ _SURROGATES, _CHARACTERS = slice(0xD800, 0xE000), 0x110000
 # Lead bytes of characters of two, three and four bytes, the bits of the code point that they hold, and the first code
 # point that is written so: a shorter one has another form.
 _LEADS = ((range(0xC0, 0xE0), 0x1F, 0x80), (range(0xE0, 0xF0), 0x0F, 0x800), (range(0xF0, 0xF8), 0x07, 0x10000))
-_ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)  # an escaped character, or a class of some
+ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)  # an escaped character, or a class of some
 _OUTSIDE = {
     r"(?:[*+?]|\{[\d,]+\})\+": "a possessive quantifier, which is not regular; leave out its +",
     r"\(\?[=!]|\(\?<[=!]": "a look at what stands around, which is not regular; leave it out",
@@ -75,13 +75,13 @@ def character_automaton(pattern: str) -> Any:
         re.compile(pattern, re.ASCII)
     except (re.error, OverflowError, RecursionError) as error:
         raise PatternError(f"'{pattern}' is not a regular expression: {error}") from None
-    bare = _ATOM.sub("x", pattern)
+    bare = ATOM.sub("x", pattern)
     for outside, name in _OUTSIDE.items():
         if re.search(outside, bare):
             raise PatternError(f"'{pattern}' holds {name}")
     try:
         # A bracket that comes first in a class stands for itself, which the library reads as the end of the class.
-        written = _ATOM.sub(lambda atom: re.sub(r"^(\[\^?)\]", r"\1\\]", atom[0]), pattern)
+        written = ATOM.sub(lambda atom: re.sub(r"^(\[\^?)\]", r"\1\\]", atom[0]), pattern)
         return interegular.parse_pattern(written).to_fsm().reduce()
     except (Unsupported, InvalidSyntax) as error:
         reason = str(error).partition("\n")[0] or "the syntax"
