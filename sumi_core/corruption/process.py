@@ -85,6 +85,12 @@ class ForwardProcess(Part, ABC):
     def jump_rates(self, z: Tensor, t: Tensor) -> Tensor:
         """R_t(y → z), jumps per unit t into z from every y: ``[B, L, S]`` float64. The entry y = z is not used."""
 
+    @property
+    def noise_writes_tokens(self) -> bool:
+        """Whether a token of a text in noise may have been written by the noise: not under masks alone."""
+        tokens = torch.arange(self.num_tokens)[None]
+        return bool(self.supervised(tokens, torch.tensor([[0.5]], dtype=torch.float64)).any())
+
     # --- the noise level --------------------------------------------------------------------------------------------
 
     def alpha(self, t: Tensor) -> Tensor:

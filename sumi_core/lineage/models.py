@@ -14,9 +14,6 @@ from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.modes import MODES, TWO_MODES
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.experiments.build import Parts
     from sumi_core.sampling.sampler import Sampler
 
@@ -59,27 +56,6 @@ def sample_length(length: int | None, trained: int, where: str = "command line",
         )
         raise ConfigError(where, f"{dashes}length", problem)
     return length
-
-
-def prompt_ids(
-    prompt: str, tokenizer: Tokenizer, length: int, where: str = "command line", dashes: str = "--"
-) -> Tensor | None:
-    """The prompt's tokens ``[P]``, P < length; None for no prompt. Raises ConfigError for one that leaves no room."""
-    import torch
-
-    if not prompt:
-        return None
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(where, f"{dashes}prompt", "is not UTF-8 text; set the terminal to UTF-8") from None
-    ids = torch.as_tensor(tokenizer.encode_batch([prompt])[0].astype("int64"))
-    if len(ids) >= length:
-        problem = (
-            f"has {len(ids)} tokens, which leaves nothing to write in {length}; shorten it or raise {dashes}length"
-        )
-        raise ConfigError(where, f"{dashes}prompt", problem)
-    return ids
 
 
 def sampler_of(

@@ -40,44 +40,48 @@ def draw_texts(
     steps: int,
     seed: int,
     prompt: Tensor | Sequence[Tensor] | None = None,
+    given: Sequence[tuple[Tensor, Tensor]] | None = None,
+    told: bool = False,
     constraints: Sequence[Constraint] = (),
     end_of_text: bool = False,
 ) -> Samples:
     """Draw ``num`` texts on the denoiser's device, in its current train/eval mode.
 
     length: tokens of every text, or of each. steps: network calls, where the sampler can choose. prompt: ``[P]`` tokens
-    kept at the left of every text, or a prompt for each text. A network that is given the level of every position is
-    given 0 there. Any other takes them for tokens at the level of all others, which is exact for masks alone: under
-    uniform noise it trusts a prompt too little.
+    kept at the left of every text, or a prompt for each text. given: in its place, the tokens ``[length]`` of each text
+    and which of them stand, ``[length]`` bool. told: the network has learnt to read a level for each token, and is
+    given 0 where tokens stand. Any other takes them for tokens at the level of all others, which is exact for masks
+    alone: under uniform noise it trusts what is given too little.
 
     Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, and for fewer than 1 step.
     """
     if steps < 1 or num < 1:
         raise ValueError(f"sampling needs at least 1 step and 1 text, got {steps} steps and {num} texts")
     lengths = [length] * num if isinstance(length, int) else list(length)
-    prompts = (
-        [prompt] * num
-        if isinstance(prompt, torch.Tensor)
-        else list(prompt or [torch.empty(0, dtype=torch.int64)] * num)
-    )
-    if not len(lengths) == len(prompts) == num:
-        raise ValueError(f"{num} texts need as many lengths and prompts, got {len(lengths)} and {len(prompts)}")
-    for own, room in zip(prompts, lengths, strict=True):
-        if own.ndim != 1 or len(own) >= room:
-            raise ValueError(f"a prompt of shape {list(own.shape)} leaves nothing to write in {room} tokens")
+    if given is None:
+        given = _prompts(prompt, lengths, num)
+    if not len(lengths) == len(given) == num:
+        raise ValueError(f"{num} texts need as many lengths and tokens, got {len(lengths)} and {len(given)}")
     device, longest = device_of(denoiser), max(lengths)
     block = max(1, _BLOCK_ENTRIES // (longest * sampler.num_states))
     written = []
     for start in range(0, num, block):
         rows = range(start, min(start + block, num))
-        canvas = Canvas.blank(
-            [prompts[row] for row in rows],
-            [lengths[row] for row in rows],
+        own = [lengths[row] for row in rows]
+        tokens, frozen = (
+            torch.stack([torch.nn.functional.pad(given[row][part], (0, max(own) - lengths[row])) for row in rows])
+            for part in (0, 1)
+        )
+        canvas = Canvas.of(
+            tokens,
+            frozen,
+            torch.tensor(own),
             seed=seed,
             steps=steps,
             rows=rows,
             device=device,
             constraints=constraints,
+            told=told,
         )
         written.append(deque(generate(sampler, denoiser, canvas, end_of_text=end_of_text), maxlen=1).pop())
     tokens = torch.full((num, longest), sampler.eos_id, dtype=torch.int64, device=device)
@@ -87,6 +91,24 @@ def draw_texts(
         tokens[canvas.rows[0] : canvas.rows[-1] + 1, : canvas.length] = text
     joined = {name: torch.cat([getattr(canvas, name) for canvas in written]) for name in ("lengths", "nfe", "slots")}
     return Samples(tokens, **joined)
+
+
+def _prompts(prompt: Tensor | Sequence[Tensor] | None, lengths: Sequence[int], num: int) -> list[tuple[Tensor, Tensor]]:
+    """Tokens and what of them stands, of texts with a prompt each."""
+    prompts = (
+        [prompt] * num
+        if isinstance(prompt, torch.Tensor)
+        else list(prompt or [torch.empty(0, dtype=torch.int64)] * num)
+    )
+    if not len(lengths) == len(prompts) == num:
+        raise ValueError(f"{num} texts need as many lengths and prompts, got {len(lengths)} and {len(prompts)}")
+    found = []
+    for own, room in zip(prompts, lengths, strict=True):
+        if own.ndim != 1 or len(own) >= room:
+            raise ValueError(f"a prompt of shape {list(own.shape)} leaves nothing to write in {room} tokens")
+        place = torch.arange(room, device=own.device)
+        found.append((torch.nn.functional.pad(own, (0, room - len(own))), place < len(own)))
+    return found
 
 
 def device_of(denoiser: DenoiserFunction) -> torch.device:

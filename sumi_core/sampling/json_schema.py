@@ -10,7 +10,7 @@ the schema does not allow.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sumi_core.base.errors import SumiError
@@ -54,12 +54,11 @@ def schema_expression(schema: Any, place: str = "") -> str:
     if not isinstance(kind, str) or kind not in _KEYWORDS:
         raise SchemaError(place, f"type is {kind!r}; write one of {', '.join(_KEYWORDS)}, or an enum or const")
     _refuse_others(keywords - {"type"}, _KEYWORDS[kind], place, f"type '{kind}'")
-    written: dict[str, Callable[[Mapping[str, Any], str], str]] = {
-        "object": _object,
-        "array": _array,
-        "string": _string,
-    }
-    return written[kind](schema, place) if kind in written else _SCALARS[kind]
+    if kind == "object":
+        return _object(schema, place)
+    if kind == "array":
+        return _array(schema, place)
+    return _string(schema, place) if kind == "string" else _SCALARS[kind]
 
 
 def _refuse_others(keywords: set[str], known: set[str], place: str, beside: str) -> None:
@@ -78,16 +77,20 @@ def _listed(schema: Mapping[str, Any], keywords: set[str], place: str) -> str:
     if "type" in schema and (wrong := [value for value in values if not _is_of(value, schema["type"])]):
         raise SchemaError(place, f"{name} holds {wrong[0]!r}, which is not of type {schema['type']!r}; leave it out")
     try:
-        texts = [json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values]
+        texts = [_text(value) for value in values]
     except (TypeError, ValueError):
         raise SchemaError(place, f"{name} holds a value that JSON cannot write; leave it out") from None
     return f"(?:{'|'.join(map(literal, texts))})"
 
 
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
 def _is_of(value: Any, kind: Any) -> bool:
     if isinstance(value, bool) or value is None:
         return bool(kind == ("null" if value is None else "boolean"))
-    types = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float)}
+    types: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float)}
     return kind in types and isinstance(value, types[kind])
 
 
@@ -105,8 +108,7 @@ def _object(schema: Mapping[str, Any], place: str) -> str:
             raise SchemaError(place, f"required property '{name}' has no schema; add it to properties")
     inside = f"{place}.properties" if place else "properties"
     members = [
-        f"{literal(json.dumps(name, ensure_ascii=False))}: {schema_expression(own, f'{inside}.{name}')}"
-        for name, own in properties.items()
+        f"{literal(_text(name))}: {schema_expression(own, f'{inside}.{name}')}" for name, own in properties.items()
     ]
     return rf"\{{{', '.join(members)}\}}"
 

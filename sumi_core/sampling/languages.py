@@ -41,6 +41,11 @@ class Stretch:
     end: int
     open_ended: bool
 
+    def possible(self) -> bool:
+        """Whether any text of the language fits, with nothing given within it."""
+        free = np.full(self.end - self.begin, -1, dtype=np.int64)
+        return self.automaton.start != DEAD and bool(self.reach(free)[0, self.automaton.start])
+
     def given(self, tokens: Tensor, frozen: Tensor) -> NDArray[np.int64]:
         """The class of the token that stands at each place, −1 where none does: ``[end − begin]``. tokens, frozen: of
         the row, ``[L]``."""

@@ -98,6 +98,8 @@ class Sampler(Part, ABC):
         steps: int,
         seed: int,
         prompt: Tensor | Sequence[Tensor] | None = None,
+        given: Sequence[tuple[Tensor, Tensor]] | None = None,
+        told: bool = False,
         constraints: Sequence[Constraint] = (),
         end_of_text: bool = False,
     ) -> Samples:
@@ -110,6 +112,8 @@ class Sampler(Part, ABC):
             steps=steps,
             seed=seed,
             prompt=prompt,
+            given=given,
+            told=told,
             constraints=constraints,
             end_of_text=end_of_text,
         )

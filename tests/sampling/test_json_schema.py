@@ -33,7 +33,7 @@ PERSON = {
 }
 VALUES: list[tuple[dict[str, Any], list[Any], list[Any]]] = [
     ({"type": "integer"}, [0, 7, -12, 10**15 - 1], [1.5, "1", True]),
-    ({"type": "number"}, [0, 1.5, -0.25, 123456, 0.000001234567891], ["1", None]),
+    ({"type": "number"}, [0, 1.5, -0.25, 123456, 0.000123], ["1", None]),
     ({"type": "boolean"}, [True, False], [0, None]),
     ({"type": "null"}, [None], [False]),
     ({"const": {"a": [1, "x"]}}, [{"a": [1, "x"]}], [{"a": [1]}]),
@@ -42,7 +42,7 @@ VALUES: list[tuple[dict[str, Any], list[Any], list[Any]]] = [
     ({"type": "string", "pattern": "^(?:a|b)*$"}, ["", "abba"], ["c"]),
     (
         {"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 2},
-        [[None], [None, None]],
+        [[None], [None] * 2],
         [[], [None] * 3],
     ),
     ({"type": "array", "items": {"type": "integer"}, "maxItems": 0}, [[]], [[1]]),
