@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from sumi_core.corruption.categorical import draw_categorical
-from sumi_core.kernels.row_loss import pick
 from sumi_core.sampling.regular import DEAD
 from sumi_core.sampling.token_automaton import TokenAutomaton
 
@@ -33,13 +32,13 @@ if TYPE_CHECKING:
 
     Log = NDArray[np.float64]
 
-_CHUNK_ENTRIES = 2**22  # float64 numbers of one table over the vocabulary
+_CHUNK_ENTRIES = 2**23  # float64 numbers of one table over the vocabulary
 
 
 @dataclass(frozen=True)
 class Marginals:
     """Independent distributions of the clean tokens of one text. at: log-probabilities at some consecutive places,
-    ``[q, S]`` float64, not necessarily normalised. width: S."""
+    ``[q, S]`` float64, not necessarily normalised, in a table that the caller may write to. width: S."""
 
     at: Callable[[slice], Tensor]
     width: int
@@ -51,17 +50,32 @@ def chunks(begin: int, end: int, width: int) -> Iterator[slice]:
     return (slice(first, min(first + size, end)) for first in range(begin, end, size))
 
 
-def log_class_weights(marginals: Marginals, begin: int, end: int, automaton: TokenAutomaton) -> Log:
-    """log Σ_{v in class} p_i(v) of the places from ``begin`` to ``end``: ``[end − begin, C]``, NaN where p_i is."""
+class _Tables:
+    """Probabilities at the places of a chunk, each scaled to a largest of 1, and the logarithms of the scales:
+    ``[q, V]`` and ``[q]`` float64. The last table is kept, so that a text of one chunk is computed once."""
+
+    def __init__(self, marginals: Marginals, num_tokens: int) -> None:
+        self.marginals, self.num_tokens = marginals, num_tokens
+        self._last: tuple[slice, Tensor, Tensor] | None = None
+
+    def at(self, place: slice) -> tuple[Tensor, Tensor]:
+        if self._last is None or self._last[0] != place:
+            log_p = self.marginals.at(place)[..., : self.num_tokens]
+            top = log_p.amax(-1, keepdim=True)
+            top = torch.where(top == -torch.inf, 0.0, top)
+            self._last = place, log_p.sub_(top).exp_(), top.squeeze(-1)
+        return self._last[1:]
+
+
+def _log_class_weights(tables: _Tables, places: list[slice], automaton: TokenAutomaton) -> Log:
+    """log Σ_{v in class} p_i(v) of every place: ``[n, C]``, NaN where p_i is."""
     width, found = automaton.table.shape[1], []
-    for place in chunks(begin, end, marginals.width):
-        log_p = marginals.at(place)[..., : len(automaton.classes)]
-        classes = torch.from_numpy(automaton.classes).to(log_p.device)
-        top = log_p.amax(-1, keepdim=True)
-        top = torch.where(top == -torch.inf, 0.0, top)
-        sums = torch.zeros(len(log_p), width, dtype=torch.float64, device=log_p.device)
-        sums.scatter_add_(-1, classes.expand_as(log_p), (log_p - top).exp())
-        found.append((sums.log() + top).cpu())
+    for place in places:
+        probs, top = tables.at(place)
+        classes = torch.from_numpy(automaton.classes).to(probs.device)
+        sums = torch.zeros(len(probs), width, dtype=torch.float64, device=probs.device)
+        sums.scatter_add_(-1, classes.expand_as(probs), probs)
+        found.append((sums.log() + top.unsqueeze(-1)).cpu())
     return torch.cat(found).numpy()
 
 
@@ -82,15 +96,17 @@ class Messages:
         targets = self.automaton.table[state]
         return np.where(targets >= 0, self.weights[place] + self.log_beta[place + 1, targets], -np.inf)
 
-    def draw(self, start: int, uniform: Log) -> NDArray[np.int64]:
-        """A class for each place, ``[n]``. uniform: ``[n]`` in [0, 1). The language must have a text."""
-        state, drawn = start, np.zeros(len(self.weights), dtype=np.int64)
+    def draw(self, start: int, uniform: Log) -> tuple[NDArray[np.int64], Log]:
+        """A class for each place, and the log-probability of each, given those before it: ``[n]``. uniform: ``[n]`` in
+        [0, 1). The language must have a text."""
+        state, drawn, log_chances = start, np.zeros(len(self.weights), dtype=np.int64), np.zeros(len(self.weights))
         for place, number in enumerate(uniform):
             log = self.log_moves(place, state)
             cumulative = np.exp(log - log.max()).cumsum()
             drawn[place] = np.searchsorted(cumulative, number * cumulative[-1], side="right")
+            log_chances[place] = log[drawn[place]] - self.log_beta[place, state]
             state = int(self.automaton.table[state, drawn[place]])
-        return drawn
+        return drawn, log_chances
 
 
 def messages(automaton: TokenAutomaton, weights: Log, stops: NDArray[np.bool_]) -> Messages:
@@ -124,27 +140,22 @@ def draw_text(
     given those before it, ``[end − begin]`` float64. uniform: ``[end − begin, 2]`` float64 in [0, 1).
 
     Raises ValueError where the marginals are NaN or give no such text any probability."""
-    found = messages(automaton, log_class_weights(marginals, begin, end, automaton), stops)
+    tables, places = _Tables(marginals, len(automaton.classes)), list(chunks(begin, end, marginals.width))
+    found = messages(automaton, _log_class_weights(tables, places, automaton), stops)
     if not found.log_probability(start) > -np.inf:
         raise ValueError(
             "cannot draw a text of the language: the probabilities are NaN or give it none; does the denoiser give "
             "NaN logits?"
         )
-    drawn = found.draw(start, uniform[:, 0].cpu().numpy())
-    wanted = torch.from_numpy(drawn).to(uniform.device)
-    log_classes, state = [], start
-    for number, drawn_class in enumerate(drawn.tolist()):
-        log_classes.append(found.log_moves(number, state)[drawn_class] - found.log_beta[number, state])
-        state = int(automaton.table[state, drawn_class])
-    log_class = torch.tensor(log_classes, dtype=torch.float64, device=uniform.device)
+    drawn, log_chances = found.draw(start, uniform[:, 0].cpu().numpy())
     tokens, chances = [], []
-    for place in chunks(begin, end, marginals.width):
-        log_p = marginals.at(place)[..., : len(automaton.classes)]
-        own = slice(place.start - begin, place.stop - begin)
-        classes = torch.from_numpy(automaton.classes).to(log_p.device)
-        log_p = torch.where(classes == wanted[own, None], log_p, -torch.inf)
-        probs = (log_p - log_p.amax(-1, keepdim=True)).exp()
-        token = draw_categorical(probs, uniform[own, 1])
-        tokens.append(token)
-        chances.append(pick(probs, token) / probs.sum(-1) * log_class[own].exp())
-    return torch.cat(tokens), torch.cat(chances)
+    for place in places:
+        probs, _ = tables.at(place)
+        for own in range(place.stop - place.start):
+            number = place.start - begin + own
+            members = torch.from_numpy(automaton.members[drawn[number]]).to(probs.device)
+            within = probs[own].index_select(0, members)
+            token = draw_categorical(within, uniform[number, 1])
+            tokens.append(members[token])
+            chances.append(within[token] / within.sum())
+    return torch.stack(tokens), torch.stack(chances) * torch.from_numpy(log_chances).to(uniform.device).exp()

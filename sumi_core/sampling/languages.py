@@ -183,29 +183,38 @@ class ReverseStep:
         return drawn, chance
 
     def _log_posterior(self, canvas: Canvas, row: int, place: slice) -> Tensor:
-        """log p(x_i | z_t) under the constraints on single tokens, all on what is given: ``[q, S]``."""
+        """log p(x_i | z_t), up to a constant, under the constraints on single tokens, and all on what is given:
+        ``[q, S]`` float64."""
         one, own = slice(row, row + 1), slice(place.start - self.places.start, place.stop - self.places.start)
         z = self.z[one, own]
-        log_p = self.process.log_posterior(self.logits[one, own], z, self._levels(row, own)[0])
+        log_p = self.process.log_evidence(z, self._levels(row, own)[0])
+        log_p += self.process.token_logits(self.logits[one, own])
         if canvas.constraints:
+            log_p = log_p.log_softmax(-1)
             positions = torch.arange(place.start, place.stop, device=z.device)
             inside = positions < canvas.length  # a block may reach beyond the text
             held = canvas.row(row).allowed(log_p[:, inside].exp(), positions[inside]).log()
             log_p = torch.cat([held, log_p[:, ~inside]], 1)
-        state = torch.arange(log_p.shape[-1], device=z.device)
-        certain = torch.where(state == z[..., None], 0.0, -torch.inf).to(log_p)
-        return torch.where(self.given[one, own][..., None], certain, log_p)[0]
+        given = self.given[row, own]
+        log_p[0, given] = -torch.inf
+        log_p[0, given, z[0, given]] = 0.0
+        return log_p[0]
 
     def _back(self, row: int, clean: Tensor, chances: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """What a clean text ``[q]`` becomes at the level of the step's end. The draw of a clean token has its own
         probability, that of noise after it q(z_s | z_t, x)."""
-        one, states, found = slice(row, row + 1), [], []
+        one, states, found = slice(row, row + 1), clean.clone(), chances.clone()
         for own in chunks(0, len(clean), self.logits.shape[-1]):
-            log_x = torch.nn.functional.one_hot(clean[own], self.logits.shape[-1]).double().log()[None]
             now, then = self._levels(row, own)
-            probs = self.process.reverse(log_x, self.z[one, own], now, then)[0]
-            drawn = draw_categorical(probs, uniform[own])
-            finished = then[0] == 0
-            states.append(torch.where(finished, clean[own], drawn))
-            found.append(torch.where(finished, chances[own], pick(probs, drawn) / probs.sum(-1)))
-        return torch.cat(states), torch.cat(found)
+            noisy = ((then[0] > 0) & ~self.given[row, own]).nonzero().squeeze(-1)
+            if not len(noisy):
+                continue
+            place = noisy + own.start
+            # q_{t|s}(z_t | z_s) q_s(z_s | x), section 7 of docs/mathematics.md with x known
+            x = torch.zeros(1, len(place), self.logits.shape[-1], dtype=torch.float64, device=clean.device)
+            x.scatter_(-1, clean[place][None, :, None], 1.0)
+            probs = self.process.marginal(x, then[:, noisy])
+            probs *= self.process.transition(self.z[one, place], now[:, noisy], then[:, noisy])
+            states[place] = draw_categorical(probs[0], uniform[place])
+            found[place] = pick(probs[0], states[place]) / probs[0].sum(-1)
+        return states, found

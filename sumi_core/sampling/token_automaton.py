@@ -46,6 +46,12 @@ class TokenAutomaton:
         own, begins = np.unique(sources, return_index=True)
         return classes, self.table[sources, classes].astype(np.int64), own, begins
 
+    @cached_property
+    def members(self) -> list[NDArray[np.int64]]:
+        """The tokens of each class."""
+        counts = np.bincount(self.classes, minlength=self.table.shape[1])
+        return np.split(np.argsort(self.classes, kind="stable"), np.cumsum(counts)[:-1])
+
     def complete(self, open_ended: bool) -> NDArray[np.bool_]:
         """The states in which a stretch of tokens may stop, ``[N]``. open_ended: whether the text may have ended
         before, with an end-of-text token."""

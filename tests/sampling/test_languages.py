@@ -17,7 +17,7 @@ from sumi_core.models.interface import FromLogits
 from sumi_core.sampling import SAMPLERS, forward_backward
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.constraints import ForbiddenTokens
-from sumi_core.sampling.forward_backward import Marginals, draw_text, log_class_weights, messages
+from sumi_core.sampling.forward_backward import Marginals, _log_class_weights, _Tables, draw_text, messages
 from sumi_core.sampling.generate import generate
 from sumi_core.sampling.languages import Languages, Stretch
 from sumi_core.sampling.regular import byte_automaton, character_automaton
@@ -54,6 +54,10 @@ def conditional(
     return x, torch.where(inside, log_p[torch.arange(len(log_p)), x].sum(-1).exp(), 0.0)
 
 
+def marginals_of(log_p: Tensor) -> Marginals:
+    return Marginals(lambda place: log_p[place].clone(), V)
+
+
 def random_marginals(length: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (2 * torch.randn(length, V, generator=generator, dtype=torch.float64)).log_softmax(-1)
@@ -68,7 +72,7 @@ def test_the_draw_is_the_enumerated_conditional(pattern: str, open_ended: bool) 
     """Every path through the automaton, times every token of its classes: the probability of each text to 1e-12."""
     log_p, automaton = random_marginals(3), automaton_of(pattern)
     x, wanted = conditional(log_p, pattern, open_ended)
-    weights = log_class_weights(Marginals(lambda place: log_p[place], V), 0, 3, automaton)
+    weights = _log_class_weights(_Tables(marginals_of(log_p), V), [slice(0, 2), slice(2, 3)], automaton)
     found = messages(automaton, weights, automaton.complete(open_ended))
     assert found.log_probability(automaton.start) == pytest.approx(float(wanted.sum().log()), abs=1e-12)
     drawn = torch.zeros(len(x), dtype=torch.float64)
@@ -89,7 +93,7 @@ def test_draws_follow_it_and_know_their_probability() -> None:
     log_p, automaton = (random_marginals(3) / 4).log_softmax(-1), automaton_of(PATTERNS[0])
     _, wanted = conditional(log_p, PATTERNS[0], True)
     uniform = torch.rand(1500, 3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    stops, marginals = automaton.complete(True), Marginals(lambda place: log_p[place], V)
+    stops, marginals = automaton.complete(True), marginals_of(log_p)
     drawn = [draw_text(marginals, 0, 3, automaton, automaton.start, stops, own) for own in uniform]
     index = torch.stack([tokens for tokens, _ in drawn]) @ torch.tensor([V * V, V, 1])
     assert chi_square(index, wanted) > 1e-3
@@ -105,7 +109,7 @@ def test_texts_below_the_smallest_float_are_drawn(monkeypatch: pytest.MonkeyPatc
     log_p[0, 4] = 0.0  # all of it on a token that no text begins with
     log_p[3, 4] += np.log(3)
     automaton = automaton_of("aaa(1|b)")
-    marginals, stops = Marginals(lambda place: log_p[place], V), automaton.complete(True)
+    marginals, stops = marginals_of(log_p), automaton.complete(True)
     generator = torch.Generator().manual_seed(0)
     texts = []
     for _ in range(400):
@@ -118,7 +122,7 @@ def test_texts_below_the_smallest_float_are_drawn(monkeypatch: pytest.MonkeyPatc
 def test_nan_and_impossible_texts_are_errors() -> None:
     automaton = automaton_of("b+")
     for log_p in (torch.full((3, V), torch.nan), torch.tensor([[0.0, 0.0, -torch.inf, 0.0, 0.0, 0.0]] * 3)):
-        marginals = Marginals(lambda place, log_p=log_p: log_p[place].double(), V)  # type: ignore[misc]
+        marginals = marginals_of(log_p.double())
         uniform = torch.zeros(3, 2, dtype=torch.float64)
         with pytest.raises(ValueError, match="cannot draw a text of the language"):
             draw_text(marginals, 0, 3, automaton, automaton.start, automaton.complete(False), uniform)
