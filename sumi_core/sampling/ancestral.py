@@ -87,6 +87,7 @@ class Ancestral(Sampler):
             reverse = ReverseStep(process, logits, z, canvas.frozen, now.level, aim, range(canvas.length))
             drawn, chance = reverse.draw(canvas, noise.uniform(canvas.length, 3, dtype=torch.float64))
             drawn = torch.where(stands, z, drawn)
+            chance = torch.where(then.level == 0, chance, process.belief(logits, z, now.level, drawn))
         else:
             if canvas.constraints:
                 clean = canvas.allowed(process.denoiser(logits.double()), place)
@@ -95,14 +96,23 @@ class Ancestral(Sampler):
                 probs = process.reverse(logits, z, now.level, aim)
             drawn = draw_categorical(probs, noise.uniform(canvas.length, dtype=torch.float64))
             drawn = torch.where(stands, z, drawn)
-            chance = pick(probs, drawn) / probs.sum(-1)
+            chance = self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now.level, then.level)
+        kept = canvas.frozen | stands | chance.isnan()
         return dataclasses.replace(
             canvas.written(drawn),
             age=canvas.age + 1,
             nfe=canvas.nfe + 1,
             slots=canvas.slots + canvas.lengths,
-            confidence=torch.where(canvas.frozen | stands, canvas.confidence, chance),
+            confidence=torch.where(kept, canvas.confidence, chance),
         )
+
+    def _confidence(
+        self, logits: Tensor, z: Tensor, drawn: Tensor, chance: Tensor, now: Tensor, then: Tensor
+    ) -> Tensor:
+        """How sure the network is of each token that a step drew, ``[B, L]`` float64: that it is the clean one, which
+        on the way to a level above 0 is not the chance that it was drawn with. NaN where the token could only stay."""
+        sure = torch.where(then == 0, chance, self.process.belief(logits, z, now, drawn))
+        return torch.where((drawn == z) & (chance == 1), torch.nan, sure)
 
     def finished(self, canvas: Canvas) -> Tensor:
         return torch.full_like(canvas.done, canvas.age >= canvas.steps)

@@ -53,9 +53,10 @@ class Canvas:
     text in any company. seed, steps: as they were asked for. age: draws made so far. nfe: ``[B]`` int64, passes of the
     network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that had to be
     computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
-    ``[B, L]`` float64, the probability that each token was drawn with; NaN where none was. state: what the sampler
-    keeps between its steps; it may share memory with other canvases of the same run. told: whether the network is given
-    level 0 at what is frozen, which it must have learnt to read; else all places of a text have one level.
+    ``[B, L]`` float64, how probable each token was to be the one of the finished text when it was drawn; NaN where none
+    was. state: what the sampler keeps between its steps; it may share memory with other canvases of the same run. told:
+    whether the network is given level 0 at what is frozen, which it must have learnt to read; else all places of a text
+    have one level.
     """
 
     tokens: Tensor

@@ -63,7 +63,7 @@ def draw_texts(
     if not len(lengths) == len(given) == num:
         raise ValueError(f"{num} texts need as many lengths and tokens, got {len(lengths)} and {len(given)}")
     device, longest = device_of(denoiser), max(lengths)
-    block = max(1, _BLOCK_ENTRIES // (longest * sampler.num_states))
+    block = rows_at_once(sampler, longest)
     written = []
     for start in range(0, num, block):
         rows = range(start, min(start + block, num))
@@ -91,6 +91,11 @@ def draw_texts(
         tokens[canvas.rows[0] : canvas.rows[-1] + 1, : canvas.length] = text
     joined = {name: torch.cat([getattr(canvas, name) for canvas in written]) for name in ("lengths", "nfe", "slots")}
     return Samples(tokens, **joined)
+
+
+def rows_at_once(sampler: Writer, length: int) -> int:
+    """How many texts of ``length`` tokens are drawn at a time."""
+    return max(1, _BLOCK_ENTRIES // (length * sampler.num_states))
 
 
 def _prompts(prompt: Tensor | Sequence[Tensor] | None, lengths: Sequence[int], num: int) -> list[tuple[Tensor, Tensor]]:

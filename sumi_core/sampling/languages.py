@@ -171,15 +171,15 @@ class ReverseStep:
         return now, then
 
     def draw(self, canvas: Canvas, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """States after the step, ``[B, q]`` int64, and the probability that each was drawn with, float64: clean texts
-        of the canvas's language, then z_s ~ q(z_s | z_t, x). uniform: ``[B, q, 3]`` float64 in [0, 1)."""
+        """States after the step, ``[B, q]`` int64, and the probability of each token of the clean texts behind them,
+        float64: x of the canvas's language, then z_s ~ q(z_s | z_t, x). uniform: ``[B, q, 3]`` float64 in [0, 1)."""
         joint, filters = canvas.joint, canvas.without_joint()
         assert joint is not None
         drawn, chance = self.z.clone(), torch.ones(self.z.shape, dtype=torch.float64, device=self.z.device)
         for row in range(len(self.z)):
             marginals = Marginals(partial(self._log_posterior, filters, row), self.logits.shape[-1])
-            clean, chances = joint.draw(marginals, canvas, row, self.places, uniform[row, :, :2])
-            drawn[row], chance[row] = self._back(row, clean, chances, uniform[row, :, 2])
+            clean, chance[row] = joint.draw(marginals, canvas, row, self.places, uniform[row, :, :2])
+            drawn[row] = self._back(row, clean, uniform[row, :, 2])
         return drawn, chance
 
     def _log_posterior(self, canvas: Canvas, row: int, place: slice) -> Tensor:
@@ -200,10 +200,9 @@ class ReverseStep:
         log_p[0, given, z[0, given]] = 0.0
         return log_p[0]
 
-    def _back(self, row: int, clean: Tensor, chances: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """What a clean text ``[q]`` becomes at the level of the step's end. The draw of a clean token has its own
-        probability, that of noise after it q(z_s | z_t, x)."""
-        one, states, found = slice(row, row + 1), clean.clone(), chances.clone()
+    def _back(self, row: int, clean: Tensor, uniform: Tensor) -> Tensor:
+        """What a clean text ``[q]`` becomes at the level of the step's end: ``[q]``."""
+        one, states = slice(row, row + 1), clean.clone()
         for own in chunks(0, len(clean), self.logits.shape[-1]):
             now, then = self._levels(row, own)
             noisy = ((then[0] > 0) & ~self.given[row, own]).nonzero().squeeze(-1)
@@ -216,5 +215,4 @@ class ReverseStep:
             probs = self.process.marginal(x, then[:, noisy])
             probs *= self.process.transition(self.z[one, place], now[:, noisy], then[:, noisy])
             states[place] = draw_categorical(probs[0], uniform[place])
-            found[place] = pick(probs[0], states[place]) / probs[0].sum(-1)
-        return states, found
+        return states

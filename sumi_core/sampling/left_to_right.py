@@ -37,6 +37,7 @@ class LeftToRight(Sampler):
 
     needs_process: ClassVar[bool] = False
     causal: ClassVar[bool | None] = True
+    grows: ClassVar[bool] = True
     uses_steps: ClassVar[bool] = False
     holds_languages: ClassVar[bool] = True
 
