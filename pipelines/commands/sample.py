@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,15 @@ import typer
 
 from pipelines.commands.arguments import Changes
 from sumi_core.base.options import MAX_SEED, ConfigError
-from sumi_core.lineage.models import exported_folder, sample_length, sampled_experiment, sampler_of
+from sumi_core.lineage.models import (
+    LONGEST,
+    corrector_of,
+    exported_folder,
+    sample_length,
+    sampled_experiment,
+    sampler_of,
+    text_ids,
+)
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import find_target
 
@@ -45,6 +54,12 @@ def sample_command(
             metavar="FILE",
             help="A YAML list with a mapping for each text: prompt, suffix, template, regex, schema, forbid, require, "
             "length.",
+        ),
+    ] = None,
+    correct: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="A finished text to correct, instead of writing new ones: each sample is a correction."
         ),
     ] = None,
     num: Annotated[
@@ -88,19 +103,25 @@ def sample_command(
     exported = load_exported(exported_folder(project, target))
     experiment, tokenizer = sampled_experiment(project, target) or exported.experiment, exported.tokenizer
     parts = build_parts(experiment, exported.parts.vocabulary)
-    sampler = sampler_of(experiment, parts, mode, name)
+    others = {"mode": mode, "conditions": conditions, **dataclasses.asdict(asked[0][0]), "length": length}
+    if correct is not None and (other := next((key for key, value in others.items() if value), None)):
+        raise ConfigError("command line", "--correct", f"corrects a whole text as it is; leave out --{other}")
+    sampler = sampler_of(experiment, parts, mode, name) if correct is None else corrector_of(experiment, parts, name)
     recorded = exported.sumi.get("sampler")
     used = experiment.evaluation.sampler["name"]
     if (
         mode is None
+        and correct is None
         and experiment is exported.experiment
         and isinstance(recorded, dict)
         and recorded.get("name") != used
     ):
         note(f"sampler '{recorded.get('name')}' of the record is not at hand; sampling with '{used}'")
     trained = experiment.shards.sequence_length
-    length = sample_length(length, trained)
-    writing = Writing.of(experiment, sampler, tokenizer, asked, num=num, length=length)
+    if correct is None:
+        writing = Writing.of(experiment, sampler, tokenizer, asked, num=num, length=sample_length(length, trained))
+    else:
+        writing = Writing.correcting(sampler, text_ids(correct, tokenizer, LONGEST * trained), num)
     length = writing.longest
     if length > trained:
         note(f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them")

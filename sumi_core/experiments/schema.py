@@ -86,11 +86,15 @@ class Experiment:
 
     def identity(self) -> dict[str, Any]:
         """``recipe`` as fingerprints hold it: without the places where parts find what they are made from, whose
-        content their own identity tells, and without references, which enter as the fingerprints they stand for."""
+        content their own identity tells, without later options that have their defaults, and without references, which
+        enter as the fingerprints they stand for."""
         data = self.recipe()
         for _, registry, found in parts_in(Experiment, data):
             for option, _ in marked(registry.options(found["name"]), "location"):
                 del found[option]
+            for option, (default,) in marked(registry.options(found["name"]), "later"):
+                if found.get(option) == default:
+                    found.pop(option, None)
         return data
 
     def token_tables(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sumi_core.base.options import ConfigError, component
+from sumi_core.base.text import counted
 from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.lineage.project import Project
@@ -14,6 +15,9 @@ from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.modes import MODES, TWO_MODES
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.experiments.build import Parts
     from sumi_core.sampling.sampler import Sampler
 
@@ -56,6 +60,42 @@ def sample_length(length: int | None, trained: int, where: str = "command line",
         )
         raise ConfigError(where, f"{dashes}length", problem)
     return length
+
+
+def text_ids(
+    text: str, tokenizer: Tokenizer, longest: int, where: str = "command line", key: str = "--correct"
+) -> Tensor:
+    """The tokens of a text to correct, ``[L]``. Raises ConfigError for one of fewer than two tokens or more
+    than ``longest``."""
+    import torch
+
+    from sumi_core.sampling.conditions import Place, encoded
+
+    ids = torch.tensor(encoded(text, tokenizer, key, Place(where)), dtype=torch.int64)
+    if not 2 <= len(ids) <= longest:
+        problem = f"has {counted(len(ids), 'token')}; a text to correct has at least 2 and at most {longest:,}"
+        raise ConfigError(where, key, problem)
+    return ids
+
+
+def corrector_of(
+    experiment: Experiment, parts: Parts, name: str, where: str = "command line", key: str = "--correct"
+) -> Sampler:
+    """What corrects a finished text of a model: the sampler of its evaluation, if that can, or else
+    ``self_correction`` with its defaults.
+
+    Raises ConfigError for a model that writes in an order, and cannot change what stands."""
+    if parts.sampler.revises:
+        return parts.sampler
+    layout = experiment.layout["name"]
+    if parts.process is None or layout != "whole":
+        how = "token by token" if parts.process is None else f"under layout '{layout}'"
+        raise ConfigError(
+            where, key, f"{name} writes {how} and changes no finished text; choose a model of whole texts"
+        )
+    context = {"process": parts.process, "vocabulary": parts.vocabulary, "layout": parts.layout}
+    sampler: Sampler = SAMPLERS.from_config(component(SAMPLERS, "self_correction", where, key), **context)
+    return sampler
 
 
 def sampler_of(

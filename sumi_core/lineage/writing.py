@@ -14,6 +14,8 @@ from sumi_core.lineage.models import sample_length
 from sumi_core.sampling.conditions import Condition, Place, Row, languages, read_row
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.experiments.schema import Experiment
     from sumi_core.models.interface import DenoiserFunction
@@ -25,11 +27,21 @@ _LEVELS = "objective.token_levels and model.time_conditioning"
 
 @dataclass(frozen=True)
 class Writing:
-    """Rows to write with a sampler. told: whether the model has learnt to read a noise level for each token."""
+    """Rows to write with a sampler. told: whether the model has learnt to read a noise level for each token. revised: a
+    finished text ``[L]`` that the sampler corrects, once for each row."""
 
     sampler: Sampler
     rows: tuple[Row, ...]
-    told: bool
+    told: bool = False
+    revised: Tensor | None = None
+
+    @classmethod
+    def correcting(cls, sampler: Sampler, text: Tensor, num: int) -> Writing:
+        """``num`` corrections of a finished text ``[L]``."""
+        import torch
+
+        row = Row(torch.zeros_like(text), torch.zeros_like(text, dtype=torch.bool))
+        return cls(sampler, (row,) * num, revised=text)
 
     @classmethod
     def of(
@@ -95,6 +107,7 @@ class Writing:
             told=self.told,
             constraints=languages(self.rows),
             end_of_text=all(ends),
+            text=self.revised,
         )
 
     def texts(self, samples: Samples, tokenizer: Tokenizer) -> list[str]:
@@ -110,11 +123,16 @@ class Writing:
             shown.append(shown_text(own.numpy(), tokenizer))
         return shown
 
+    @property
+    def _token_by_token(self) -> bool:
+        """Whether it writes from left to right, token by token."""
+        return self.sampler.grows and not self.sampler.uses_steps
+
     def _trust(self) -> str | None:
         """The sentence for a network that takes given tokens for noisy ones (docs/mathematics.md 7)."""
         from sumi_core.layouts.blocks import Blocks
 
-        if not self.sampler.uses_steps or self.told or not self.sampler.process.noise_writes_tokens:
+        if self._token_by_token or self.told or not self.sampler.process.noise_writes_tokens:
             return None
         layout = self.sampler.layout
         if isinstance(layout, Blocks):
@@ -137,9 +155,9 @@ class Writing:
         from sumi_core.layouts.blocks import Blocks
 
         layout = self.sampler.layout
-        reach = layout.options.length if isinstance(layout, Blocks) and self.sampler.uses_steps else 1
-        if self.sampler.uses_steps and not isinstance(layout, Blocks):
+        if not self.sampler.grows:
             return None
+        reach = layout.options.length if isinstance(layout, Blocks) and not self._token_by_token else 1
         if not any(_behind(row, reach) for row in self.rows):
             return None
         return "this model writes from left to right and does not see what is given behind a gap"

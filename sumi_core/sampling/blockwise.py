@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.data.noise import Noise
 from sumi_core.kernels.row_loss import pick
 from sumi_core.layouts.blocks import Blocks
@@ -158,18 +157,20 @@ class Blockwise(Ancestral):
         process, now = self.process, place.level
         noise = self._noise(canvas, place.block, place.number + 1)
         then = self.levels(canvas.steps).to(canvas.device)[place.number + 1].expand(len(z), 1)
+        filters, wanted = canvas.without_joint(), None
+        if filters.constraints:
+            wanted = self._allowed(filters, process.denoiser(logits.double()), place.block)
+        used = self.sharpened(logits if wanted is None else wanted.log())
         if canvas.joint is not None:
             begin, n = place.block * self.layout.options.length, z.shape[1]
-            reverse = ReverseStep(process, logits, z, place.given, now, then, range(begin, begin + n))
+            reverse = ReverseStep(process, used, z, place.given, now, then, range(begin, begin + n))
             drawn, chance = reverse.draw(canvas, noise.uniform(n, 3, dtype=torch.float64))
             drawn = torch.where(place.given, z, drawn)
             return Move(drawn, drawn, torch.where(then == 0, chance, process.belief(logits, z, now, drawn)))
-        if canvas.constraints:
-            wanted = self._allowed(canvas, process.denoiser(logits.double()), place.block)
-            probs = only_allowed(wanted, process.reverse(wanted.log(), z, now, then), where=then == 0)
-        else:
-            probs = process.reverse(logits, z, now, then)
-        drawn = draw_categorical(probs, noise.uniform(z.shape[1], dtype=torch.float64))
+        probs = process.reverse(used, z, now, then)
+        if wanted is not None:
+            probs = only_allowed(wanted, probs, where=then == 0)
+        drawn = self._drawn(probs, noise.uniform(z.shape[1], dtype=torch.float64), place.number, canvas.steps)
         drawn = torch.where(place.given, z, drawn)
         return Move(drawn, drawn, self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now, then))
 

@@ -54,9 +54,9 @@ class Canvas:
     network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that had to be
     computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
     ``[B, L]`` float64, how probable each token was to be the one of the finished text when it was drawn; NaN where none
-    was. state: what the sampler keeps between its steps; it may share memory with other canvases of the same run. told:
-    whether the network is given level 0 at what is frozen, which it must have learnt to read; else all places of a text
-    have one level.
+    was. state: what the sampler keeps between its steps; it may share memory with other canvases of the same run.
+    revises: whether what is not frozen holds a finished text to begin with, and not nothing. told: whether the network
+    is given level 0 at what is frozen, which it must have learnt to read; else all places of a text have one level.
     """
 
     tokens: Tensor
@@ -72,6 +72,7 @@ class Canvas:
     confidence: Tensor
     constraints: tuple[Constraint, ...] = ()
     state: Any = None
+    revises: bool = False
     told: bool = False
 
     @classmethod
@@ -163,13 +164,6 @@ class Canvas:
         """This canvas with the constraints on single tokens alone."""
         return dataclasses.replace(self, constraints=tuple(held for held in self.constraints if not is_joint(held)))
 
-    def row(self, index: int) -> Canvas:
-        """One row alone, with its own number."""
-        one = slice(index, index + 1)
-        names = ("tokens", "frozen", "lengths", "nfe", "slots", "done", "confidence")
-        alone = {name: getattr(self, name)[one] for name in names}
-        return dataclasses.replace(self, **alone, rows=[self.rows[index]], state=None)
-
     def noise(self, stream: str, step: int) -> Noise:
         """Random numbers addressed by (seed, stream, step, row). A row's numbers depend on its own length alone."""
         return Noise(self.seed, stream, step, self.rows, self.device, lengths=self.lengths.tolist())
@@ -184,6 +178,11 @@ class Canvas:
             held = constraint(held, self, positions)
         stands = self.frozen[:, positions] | self.done[:, None] | (positions >= self.lengths[:, None])
         return torch.where(stands.unsqueeze(-1), probs, held)
+
+    def revising(self, texts: Sequence[Tensor]) -> Canvas:
+        """This canvas with a finished text in each row, ``[L_r]``, to be revised where nothing is frozen."""
+        tokens = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True).to(self.tokens)
+        return dataclasses.replace(self, tokens=torch.where(self.frozen, self.tokens, tokens), revises=True)
 
     def written(self, tokens: Tensor, **changes: Any) -> Canvas:
         """This canvas with other tokens where nothing is frozen, in rows that are not done."""

@@ -106,7 +106,7 @@ def read_row(condition: Condition, tokenizer: Tokenizer, length: int, place: Pla
     import torch
 
     length, parts = condition.length or length, _parts(condition, place)
-    ids = [_encoded(text, tokenizer, parts.key, place) for text in parts.texts]
+    ids = [encoded(text, tokenizer, parts.key, place) for text in parts.texts]
     fixed = sum(len(own) for own in ids) + sum(gap for gap in parts.gaps if gap != _REST)
     total = length if _REST in parts.gaps else fixed
     if _REST in parts.gaps and fixed >= length:
@@ -146,7 +146,8 @@ def _parts(condition: Condition, place: Place) -> _Parts:
     return _Parts("template", texts, gaps)
 
 
-def _encoded(text: str, tokenizer: Tokenizer, key: str, place: Place) -> list[int]:
+def encoded(text: str, tokenizer: Tokenizer, key: str, place: Place) -> list[int]:
+    """The tokens of a text. Raises ConfigError for one that is not UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

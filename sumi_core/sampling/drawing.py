@@ -44,6 +44,7 @@ def draw_texts(
     told: bool = False,
     constraints: Sequence[Constraint] = (),
     end_of_text: bool = False,
+    text: Tensor | Sequence[Tensor] | None = None,
 ) -> Samples:
     """Draw ``num`` texts on the denoiser's device, in its current train/eval mode.
 
@@ -51,9 +52,11 @@ def draw_texts(
     kept at the left of every text, or a prompt for each text. given: in its place, the tokens ``[length]`` of each text
     and which of them stand, ``[length]`` bool. told: the network has learnt to read a level for each token, and is
     given 0 where tokens stand. Any other takes them for tokens at the level of all others, which is exact for masks
-    alone: under uniform noise it trusts what is given too little.
+    alone: under uniform noise it trusts what is given too little. text: a finished text of that length, or one for
+    each, that the sampler revises; a prompt then says how much of it stands.
 
-    Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, and for fewer than 1 step.
+    Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, for a text of another length or
+    a sampler that revises none, and for fewer than 1 step.
     """
     if steps < 1 or num < 1:
         raise ValueError(f"sampling needs at least 1 step and 1 text, got {steps} steps and {num} texts")
@@ -62,6 +65,9 @@ def draw_texts(
         given = _prompts(prompt, lengths, num)
     if not len(lengths) == len(given) == num:
         raise ValueError(f"{num} texts need as many lengths and tokens, got {len(lengths)} and {len(given)}")
+    revised = [text] * num if isinstance(text, torch.Tensor) else list(text or [])
+    if revised and [len(own) for own in revised] != lengths:
+        raise ValueError(f"texts to revise have {[len(own) for own in revised]} tokens, not the lengths {lengths}")
     device, longest = device_of(denoiser), max(lengths)
     block = rows_at_once(sampler, longest)
     written = []
@@ -83,6 +89,8 @@ def draw_texts(
             constraints=constraints,
             told=told,
         )
+        if revised:
+            canvas = canvas.revising([revised[row] for row in rows])
         written.append(deque(generate(sampler, denoiser, canvas, end_of_text=end_of_text), maxlen=1).pop())
     tokens = torch.full((num, longest), sampler.eos_id, dtype=torch.int64, device=device)
     for canvas in written:

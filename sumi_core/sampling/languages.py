@@ -173,28 +173,21 @@ class ReverseStep:
     def draw(self, canvas: Canvas, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """States after the step, ``[B, q]`` int64, and the probability of each token of the clean texts behind them,
         float64: x of the canvas's language, then z_s ~ q(z_s | z_t, x). uniform: ``[B, q, 3]`` float64 in [0, 1)."""
-        joint, filters = canvas.joint, canvas.without_joint()
+        joint = canvas.joint
         assert joint is not None
         drawn, chance = self.z.clone(), torch.ones(self.z.shape, dtype=torch.float64, device=self.z.device)
         for row in range(len(self.z)):
-            marginals = Marginals(partial(self._log_posterior, filters, row), self.logits.shape[-1])
+            marginals = Marginals(partial(self._log_posterior, row), self.logits.shape[-1])
             clean, chance[row] = joint.draw(marginals, canvas, row, self.places, uniform[row, :, :2])
             drawn[row] = self._back(row, clean, uniform[row, :, 2])
         return drawn, chance
 
-    def _log_posterior(self, canvas: Canvas, row: int, place: slice) -> Tensor:
-        """log p(x_i | z_t), up to a constant, under the constraints on single tokens, and all on what is given:
-        ``[q, S]`` float64."""
+    def _log_posterior(self, row: int, place: slice) -> Tensor:
+        """log p(x_i | z_t), up to a constant, all on what is given: ``[q, S]`` float64."""
         one, own = slice(row, row + 1), slice(place.start - self.places.start, place.stop - self.places.start)
         z = self.z[one, own]
         log_p = self.process.log_evidence(z, self._levels(row, own)[0])
         log_p += self.process.token_logits(self.logits[one, own])
-        if canvas.constraints:
-            log_p = log_p.log_softmax(-1)
-            positions = torch.arange(place.start, place.stop, device=z.device)
-            inside = positions < canvas.length  # a block may reach beyond the text
-            held = canvas.row(row).allowed(log_p[:, inside].exp(), positions[inside]).log()
-            log_p = torch.cat([held, log_p[:, ~inside]], 1)
         given = self.given[row, own]
         log_p[0, given] = -torch.inf
         log_p[0, given, z[0, given]] = 0.0

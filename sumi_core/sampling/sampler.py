@@ -35,6 +35,7 @@ class Sampler(Part, ABC):
     holds_languages: ClassVar[bool] = False
     grows: ClassVar[bool] = False  # True: writes from the left, and what it has not reached holds nothing yet
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
+    revises: ClassVar[bool] = False  # whether it can begin with a finished text
 
     def __init__(
         self,
@@ -76,9 +77,12 @@ class Sampler(Part, ABC):
             raise ValueError(
                 f"sampling needs at least 1 step and 1 text, got {canvas.steps} steps and {len(canvas.tokens)} texts"
             )
-        given = canvas.tokens[canvas.frozen]
+        if canvas.revises and not self.revises:
+            raise ValueError(f"sampler {type(self).__name__} begins with noise and revises no text; choose another")
+        given = canvas.tokens if canvas.revises else canvas.tokens[canvas.frozen]
         if len(given) and (int(given.min()) < 0 or int(given.max()) >= self.num_tokens):
-            raise ValueError(f"the prompt holds ids outside the vocabulary of {self.num_tokens} tokens")
+            what = "text" if canvas.revises else "prompt"
+            raise ValueError(f"the {what} holds ids outside the vocabulary of {self.num_tokens} tokens")
         if canvas.joint is not None:
             if not self.holds_languages:
                 raise ValueError(
@@ -103,6 +107,7 @@ class Sampler(Part, ABC):
         told: bool = False,
         constraints: Sequence[Constraint] = (),
         end_of_text: bool = False,
+        text: Tensor | Sequence[Tensor] | None = None,
     ) -> Samples:
         """Draw ``num`` texts; see ``draw_texts``."""
         return draw_texts(
@@ -117,4 +122,5 @@ class Sampler(Part, ABC):
             told=told,
             constraints=constraints,
             end_of_text=end_of_text,
+            text=text,
         )
