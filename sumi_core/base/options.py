@@ -40,11 +40,12 @@ class ConfigError(SumiError, ValueError):
 # --- declaring fields -----------------------------------------------------------------------------------------------
 
 
-def part(registry: Registry, default: str | None, *, optional: bool = False) -> Any:
-    """A field that names a registered part: resolved, a dict ``{name, **options}``, or None where ``optional``."""
+def part(registry: Registry, default: str | None, *, optional: bool = False, later: bool = False) -> Any:
+    """A field that names a registered part: resolved, a dict ``{name, **options}``, or None where ``optional``. later:
+    it came after others had been computed without it; None is as before and stands in no recipe."""
     return field(
         default_factory=lambda: {"name": default} if default else None,
-        metadata={"registry": registry, "optional": optional},
+        metadata={"registry": registry, "optional": optional, "later": later},
     )
 
 

@@ -98,6 +98,11 @@ class Interpolating(ForwardProcess):
         table = others.unsqueeze(-1).repeat(1, 1, self.num_states)
         return table.scatter_(-1, z.unsqueeze(-1), own.unsqueeze(-1))
 
+    def noise_chance(self, p: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        by_noise = self.arrived(z, t, torch.zeros_like(t))  # (1 − α) π(z), with its digits where it is small
+        standing = self.alpha(t) * pick(p, z).double() + by_noise
+        return torch.where(by_noise > 0, by_noise / standing, 0.0)
+
     # --- the bound --------------------------------------------------------------------------------------------------
 
     def weight(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:

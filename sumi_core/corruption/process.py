@@ -156,6 +156,13 @@ class ForwardProcess(Part, ABC):
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
         return (self.log_denoiser(logits.double()) + self.log_evidence(z, t)).log_softmax(-1)
 
+    def noise_chance(self, p: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The chance that what stands at a position is noise, given all the others: 1 − α p(z)/q_θ(z) for leave-one-out
+        predictions p ``[B, L, S]`` of the clean token, ``[B, L]`` float64. A token that only it can be has none."""
+        p = p.double()
+        standing = pick(self.marginal(p, t.expand(z.shape)), z)
+        return torch.where(standing > 0, 1 - self.alpha(t) * pick(p, z) / standing, 0.0).clamp(0, 1)
+
     # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------
 
     def supervised(self, z: Tensor, t: Tensor) -> Tensor:

@@ -75,8 +75,8 @@ class Experiment:
         return {name: vars(held) if dataclasses.is_dataclass(held) else held for name, held in vars(self).items()}
 
     def recipe(self) -> dict[str, Any]:
-        """``to_dict`` without what decides no result: the runtime sections, the presets' labels and ``UNSAID``, its own
-        and those of the cells that it refers to."""
+        """``to_dict`` without what decides no result: the runtime sections, the presets' labels, ``UNSAID`` and fields
+        that came later and hold nothing, its own and those of the cells that it refers to."""
         return _without_runtime(self.to_dict())
 
     def method(self) -> dict[str, Any]:
@@ -115,9 +115,20 @@ def _without_runtime(data: dict[str, Any]) -> dict[str, Any]:
     for section, value in UNSAID.items():
         if data.get(section) == value:
             del data[section]
+    _drop_empty(ModelConfig, data["model"])
+    for _, registry, component in parts_in(Experiment, data):
+        if len(component) > 1:
+            _drop_empty(registry.options(component["name"]), component)
     for _, _, component, option in references_in(data):
         component[option] = {**component[option], "experiment": _without_runtime(component[option]["experiment"])}
     return data
+
+
+def _drop_empty(schema: Any, data: dict[str, Any]) -> None:
+    """Delete the fields that came later (``base.options.part``) and hold nothing, in place."""
+    for name, _ in marked(schema, "later"):
+        if data.get(name, ...) is None:
+            del data[name]
 
 
 def _without_seeds(data: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,16 @@ ATTENTION_PATTERNS = Registry(
     key="attention",
 )
 
+FEEDBACK = Registry(
+    "form of feedback",
+    "sumi_core.models.feedback:FeedbackForm",
+    {
+        "residual_context": "sumi_core.models.feedback:ResidualContext",
+        "self_conditioning": "sumi_core.models.feedback:SelfConditioning",
+    },
+    key="feedback",
+)
+
 INITIALISERS = Registry(
     "initialiser",
     "sumi_core.models.initialisers:Initialiser",
