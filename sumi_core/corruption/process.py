@@ -118,6 +118,11 @@ class ForwardProcess(Part, ABC):
         probs = self.marginal(self._one_hot(x), t)
         return draw_categorical(probs, noise.uniform(x.shape[-1], dtype=torch.float64))
 
+    def noise_on(self, z: Tensor, t: Tensor, u: Tensor, noise: Noise) -> Tensor:
+        """Draw z_u ~ q_{u|t}(· | z_t = z), more noise on top of ``z``; t ≤ u, both broadcastable to ``[B, L]``."""
+        reached = [pick(self.transition(torch.full_like(z, state), u, t), z) for state in range(self.num_states)]
+        return draw_categorical(torch.stack(reached, -1), noise.uniform(z.shape[-1], dtype=torch.float64))
+
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
         """Pure noise, z ~ π at every position: ``[B, length]``, a row per row of ``noise``."""
         uniform = noise.uniform(length, dtype=torch.float64)

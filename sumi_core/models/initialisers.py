@@ -200,24 +200,30 @@ class Cell(Initialiser):
         if was and not FEEDBACK.get(was["name"]).stock and (form or {}).get("name") != was["name"]:
             problem = f"is {form['name'] if form else 'null'}, and {was['name']} in '{cell}', where the weights start; "
             return "model.feedback", f"{problem}set it to {was['name']}"
-        if others["tokenizer"] != there["tokenizer"]:
-            problem = f"is not that of '{cell}', whose weights know its tokens only; write the same tokenizer"
-            return "tokenizer", problem
-        learns = getattr(TOKENIZERS.get(others["tokenizer"]["name"]), "learns", True)
-        if learns and others["corpus"] != there["corpus"]:
-            name = others["tokenizer"]["name"]
-            problem = (
-                f"is not that of '{cell}', where the weights start, and a {name} tokenizer that learns from another "
-                "corpus is another one; write the same corpus, or a tokenizer that learns nothing, such as byte"
-            )
-            return "corpus", problem
-        return None
+        return other_tokens(cell, there, others, "where the weights start")
 
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         path = referenced_folder(self.options.of) / "weights.safetensors"
         if not path.is_file():
             raise InitialiserError(f"there is no {path}; compute '{self.options.of['cell']}' again")
         _fill_from(Tensors({path: None}), path, denoiser, seed, num_tokens, drop_mask=True)
+
+
+def other_tokens(cell: str, there: Mapping[str, Any], others: Mapping[str, Any], role: str) -> tuple[str, str] | None:
+    """Key and sentence where a cell's model knows other tokens than an experiment has, or None. there, others: the
+    sections of both. role: what the cell is to the experiment."""
+    if others["tokenizer"] != there["tokenizer"]:
+        problem = f"is not that of '{cell}', whose weights know its tokens only; write the same tokenizer"
+        return "tokenizer", problem
+    learns = getattr(TOKENIZERS.get(others["tokenizer"]["name"]), "learns", True)
+    if learns and others["corpus"] != there["corpus"]:
+        name = others["tokenizer"]["name"]
+        problem = (
+            f"is not that of '{cell}', {role}, and a {name} tokenizer that learns from another corpus is another one; "
+            "write the same corpus, or a tokenizer that learns nothing, such as byte"
+        )
+        return "corpus", problem
+    return None
 
 
 @no_grad
