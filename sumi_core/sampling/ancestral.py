@@ -14,14 +14,24 @@ from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.clocks import Clocks
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.kernels.row_loss import pick
-from sumi_core.models.interface import DenoiserFunction, DenoiserInput
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, takes_feedback
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.memory import fed
 from sumi_core.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _LOG_SNR_END = 9.0  # α from 1.2e-4 to 1 − 1.2e-4, Sumi's range
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """clocks: of the rows. predicted: leave-one-out logits ``[B, L, S]`` of the last step, for a model that is given
+    them at the next one; None before the first."""
+
+    clocks: Clocks
+    predicted: Tensor | None = None
 
 
 class Ancestral(Sampler):
@@ -37,6 +47,10 @@ class Ancestral(Sampler):
     Given tokens stand as they are. Under noise that consists of tokens the denoiser reads them as tokens at the level
     of the others, so what is written beside them is not drawn from its conditional distribution (docs/mathematics.md
     7).
+
+    A model with feedback is given, from the second step on, what it predicted at the step before, each row its own,
+    wherever a token is still to be written. That prediction had feedback in turn: the memory goes back to the first
+    step, while the bound with feedback of a path is that of a memory of one step.
     """
 
     @dataclass
@@ -61,11 +75,12 @@ class Ancestral(Sampler):
     def start(self, canvas: Canvas) -> Canvas:
         clocks = self.process.clock.draw(canvas.noise("sample_clock", 0), canvas.length)
         noise = self.process.sample_prior(canvas.noise("sample", 0), canvas.length)
-        return canvas.written(noise, state=clocks)
+        return canvas.written(noise, state=_Walk(clocks))
 
     def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
-        process, z, clocks = self.process, canvas.tokens, canvas.state
-        assert isinstance(clocks, Clocks)
+        process, z, walk = self.process, canvas.tokens, canvas.state
+        assert isinstance(walk, _Walk)
+        clocks = walk.clocks
         times = self.levels(canvas.steps).to(z.device)
         now, then = (clocks.at(times[canvas.age + i].expand(len(z))) for i in (0, 1))
         stands = now.level == then.level
@@ -73,7 +88,10 @@ class Ancestral(Sampler):
         level = now.conditioning_level
         if level.ndim > 1:
             level = torch.where(canvas.frozen, 0.0, level)  # what is given is clean
-        logits = process.predict(denoiser, DenoiserInput(z, level, valid=canvas.valid), now.level)
+        given = DenoiserInput(z, level, valid=canvas.valid)
+        if walk.predicted is not None:
+            given = fed(denoiser, process, given, now.level, walk.predicted, where=~canvas.frozen)
+        logits = process.predict(denoiser, given, now.level)
         place = torch.arange(canvas.length, device=z.device)
         if canvas.constraints:
             clean = canvas.allowed(process.denoiser(logits.double()), place)
@@ -91,6 +109,7 @@ class Ancestral(Sampler):
             nfe=canvas.nfe + 1,
             slots=canvas.slots + canvas.lengths,
             confidence=torch.where(canvas.frozen | stands, canvas.confidence, chance),
+            state=_Walk(clocks, logits if takes_feedback(denoiser) else None),
         )
 
     def finished(self, canvas: Canvas) -> Tensor:

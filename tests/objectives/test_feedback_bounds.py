@@ -242,8 +242,8 @@ def test_feedback_of_another_noising_of_the_text_falls_below_the_entropy(monkeyp
 
 @pytest.mark.parametrize("measured", ["loss", "bound"])
 def test_what_is_trained_and_measured_is_a_pair_of_one_path(measured: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The earlier pass reads more noise on top of the very z that the later pass reads, at its level plus the lag; there
-    is no feedback where that exceeds 1."""
+    """The earlier pass reads more noise on top of the very z that the later pass reads, at its level plus the lag; none
+    does where that exceeds 1."""
     w = world()
     drawn: list[tuple[Tensor, ...]] = []
     noise_on = w.process.noise_on
