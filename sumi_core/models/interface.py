@@ -93,9 +93,8 @@ class DenoiserOutput:
         return replace(self, hidden=self.hidden[:, -1:])
 
 
-#: From logits ``[n, S]`` of some rows, which rows those are, and a reading (``posterior``, ``leave_one_out`` or ``own``,
-#: that of the parameterisation) to the distribution P of the clean tokens, ``[n, V]``, and the share of it that
-#: counts, ``[n]``.
+#: From logits ``[n, S]`` of some rows, which rows those are, and a reading (``posterior``, ``leave_one_out``, ``own``:
+#: what is predicted) to the distribution P of the clean tokens, ``[n, V]``, and the share of it that counts, ``[n]``.
 ReadBelief = Callable[["Tensor", Rows, str], "tuple[Tensor, Tensor]"]
 
 
