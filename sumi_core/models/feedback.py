@@ -4,7 +4,7 @@
 
 A sampler's step discards all of its prediction but one draw. Residual context (RCD, 2601.22954) and self-conditioning
 (Analog Bits, 2208.04202) give the rest to the next step. Where the prediction comes from, and what that does to the
-likelihood, is the objective's business (``sumi_core.objectives.feedback``); docs/mathematics.md 14 has both.
+likelihood, is the objective's business (``sumi_core.objectives.feedback``); docs/mathematics.md 13 has both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where the predictions come from that a model with feedback (``sumi_core.models.feedback``) is given.
 
 A source sees a text in noise and its level, never the clean text, so what it feeds back holds no more than the noise
-that it was made of. Which bound that leaves (docs/mathematics.md 14):
+that it was made of. Which bound that leaves (docs/mathematics.md 13):
 
     of the same z_t     x_θ is a function of (z_t, t) in two passes: the tight bound holds as it is
     of a z_u of one path, u > t, z_u ~ q_{u|t}(· | z_t)     averaged over such pairs the bound is that of a sampler that
