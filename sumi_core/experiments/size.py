@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sumi_core.layouts.layout import Layout
 
 _TRAINING = "pretrained_denoiser"  # the stage whose output holds weights
-_PREDICTOR = "objective.feedback.of"  # the option that names another cell whose model gives feedback
+_PREDICTOR = ".feedback.of"  # how the key of the option ends that names another cell whose model gives feedback
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,22 @@ def training_flops(experiment: Experiment, vocabulary: int) -> float:
 def flops_of_token(experiment: Experiment, vocabulary: int) -> float:
     """Training FLOPs of one token over ``vocabulary`` tokens, those of an earlier pass that gives feedback among
     them."""
-    fed = bool(experiment.objective.get("feedback"))
-    own = _flops_of_pass(experiment, experiment.model, vocabulary, training=True, fed=fed)
+    objective = experiment.objective
+    fed = bool(objective.get("feedback") or (objective.get("diffusion") or {}).get("feedback"))
+    logits = OBJECTIVES.get(objective["name"]).logits_per_token
+    own = _flops_of_pass(experiment, experiment.model, vocabulary, logits=logits, training=True, fed=fed)
     if not fed:
         return own
-    other = {ref.key: ref.experiment.model for ref in stage_refs(experiment)}.get(_PREDICTOR, experiment.model)
-    earlier = _flops_of_pass(experiment, other, vocabulary, training=False, fed=False)
+    asked = [ref.experiment.model for ref in stage_refs(experiment) if ref.key.endswith(_PREDICTOR)]
+    predictor = asked[0] if asked else experiment.model
+    earlier = _flops_of_pass(experiment, predictor, vocabulary, logits=1, training=False, fed=False)
     return own + earlier + mean_embedding_flops(experiment.model, vocabulary)
 
 
-def _flops_of_pass(experiment: Experiment, model: ModelConfig, vocabulary: int, *, training: bool, fed: bool) -> float:
-    """FLOPs for one token of a pass of ``model`` over what the experiment shows it."""
+def _flops_of_pass(
+    experiment: Experiment, model: ModelConfig, vocabulary: int, *, logits: int, training: bool, fed: bool
+) -> float:
+    """FLOPs for one token of a pass of ``model`` over what the experiment shows it. logits: rows for each."""
     length = experiment.shards.sequence_length
     layout: Layout = LAYOUTS.from_config(experiment.layout)
     slots, pattern = layout.slots(length), ATTENTION_PATTERNS.from_config(model.attention)
@@ -84,7 +89,7 @@ def _flops_of_pass(experiment: Experiment, model: ModelConfig, vocabulary: int, 
         levels,
         slots=slots,
         keys=layout.keys(length, pattern),
-        logits=OBJECTIVES.get(experiment.objective["name"]).logits_per_token,
+        logits=logits,
         training=training,
         fed=fed,
     )

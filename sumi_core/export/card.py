@@ -219,6 +219,8 @@ def _opening_feedback(record: dict[str, Any]) -> Iterator[str]:
     yield "say already, the chance that z is noise times H(P)/log V."
     experiment, process = record["experiment"], record["process"]["name"]
     readings = {experiment["model"]["feedback"]["reading"], experiment["parameterisation"]["name"]}
+    if experiment["layout"]["name"] != "whole":
+        return
     if process != "absorbing" and not (process == "uniform" and readings <= {"own", "leave_one_out"}):
         return
     yield ""

@@ -16,9 +16,9 @@ from sumi_core.corruption import CLOCKS, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import RowLoss
-from sumi_core.models.interface import DenoiserFunction, DenoiserOutput
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput
 from sumi_core.objectives import FEEDBACK_SOURCES
-from sumi_core.objectives.feedback import FeedbackSource, Same
+from sumi_core.objectives.feedback import FeedbackSource, LayOut, Same
 from sumi_core.objectives.likelihood import Bound, Reading
 from sumi_core.objectives.log_partition import SquaredLogPartition
 from sumi_core.objectives.noising import NoisyBatch, corrupt
@@ -95,13 +95,9 @@ class Diffusion(Objective):
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
-        if own["feedback"]:
-            if not others["model"]["feedback"]:
-                problem = "the model makes nothing of an earlier pass; name a form under model.feedback, such as "
-                return "objective.feedback", f"{problem}residual_context, or leave this out"
-            if others["layout"]["name"] != "whole":
-                problem = f"layout '{others['layout']['name']}' shows no feedback; write layout: whole"
-                return "layout", f"{problem}, or leave objective.feedback out"
+        if own["feedback"] and not others["model"]["feedback"]:
+            problem = "the model makes nothing of an earlier pass; name a form under model.feedback, such as "
+            return "objective.feedback", f"{problem}residual_context, or leave this out"
         if own["time_sampling"] == "importance":
             if not CLOCKS.get(others["clock"]["name"]).one_level:
                 return (
@@ -151,12 +147,15 @@ class Diffusion(Objective):
         def lay_out(denoiser: DenoiserFunction) -> DenoiserFunction:
             return layout.of(denoiser, batch.tokens, self.eos_id)
 
-        given, source = noisy.given, self.feedback
-        if source is not None:
-            chosen = batch.noise("feedback").uniform(1) < source.options.share
-            noise = batch.noise("feedback_path")
-            given = source.feed(denoiser, lay_out, self.process, given, noisy.level, noise, chosen)
-        return self.loss_of(lay_out(denoiser)(given), noisy)
+        return self.loss_of(lay_out(denoiser)(self.fed(denoiser, lay_out, noisy, batch)), noisy)
+
+    def fed(self, denoiser: DenoiserFunction, lay_out: LayOut, noisy: NoisyBatch, batch: Batch) -> DenoiserInput:
+        """What the denoiser is given of a batch in noise, with feedback for the rows that have some."""
+        if self.feedback is None:
+            return noisy.given
+        chosen = batch.noise("feedback").uniform(1) < self.feedback.options.share
+        noise = batch.noise("feedback_path")
+        return self.feedback.feed(denoiser, lay_out, self.process, noisy.given, noisy.level, noise, chosen)
 
     def loss_of(self, output: DenoiserOutput, noisy: NoisyBatch) -> Loss:
         """The training loss of what the denoiser made of a batch in noise."""

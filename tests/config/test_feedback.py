@@ -53,14 +53,6 @@ def test_defaults_are_written_out() -> None:
             "objective.feedback: the model makes nothing of an earlier pass; name a form ",
         ),
         (
-            {
-                "model": {"attention": "causal", "feedback": "residual_context"},
-                "objective": FED["objective"],
-                "layout": {"name": "blocks", "length": 4},
-            },
-            "layout: layout 'blocks' shows no feedback; write layout: whole",
-        ),
-        (
             {**FED, "model": {"feedback": "residual"}},
             "model.feedback: no form of feedback is called 'residual'; did you",
         ),
@@ -121,6 +113,8 @@ def test_the_reference_is_an_input_of_the_training_and_its_flops_count(write: Wr
     training = stage_identity(child, "pretrained_denoiser")
     assert training["inputs"][KEY] == experiment_fingerprints(base)["pretrained_denoiser"]
     assert training["config"]["objective"]["feedback"] == {"name": "reference", "share": 0.5}
+    assert stage_identity(child, "exported_model")["inputs"][KEY] == training["inputs"][KEY], "which holds its weights"
+    assert KEY not in stage_identity(child, "evaluation")["inputs"]
     own, earlier = experiment_size(child, 256), experiment_size(base, 256)
     assert own.total_flops == own.flops + earlier.flops
     write("other", "model: {feedback: residual_context}\nobjective: {name: nelbo, feedback: same}")

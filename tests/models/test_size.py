@@ -194,6 +194,31 @@ def test_flops_with_feedback_are_those_that_pytorch_counts(conditioning: str, so
     assert counter.get_total_flops() == pytest.approx(3 * 24 * flops_of_token(experiment, STATES))
 
 
+@pytest.mark.parametrize("form", ["residual_context", "self_conditioning"])
+@pytest.mark.parametrize("name", ["nelbo", "joint"])
+def test_flops_with_feedback_of_two_streams_are_those_that_pytorch_counts(name: str, form: str) -> None:
+    """The earlier pass has both streams and reads the head for the noisy one alone; a gated layer reads every slot."""
+    fed = {"name": "nelbo", "feedback": "same"}
+    plain = {
+        "model": {**vars(small()), "attention": "causal", "initialiser": "random", "feedback": form},
+        "layout": {"name": "blocks", "length": 4},
+        "objective": fed if name == "nelbo" else {"name": "joint", "diffusion": fed},
+        "shards": {"sequence_length": 24},
+    }
+    experiment = resolve(plain, "a.yaml")
+    parts = build_parts(experiment, Vocabulary(STATES, 0), training=True)
+    denoiser = Denoiser(experiment.model, STATES)
+    for module in denoiser.modules():
+        if isinstance(module, ZeroLinear):
+            torch.nn.init.normal_(module.weight)
+    x = torch.arange(72).view(3, 24) % STATES
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        parts.objective.loss(denoiser, Batch(x, torch.arange(3), torch.arange(3), 3, 0, 0)).value.backward()
+    hidden_keys = parts.layout.slots(24) ** 2 / 24 - parts.layout.keys(24, denoiser.pattern)
+    hidden = (12 + 4) * denoiser.config.num_layers * denoiser.config.hidden_size * hidden_keys
+    assert counter.get_total_flops() == pytest.approx(3 * 24 * (flops_of_token(experiment, STATES) + hidden))
+
+
 def test_a_meta_denoiser_can_be_given_memory_and_weights() -> None:
     wanted = Denoiser(small(), STATES)
     with torch.device("meta"):

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from sumi_core.corruption.belief import BeliefReader
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.models.interface import DenoiserInput, DenoiserOutput, Feedback
+from sumi_core.models.interface import DenoiserInput, DenoiserOutput, Feedback, FromLogits
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.generate import generate
 from tests.corruption.enumerable import World, build_process, chi_square, vocabulary_of
+from tests.layouts.exact import blocks
 from tests.models.stock import lively, small
 from tests.objectives.test_feedback_bounds import Double, arbitrary, pairs, world
 
@@ -102,3 +103,68 @@ def test_given_tokens_have_no_feedback() -> None:
     feedback = watching.passes[1][0].feedback
     assert bool((feedback.weight[:, 0] == 0).all())
     assert bool((feedback.weight[:, 1] > 0).all())
+
+
+# --- block by block -------------------------------------------------------------------------------------------------
+
+
+class Remembering(torch.nn.Module):
+    """Remembers what it was given; ``caches`` may be switched off."""
+
+    takes_feedback = True
+
+    def __init__(self, denoiser: Denoiser, caches: bool) -> None:
+        super().__init__()
+        self.denoiser, self.caches, self.feedback = denoiser, caches, denoiser.feedback
+        self.given: list[DenoiserInput] = []
+
+    def forward(self, given: DenoiserInput) -> DenoiserOutput:
+        self.given.append(given)
+        output: DenoiserOutput = self.denoiser(given)
+        return output
+
+
+def of_blocks(read_out: str, form: str, *, caches: bool = True) -> tuple[Any, Remembering]:
+    process = build_process("uniform", num_tokens=TOKENS)
+    config = small(attention="causal", feedback={"name": form, "reading": "own"})
+    context = {"process": process, "vocabulary": vocabulary_of(TOKENS), "layout": blocks(3, read_out)}
+    network = lively(Denoiser(config, TOKENS)).double()
+    return SAMPLERS.build("blockwise", {}, **context), Remembering(network, caches)
+
+
+@pytest.mark.parametrize("form", ["residual_context", "self_conditioning"])
+@pytest.mark.parametrize("read_out", ["own", "previous"])
+def test_a_block_begins_without_feedback_and_kept_keys_change_no_text(read_out: str, form: str) -> None:
+    asked: dict[str, Any] = {"num": 2, "length": 6, "steps": 3, "seed": 4}
+    drawing, denoiser = of_blocks(read_out, form)
+    kept = drawing.sample(denoiser, **asked)
+    assert [given.feedback is None for given in denoiser.given] == [True, False, False] * 2
+    fed = [given.feedback for given in denoiser.given if given.feedback is not None]
+    assert all(bool((feedback.mean[:, -3:] != 0).any()) for feedback in fed)
+    alone = drawing.sample(of_blocks(read_out, form, caches=False)[1], **asked)
+    assert torch.equal(kept.tokens, alone.tokens)
+    nothing = torch.empty(0, dtype=torch.int64)
+    single = [*generate(drawing, denoiser, Canvas.blank([nothing], [6], seed=4, steps=3, rows=[1]))][-1]
+    assert torch.equal(single.tokens[0], kept.tokens[1])
+
+
+def test_one_block_is_ancestral_sampling_with_feedback_too() -> None:
+    w, denoiser = world(), arbitrary()
+
+    class OneBlock:
+        """Behind the end-of-text token, the world's two tokens."""
+
+        takes_feedback, feedback = True, staticmethod(denoiser.feedback)
+
+        def __call__(self, given: DenoiserInput) -> DenoiserOutput:
+            assert given.level is not None
+            fed = given.feedback
+            own = None if fed is None else Feedback(fed.mean[:, 1:], fed.weight[:, 1:])
+            logits = denoiser(DenoiserInput(given.tokens[:, 1:], given.level[:, -1], feedback=own)).logits()
+            return FromLogits(lambda tokens, told: torch.cat([logits[:, :1], logits], 1))(given)
+
+    context = {"process": w.process, "vocabulary": vocabulary_of(3), "layout": blocks(2)}
+    asked: dict[str, Any] = {"num": 20, "length": 2, "steps": 4, "seed": 3}
+    whole = sampler(w.process, 3).sample(denoiser, **asked)
+    found = SAMPLERS.build("blockwise", {}, **context).sample(OneBlock(), **asked)
+    assert torch.equal(found.tokens, whole.tokens)
