@@ -8,8 +8,17 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.arguments import Changes
-from sumi_core.base.options import MAX_SEED
-from sumi_core.lineage.models import exported_folder, prompt_ids, sample_length, sampled_experiment, sampler_of
+from sumi_core.base.options import MAX_SEED, ConfigError
+from sumi_core.lineage.models import (
+    LONGEST,
+    corrector_of,
+    exported_folder,
+    prompt_ids,
+    sample_length,
+    sampled_experiment,
+    sampler_of,
+    text_ids,
+)
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import find_target
 
@@ -20,6 +29,12 @@ def sample_command(
     ],
     changes: Changes = None,
     prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
+    correct: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="A finished text to correct, instead of writing new ones: each sample is a correction."
+        ),
+    ] = None,
     num: Annotated[int, typer.Option(min=1, help="How many texts.")] = 4,
     steps: Annotated[
         int | None,
@@ -57,18 +72,23 @@ def sample_command(
     exported = load_exported(exported_folder(project, target))
     experiment, tokenizer = sampled_experiment(project, target) or exported.experiment, exported.tokenizer
     parts = build_parts(experiment, exported.parts.vocabulary)
-    sampler = sampler_of(experiment, parts, mode, name)
+    if correct is not None and (mode or prompt or length):
+        other = "mode" if mode else "prompt" if prompt else "length"
+        raise ConfigError("command line", "--correct", f"corrects a whole text as it is; leave out --{other}")
+    sampler = sampler_of(experiment, parts, mode, name) if correct is None else corrector_of(experiment, parts, name)
     recorded = exported.sumi.get("sampler")
     used = experiment.evaluation.sampler["name"]
     if (
         mode is None
+        and correct is None
         and experiment is exported.experiment
         and isinstance(recorded, dict)
         and recorded.get("name") != used
     ):
         note(f"sampler '{recorded.get('name')}' of the record is not at hand; sampling with '{used}'")
     trained = experiment.shards.sequence_length
-    length = sample_length(length, trained)
+    text = None if correct is None else text_ids(correct, tokenizer, LONGEST * trained)
+    length = sample_length(length, trained) if text is None else len(text)
     if length > trained:
         note(f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them")
     ids = prompt_ids(prompt, tokenizer, length)
@@ -83,6 +103,7 @@ def sample_command(
             steps=steps or max(experiment.evaluation.sampling_steps),
             seed=seed,
             prompt=ids,
+            text=text,
         )
     calls = counted(int(samples.nfe.max()), "network call")
     given = 0 if ids is None else len(ids)

@@ -42,10 +42,10 @@ class ConfigError(SumiError, ValueError):
 
 def part(registry: Registry, default: str | None, *, optional: bool = False, later: bool = False) -> Any:
     """A field that names a registered part: resolved, a dict ``{name, **options}``, or None where ``optional``. later:
-    it came after others had been computed without it; None is as before and stands in no recipe."""
+    as for the function of that name, where the default is None."""
     return field(
         default_factory=lambda: {"name": default} if default else None,
-        metadata={"registry": registry, "optional": optional, "later": later},
+        metadata={"registry": registry, "optional": optional, "later": (None,) if later else None},
     )
 
 
@@ -60,6 +60,12 @@ def location(default: Any = dataclasses.MISSING, **more: Any) -> Any:
     """An option that says where a part's content lies, or how it is reached, but not what it is: the part's
     ``identity()`` says that, and fingerprints leave the option out."""
     return field(default=default, metadata={"location": True}, **more)
+
+
+def later(default: Any, **more: Any) -> Any:
+    """An option that a part got after it was in use: fingerprints leave it out where it has its default, so that what
+    was computed without it stays what it is."""
+    return field(default=default, metadata={"later": (default,)}, **more)
 
 
 def parts_in(

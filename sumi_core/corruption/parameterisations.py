@@ -1,4 +1,7 @@
-"""What a denoiser's logits mean: p(x_i | z_{−i}), which the bound needs, or p(x_i | z) (docs/mathematics.md 2)."""
+"""What a denoiser's logits mean: p(x_i | z_{−i}), which the bound needs, or p(x_i | z) (docs/mathematics.md 2).
+
+That the bound of uniform noise is least at p(x_i | z_{−i}) is also shown by Gourevitch et al., 2605.22765.
+"""
 
 from __future__ import annotations
 

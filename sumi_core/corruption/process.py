@@ -26,7 +26,7 @@ from sumi_core.corruption.parameterisations import LeaveOneOut, Parameterisation
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.kernels.chunks import Rows, precision_of
+from sumi_core.kernels.chunks import Rows, chunks_of, precision_of
 from sumi_core.kernels.row_loss import Differentiated, RowLoss, pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 
@@ -167,6 +167,16 @@ class ForwardProcess(Part, ABC):
         p = p.double()
         standing = pick(self.marginal(p, t.expand(z.shape)), z)
         return torch.where(standing > 0, 1 - self.alpha(t) * pick(p, z) / standing, 0.0).clamp(0, 1)
+
+    def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
+        """p_θ(x_i = ``token`` | z) of one state at every position, ``[B, L]`` float64, a chunk of rows at a time."""
+        rows, places = logits.reshape(-1, logits.shape[-1]), z.reshape(-1)
+        levels, wanted = t.expand(z.shape).reshape(-1), token.reshape(-1)
+        found = [
+            pick(self.log_posterior(rows[own][None], places[own][None], levels[own][None])[0], wanted[own])
+            for own in chunks_of(rows, None)
+        ]
+        return torch.cat(found).exp().reshape(z.shape)
 
     # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------
 

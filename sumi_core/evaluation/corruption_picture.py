@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 TIMES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-MASK = "▒▒▒"
+MASK, LINE_END = "▒▒▒", "⏎"
 _COLOURS = {"kept": "black", "changed": "#D55E00", "masked": "#8A8A8A"}
 _LINE, _MARGIN = 96, 10  # characters of a line, and before it
 _POINTS = 9
@@ -72,12 +72,19 @@ def corrupted_texts(
     return rows
 
 
+def token_text(state: int, tokenizer: Tokenizer, mask_id: int | None) -> str:
+    """A token by itself, on one line: a line break and the end of a text as ⏎, what cannot be shown as ·."""
+    if state == mask_id:
+        return MASK
+    text = LINE_END if state == tokenizer.eos_id else tokenizer.decode([state]).replace("\n", LINE_END)
+    return "".join(character if character.isprintable() and character != "\ufffd" else "·" for character in text)
+
+
 def _shown(state: int, token: int, process: ForwardProcess, tokenizer: Tokenizer) -> NoisyToken:
-    if state == process.mask_id:
-        return NoisyToken(MASK, "masked")
-    text = "⏎" if state == tokenizer.eos_id else tokenizer.decode([state]).replace("\n", "⏎")
-    text = "".join(character if character.isprintable() and character != "\ufffd" else "·" for character in text)
-    return NoisyToken(text, "kept" if state == token else "changed")
+    masked = state == process.mask_id
+    return NoisyToken(
+        token_text(state, tokenizer, process.mask_id), "masked" if masked else "kept" if state == token else "changed"
+    )
 
 
 def plot_corruption(

@@ -75,8 +75,8 @@ class Experiment:
         return {name: vars(held) if dataclasses.is_dataclass(held) else held for name, held in vars(self).items()}
 
     def recipe(self) -> dict[str, Any]:
-        """``to_dict`` without what decides no result: the runtime sections, the presets' labels, ``UNSAID`` and fields
-        that came later and hold nothing, its own and those of the cells that it refers to."""
+        """``to_dict`` without what decides no result: the runtime sections, the presets' labels and ``UNSAID``, its own
+        and those of the cells that it refers to."""
         return _without_runtime(self.to_dict())
 
     def method(self) -> dict[str, Any]:
@@ -86,11 +86,14 @@ class Experiment:
 
     def identity(self) -> dict[str, Any]:
         """``recipe`` as fingerprints hold it: without the places where parts find what they are made from, whose
-        content their own identity tells, and without references, which enter as the fingerprints they stand for."""
+        content their own identity tells, without later options that have their defaults, and without references, which
+        enter as the fingerprints they stand for."""
         data = self.recipe()
+        _leave_out_later(ModelConfig, data["model"])
         for _, registry, found in parts_in(Experiment, data):
             for option, _ in marked(registry.options(found["name"]), "location"):
                 del found[option]
+            _leave_out_later(registry.options(found["name"]), found)
         return data
 
     def token_tables(self) -> tuple[str, ...]:
@@ -115,20 +118,16 @@ def _without_runtime(data: dict[str, Any]) -> dict[str, Any]:
     for section, value in UNSAID.items():
         if data.get(section) == value:
             del data[section]
-    _drop_empty(ModelConfig, data["model"])
-    for _, registry, component in parts_in(Experiment, data):
-        if len(component) > 1:
-            _drop_empty(registry.options(component["name"]), component)
     for _, _, component, option in references_in(data):
         component[option] = {**component[option], "experiment": _without_runtime(component[option]["experiment"])}
     return data
 
 
-def _drop_empty(schema: Any, data: dict[str, Any]) -> None:
-    """Delete the fields that came later (``base.options.part``) and hold nothing, in place."""
-    for name, _ in marked(schema, "later"):
-        if data.get(name, ...) is None:
-            del data[name]
+def _leave_out_later(schema: Any, held: dict[str, Any]) -> None:
+    """Delete what came later (``base.options.later``) and has its default, in place."""
+    for option, (default,) in marked(schema, "later"):
+        if option in held and held[option] == default:
+            del held[option]
 
 
 def _without_seeds(data: dict[str, Any]) -> dict[str, Any]:

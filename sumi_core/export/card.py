@@ -143,6 +143,8 @@ def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
             yield from _opening_blocks(record, stock)
         else:
             yield from _opening_stock(stock)
+            if _stock_schedulers_write(record):
+                yield from _writing_stock(record, stock)
         if record["experiment"]["model"]["feedback"]:
             yield from _opening_feedback(record)
     else:
@@ -240,6 +242,46 @@ def _opening_feedback(record: dict[str, Any]) -> Iterator[str]:
     yield f"a = {rho:g} * chance * torch.special.entr(p).sum(-1, keepdim=True) / math.log({tokens})"
     yield f"embedded = (1 - a) * table[ids] + a * (p @ table[:{tokens}])"
     yield "logits = model(inputs_embeds=embedded).logits"
+    yield "```"
+
+
+def _stock_schedulers_write(record: dict[str, Any]) -> bool:
+    """Whether stock diffusers has the reverse step of the model's noise, uniform, of all positions at one level. They
+    carry no feedback from step to step."""
+    process, experiment = record["process"], record["experiment"]
+    if process is None or experiment["model"]["feedback"]:
+        return False
+    return process["name"] == "uniform" and experiment["clock"]["name"] == "shared"
+
+
+def _writing_stock(record: dict[str, Any], stock: StockClass) -> Iterator[str]:
+    """The ancestral sampler, in code of stock diffusers: it wants p(x_i | z), and time in which α = 1 − t."""
+    tokens, length = record["vocabulary"]["tokens"], record["experiment"]["shards"]["sequence_length"]
+    posterior = record["experiment"]["parameterisation"]["name"] == "posterior"
+    yield ""
+    yield "With stock diffusers (0.42 or later) beside it they write text, with no code of Sumi. It is the sampler"
+    yield "`ancestral` with `grid: linear`:"
+    yield ""
+    yield "```python"
+    yield "import torch"
+    yield "from diffusers import DiscreteDDIMScheduler"
+    yield f"from transformers import {stock.auto}, AutoTokenizer"
+    yield ""
+    yield f'model = {stock.auto}.from_pretrained("this/folder").eval()'
+    yield 'tokenizer = AutoTokenizer.from_pretrained("this/folder")'
+    yield f"steps, tokens = 64, {tokens}"
+    yield "scheduler = DiscreteDDIMScheduler(num_inference_steps=steps)"
+    yield f"z = torch.randint(tokens, (1, {length}))"
+    yield "for step in range(steps):"
+    yield "    with torch.no_grad():"
+    yield "        logits = model(z).logits[..., :tokens]"
+    if not posterior:
+        yield "    # They leave a position's own token out; the scheduler wants it in."
+        yield "    survived = torch.full((*z.shape, 1), step / steps, dtype=torch.float64)"
+        yield "    own = torch.log1p(tokens * survived / (1 - survived))"
+        yield "    logits = logits.double().scatter_add(-1, z.unsqueeze(-1), own)"
+    yield "    z = scheduler.step(logits, step, z, temperature=1.0).prev_sample"
+    yield "print(tokenizer.decode(z[0]))"
     yield "```"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sumi_core.base.options import ConfigError, component
+from sumi_core.base.text import counted
 from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.lineage.project import Project
@@ -65,21 +66,57 @@ def prompt_ids(
     prompt: str, tokenizer: Tokenizer, length: int, where: str = "command line", dashes: str = "--"
 ) -> Tensor | None:
     """The prompt's tokens ``[P]``, P < length; None for no prompt. Raises ConfigError for one that leaves no room."""
-    import torch
-
     if not prompt:
         return None
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(where, f"{dashes}prompt", "is not UTF-8 text; set the terminal to UTF-8") from None
-    ids = torch.as_tensor(tokenizer.encode_batch([prompt])[0].astype("int64"))
+    ids = _encoded(prompt, tokenizer, where, f"{dashes}prompt")
     if len(ids) >= length:
         problem = (
             f"has {len(ids)} tokens, which leaves nothing to write in {length}; shorten it or raise {dashes}length"
         )
         raise ConfigError(where, f"{dashes}prompt", problem)
     return ids
+
+
+def _encoded(text: str, tokenizer: Tokenizer, where: str, key: str) -> Tensor:
+    import torch
+
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(where, key, "is not UTF-8 text; set the terminal to UTF-8") from None
+    return torch.as_tensor(tokenizer.encode_batch([text])[0].astype("int64"))
+
+
+def text_ids(
+    text: str, tokenizer: Tokenizer, longest: int, where: str = "command line", key: str = "--correct"
+) -> Tensor:
+    """The tokens of a text to correct, ``[L]``. Raises ConfigError for one of fewer than two tokens or more
+    than ``longest``."""
+    ids = _encoded(text, tokenizer, where, key)
+    if not 2 <= len(ids) <= longest:
+        problem = f"has {counted(len(ids), 'token')}; a text to correct has at least 2 and at most {longest:,}"
+        raise ConfigError(where, key, problem)
+    return ids
+
+
+def corrector_of(
+    experiment: Experiment, parts: Parts, name: str, where: str = "command line", key: str = "--correct"
+) -> Sampler:
+    """What corrects a finished text of a model: the sampler of its evaluation, if that can, or else
+    ``self_correction`` with its defaults.
+
+    Raises ConfigError for a model that writes in an order, and cannot change what stands."""
+    if parts.sampler.revises:
+        return parts.sampler
+    layout = experiment.layout["name"]
+    if parts.process is None or layout != "whole":
+        how = "token by token" if parts.process is None else f"under layout '{layout}'"
+        raise ConfigError(
+            where, key, f"{name} writes {how} and changes no finished text; choose a model of whole texts"
+        )
+    context = {"process": parts.process, "vocabulary": parts.vocabulary, "layout": parts.layout}
+    sampler: Sampler = SAMPLERS.from_config(component(SAMPLERS, "self_correction", where, key), **context)
+    return sampler
 
 
 def sampler_of(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 
-from sumi_core.base.registry import Part
+from sumi_core.base.options import later, part
+from sumi_core.corruption import SCHEDULES
 from sumi_core.corruption.categorical import draw_categorical
-from sumi_core.corruption.clocks import Clocks
+from sumi_core.corruption.clocks import ClockReading, Clocks
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, takes_feedback
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.memory import fed
 from sumi_core.sampling.sampler import Sampler
+from sumi_core.sampling.truncation import Sharpening, changes, sharpened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,21 +27,18 @@ if TYPE_CHECKING:
 _LOG_SNR_END = 9.0  # α from 1.2e-4 to 1 − 1.2e-4, Sumi's range
 
 
-@dataclass(frozen=True)
-class _Walk:
-    """clocks: of the rows. predicted: leave-one-out logits ``[B, L, S]`` of the last step, for a model that is given
-    them at the next one; None before the first."""
-
-    clocks: Clocks
-    predicted: Tensor | None = None
-
-
 class Ancestral(Sampler):
     """``steps`` network calls at falling times t; the last one draws clean tokens from the posterior.
 
+    A sampler of p: with the exact denoiser the distribution of its texts comes to p as the steps get finer. With
+    another temperature, a truncation or a greedy tail it is none.
+
     spacing ``time``: times 1, 1 − 1/steps, …, 1/steps. spacing ``log_snr``: times evenly spaced in the log-SNR of a
-    position whose clock shows t itself (Sumi, 2606.19005), dense at both ends. The first is pure noise, t = 1, in
-    either. Positions step from and to the levels that their clocks show; one whose clock stands keeps its state.
+    position whose clock shows t itself (Sumi, 2606.19005), dense at both ends. grid: the levels of α that this schedule
+    has at even times, whatever the model's own is; ``linear`` fills in as many tokens in each step, ``cosine`` few of a
+    noisy text and many of a nearly finished one (MaskGIT, 2202.04200), ``fitted`` as a model's bound wants them
+    (``sumi fit-schedule``). The first time is pure noise, t = 1, in all of them. Positions step from and to the levels
+    that their clocks show; one whose clock stands keeps its state.
 
     Constraints hold for the predicted clean tokens. Under noise that consists of tokens a text on its way may hold one
     that is forbidden, as noise; the step that takes a position to level 0 writes allowed tokens only.
@@ -54,17 +53,34 @@ class Ancestral(Sampler):
     """
 
     @dataclass
-    class Options(Part.Options):
+    class Options(Sharpening):
         spacing: Annotated[
             Literal["time", "log_snr"],
             Field(description="where the steps lie: evenly in time, or evenly in the log-SNR"),
         ] = "time"
+        grid: Annotated[
+            Any, Field(description="where the steps lie: at the levels of this schedule; null: as spacing says")
+        ] = part(SCHEDULES, None, optional=True, later=True)
+        greedy_tail: Annotated[
+            int,
+            Field(ge=0, le=2**16, description="last steps that take the most probable states instead of drawing"),
+        ] = later(0)
+
+        def check(self) -> None:
+            """Raises ValueError for steps that are to lie at two places."""
+            if self.grid is not None and self.spacing != "time":
+                raise ValueError("grid says where the steps lie; leave spacing out, or the grid")
 
     process: ForwardProcess
     options: Options
 
     def levels(self, steps: int) -> Tensor:
         """The times of the network calls and, last, 0: ``[steps + 1]`` float64, falling from 1."""
+        if self.options.grid is not None:
+            even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+            levels = self.process.time_of_alpha(SCHEDULES.from_config(self.options.grid).alpha(even))
+            levels[0], levels[-1] = 1.0, 0.0
+            return levels
         if self.options.spacing == "log_snr":
             log_snr = torch.linspace(-_LOG_SNR_END, _LOG_SNR_END, steps, dtype=torch.float64)
             levels = self.process.time_of_alpha(torch.sigmoid(log_snr))
@@ -75,45 +91,72 @@ class Ancestral(Sampler):
     def start(self, canvas: Canvas) -> Canvas:
         clocks = self.process.clock.draw(canvas.noise("sample_clock", 0), canvas.length)
         noise = self.process.sample_prior(canvas.noise("sample", 0), canvas.length)
-        return canvas.written(noise, state=_Walk(clocks))
+        return canvas.written(noise, state=clocks, predicted=None)
 
     def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
-        process, z, walk = self.process, canvas.tokens, canvas.state
-        assert isinstance(walk, _Walk)
-        clocks = walk.clocks
-        times = self.levels(canvas.steps).to(z.device)
-        now, then = (clocks.at(times[canvas.age + i].expand(len(z))) for i in (0, 1))
+        return self._denoised(denoiser, canvas, self.levels(canvas.steps), canvas.age)
+
+    def _denoised(self, denoiser: DenoiserFunction, canvas: Canvas, times: Tensor, number: int) -> Canvas:
+        """The canvas after one network call, which takes it from the time of this number to the next. times: falling to
+        0, ``[steps + 1]`` float64."""
+        process, z, clocks = self.process, canvas.tokens, canvas.state
+        assert isinstance(clocks, Clocks)
+        now, then = (clocks.at(times[number + i].to(z.device).expand(len(z))) for i in (0, 1))
         stands = now.level == then.level
         aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
-        level = now.conditioning_level
-        if level.ndim > 1:
-            level = torch.where(canvas.frozen, 0.0, level)  # what is given is clean
-        given = DenoiserInput(z, level, valid=canvas.valid)
-        if walk.predicted is not None:
-            given = fed(denoiser, process, given, now.level, walk.predicted, where=~canvas.frozen)
+        given = DenoiserInput(z, told(canvas, now), valid=canvas.valid)
+        if canvas.predicted is not None:
+            given = fed(denoiser, process, given, now.level, canvas.predicted, where=~canvas.frozen)
         logits = process.predict(denoiser, given, now.level)
         place = torch.arange(canvas.length, device=z.device)
         if canvas.constraints:
             clean = canvas.allowed(process.denoiser(logits.double()), place)
-            probs = only_allowed(clean, process.reverse(clean.log(), z, now.level, aim), where=then.level == 0)
+            probs = process.reverse(self.sharpened(clean.log()), z, now.level, aim)
+            probs = only_allowed(clean, probs, where=then.level == 0)
         else:
-            probs = process.reverse(logits, z, now.level, aim)
-        drawn = draw_categorical(
-            probs, canvas.noise("sample", canvas.age + 1).uniform(canvas.length, dtype=torch.float64)
-        )
+            probs = process.reverse(self.sharpened(logits), z, now.level, aim)
+        uniform = canvas.noise("sample", canvas.age + 1).uniform(canvas.length, dtype=torch.float64)
+        drawn = self._drawn(probs, uniform, number, len(times) - 1)
         drawn = torch.where(stands, z, drawn)
-        chance = pick(probs, drawn) / probs.sum(-1)
+        chance = self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now.level, then.level)
+        kept = canvas.frozen | stands | chance.isnan()
         return dataclasses.replace(
             canvas.written(drawn),
             age=canvas.age + 1,
             nfe=canvas.nfe + 1,
             slots=canvas.slots + canvas.lengths,
-            confidence=torch.where(canvas.frozen | stands, canvas.confidence, chance),
-            state=_Walk(clocks, logits if takes_feedback(denoiser) else None),
+            confidence=torch.where(kept, canvas.confidence, chance),
+            predicted=logits if takes_feedback(denoiser) else None,
         )
+
+    def _confidence(
+        self, logits: Tensor, z: Tensor, drawn: Tensor, chance: Tensor, now: Tensor, then: Tensor
+    ) -> Tensor:
+        """How sure the network is of each token that a step drew, ``[B, L]`` float64: that it is the clean one, which
+        on the way to a level above 0 is not the chance that it was drawn with. NaN where the token could only stay."""
+        sure = torch.where(then == 0, chance, self.process.belief(logits, z, now, drawn))
+        return torch.where((drawn == z) & (chance == 1), torch.nan, sure)
+
+    def sharpened(self, logits: Tensor) -> Tensor:
+        """Leave-one-out logits ``[..., S]`` as the temperature and the truncation of the options change them."""
+        if not changes(self.options):
+            return logits
+        probs = sharpened(logits[..., : self.num_tokens], self.options)
+        return torch.nn.functional.pad(probs.log(), (0, self.num_states - self.num_tokens), value=-torch.inf)
+
+    def _drawn(self, probs: Tensor, uniform: Tensor, number: int, steps: int) -> Tensor:
+        """States from probabilities ``[B, L, S]``; the most probable ones in the last steps, if they are greedy."""
+        drawn = draw_categorical(probs, uniform)  # which refuses NaN in any case
+        return probs.argmax(-1) if number >= steps - self.options.greedy_tail else drawn
 
     def finished(self, canvas: Canvas) -> Tensor:
         return torch.full_like(canvas.done, canvas.age >= canvas.steps)
+
+
+def told(canvas: Canvas, now: ClockReading) -> Tensor:
+    """The level that a network is given: 0 where a token is given, if it is given one for every position."""
+    level = now.conditioning_level
+    return torch.where(canvas.frozen, 0.0, level) if level.ndim > 1 else level
 
 
 def only_allowed(clean: Tensor, probs: Tensor, where: Tensor) -> Tensor:

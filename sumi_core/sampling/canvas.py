@@ -36,8 +36,10 @@ class Canvas:
     text in any company. seed, steps: as they were asked for. age: draws made so far. nfe: ``[B]`` int64, passes of the
     network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that had to be
     computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
-    ``[B, L]`` float64, the probability that each token was drawn with; NaN where none was. state: what the sampler
-    keeps between its steps; it may share memory with other canvases of the same run.
+    ``[B, L]`` float64, how probable each token was to be the one of the finished text when it was drawn; NaN where none
+    was. state: what the sampler keeps between its steps; it may share memory with other canvases of the same run.
+    revises: whether what is not frozen holds a finished text to begin with, and not nothing. predicted: leave-one-out
+    logits ``[B, L, S]`` of the last step, for a network that takes feedback; None: there was none yet.
     """
 
     tokens: Tensor
@@ -53,6 +55,8 @@ class Canvas:
     confidence: Tensor
     constraints: tuple[Constraint, ...] = ()
     state: Any = None
+    predicted: Tensor | None = None
+    revises: bool = False
 
     @classmethod
     def blank(
@@ -146,6 +150,11 @@ class Canvas:
             held = constraint(held, self, positions)
         stands = self.frozen[:, positions] | self.done[:, None] | (positions >= self.lengths[:, None])
         return torch.where(stands.unsqueeze(-1), probs, held)
+
+    def revising(self, texts: Sequence[Tensor]) -> Canvas:
+        """This canvas with a finished text in each row, ``[L_r]``, to be revised where nothing is frozen."""
+        tokens = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True).to(self.tokens)
+        return dataclasses.replace(self, tokens=torch.where(self.frozen, self.tokens, tokens), revises=True)
 
     def written(self, tokens: Tensor, **changes: Any) -> Canvas:
         """This canvas with other tokens where nothing is frozen, in rows that are not done."""

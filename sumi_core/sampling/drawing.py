@@ -42,15 +42,18 @@ def draw_texts(
     prompt: Tensor | Sequence[Tensor] | None = None,
     constraints: Sequence[Constraint] = (),
     end_of_text: bool = False,
+    text: Tensor | Sequence[Tensor] | None = None,
 ) -> Samples:
     """Draw ``num`` texts on the denoiser's device, in its current train/eval mode.
 
     length: tokens of every text, or of each. steps: network calls, where the sampler can choose. prompt: ``[P]`` tokens
     kept at the left of every text, or a prompt for each text. A network that is given the level of every position is
     given 0 there. Any other takes them for tokens at the level of all others, which is exact for masks alone: under
-    uniform noise it trusts a prompt too little.
+    uniform noise it trusts a prompt too little. text: a finished text of that length, or one for each, that the sampler
+    revises; a prompt then says how much of it stands.
 
-    Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, and for fewer than 1 step.
+    Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, for a text of another length or
+    a sampler that revises none, and for fewer than 1 step.
     """
     if steps < 1 or num < 1:
         raise ValueError(f"sampling needs at least 1 step and 1 text, got {steps} steps and {num} texts")
@@ -65,8 +68,11 @@ def draw_texts(
     for own, room in zip(prompts, lengths, strict=True):
         if own.ndim != 1 or len(own) >= room:
             raise ValueError(f"a prompt of shape {list(own.shape)} leaves nothing to write in {room} tokens")
+    revised = [text] * num if isinstance(text, torch.Tensor) else list(text or [])
+    if revised and [len(own) for own in revised] != lengths:
+        raise ValueError(f"texts to revise have {[len(own) for own in revised]} tokens, not the lengths {lengths}")
     device, longest = device_of(denoiser), max(lengths)
-    block = max(1, _BLOCK_ENTRIES // (longest * sampler.num_states))
+    block = rows_at_once(sampler, longest)
     written = []
     for start in range(0, num, block):
         rows = range(start, min(start + block, num))
@@ -79,6 +85,8 @@ def draw_texts(
             device=device,
             constraints=constraints,
         )
+        if revised:
+            canvas = canvas.revising([revised[row] for row in rows])
         written.append(deque(generate(sampler, denoiser, canvas, end_of_text=end_of_text), maxlen=1).pop())
     tokens = torch.full((num, longest), sampler.eos_id, dtype=torch.int64, device=device)
     for canvas in written:
@@ -87,6 +95,11 @@ def draw_texts(
         tokens[canvas.rows[0] : canvas.rows[-1] + 1, : canvas.length] = text
     joined = {name: torch.cat([getattr(canvas, name) for canvas in written]) for name in ("lengths", "nfe", "slots")}
     return Samples(tokens, **joined)
+
+
+def rows_at_once(sampler: Writer, length: int) -> int:
+    """How many texts of ``length`` tokens are drawn at a time."""
+    return max(1, _BLOCK_ENTRIES // (length * sampler.num_states))
 
 
 def device_of(denoiser: DenoiserFunction) -> torch.device:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from sumi_core.base.registry import Part
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.kernels.row_loss import pick
 from sumi_core.models.cache import KeyValues
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, caches
 from sumi_core.sampling.canvas import Canvas
-from sumi_core.sampling.choosing import tempered
 from sumi_core.sampling.memory import Memory, Reading
 from sumi_core.sampling.sampler import Sampler
+from sumi_core.sampling.truncation import Truncation, sharpened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 class LeftToRight(Sampler):
     """Draw x_i ~ p(x_i | x_{<i}) in order, after an end-of-text token. ``steps`` is ignored: a token takes a call.
+
+    A sampler of p, exactly, at temperature 1 and without truncation; else none.
 
     temperature: logits are divided by it; 0 takes the most probable token. Constraints come first: the temperature acts
     on what they allow. The keys and values of what stands are kept where the network can keep them, so that a call
@@ -37,10 +38,11 @@ class LeftToRight(Sampler):
 
     needs_process: ClassVar[bool] = False
     causal: ClassVar[bool | None] = True
+    grows: ClassVar[bool] = True
     uses_steps: ClassVar[bool] = False
 
     @dataclass
-    class Options(Part.Options):
+    class Options(Truncation):
         temperature: Annotated[
             float, Field(ge=0.0, description="divides the logits; 0: always the most probable token")
         ] = 1.0
@@ -57,7 +59,7 @@ class LeftToRight(Sampler):
         if canvas.constraints:
             place = torch.tensor([position], device=canvas.device)
             logits = canvas.allowed(logits.double().softmax(-1), place).log()
-        probs = tempered(logits, self.options.temperature)
+        probs = sharpened(logits, self.options)
         chosen = self._drawn(canvas, probs, position)
         writes = ~canvas.frozen[:, position] & (position < canvas.lengths)
         tokens, confidence = canvas.tokens.clone(), canvas.confidence.clone()

@@ -31,7 +31,9 @@ class Sampler(Part, ABC):
     causal: ClassVar[bool | None] = False
     #: The layouts of a model that it writes with.
     layouts: ClassVar[tuple[str, ...]] = ("whole",)
+    grows: ClassVar[bool] = False  # True: writes from the left, and what it has not reached holds nothing yet
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
+    revises: ClassVar[bool] = False  # whether it can begin with a finished text
 
     def __init__(
         self,
@@ -73,9 +75,12 @@ class Sampler(Part, ABC):
             raise ValueError(
                 f"sampling needs at least 1 step and 1 text, got {canvas.steps} steps and {len(canvas.tokens)} texts"
             )
-        given = canvas.tokens[canvas.frozen]
+        if canvas.revises and not self.revises:
+            raise ValueError(f"sampler {type(self).__name__} begins with noise and revises no text; choose another")
+        given = canvas.tokens if canvas.revises else canvas.tokens[canvas.frozen]
         if len(given) and (int(given.min()) < 0 or int(given.max()) >= self.num_tokens):
-            raise ValueError(f"the prompt holds ids outside the vocabulary of {self.num_tokens} tokens")
+            what = "text" if canvas.revises else "prompt"
+            raise ValueError(f"the {what} holds ids outside the vocabulary of {self.num_tokens} tokens")
         place = torch.arange(canvas.length, device=canvas.device)
         if bool((canvas.frozen | (place >= canvas.lengths[:, None])).all(-1).any()):
             raise ValueError(f"a prompt leaves nothing to write in a text of {canvas.length} tokens")
@@ -91,6 +96,7 @@ class Sampler(Part, ABC):
         prompt: Tensor | Sequence[Tensor] | None = None,
         constraints: Sequence[Constraint] = (),
         end_of_text: bool = False,
+        text: Tensor | Sequence[Tensor] | None = None,
     ) -> Samples:
         """Draw ``num`` texts; see ``draw_texts``."""
         return draw_texts(
@@ -103,4 +109,5 @@ class Sampler(Part, ABC):
             prompt=prompt,
             constraints=constraints,
             end_of_text=end_of_text,
+            text=text,
         )

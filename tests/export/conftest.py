@@ -33,6 +33,7 @@ TRAINING = {
 }
 MODELS: dict[str, dict[str, Any]] = {
     "uniform": {"process": "uniform"},
+    "uniform_posterior": {"process": "uniform", "parameterisation": "posterior"},
     "absorbing": {"process": "absorbing", "schedule": "cosine", "model": {"tie_embeddings": True}},
     "autoregressive": {"process": None, "objective": "autoregressive", "model": {"attention": "causal"}},
     "tied_autoregressive": {

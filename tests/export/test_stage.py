@@ -318,12 +318,51 @@ def test_the_python_of_the_card_runs(trained: Trained) -> None:
     build_exported_model(context)
     body = card_front(context.folder)[1].replace("this/folder", str(context.folder))
     snippets = [part.split("```")[0] for part in body.split("```python\n")[1:]]
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     names: dict[str, Any] = {}
     exec(snippets[0], names)
     assert names["logits"].shape[-1] == names["model"].config.vocab_size
-    exec(snippets[1].replace("length=128, steps=64", "length=16, steps=2"), names)
+    exec(snippets[2].replace("length=128, steps=64", "length=16, steps=2"), names)
     assert names["samples"].tokens.shape == (4, 16)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "uniform_posterior"])
+def test_stock_transformers_and_stock_diffusers_write_as_the_card_says(
+    kind: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card's own lines: in every step the scheduler gets the model's posterior."""
+    schedulers = pytest.importorskip("diffusers")
+    context, denoiser = trained(kind)
+    build_exported_model(context)
+    process = load_exported(context.folder).parts.process
+    body = card_front(context.folder)[1].replace("this/folder", str(context.folder))
+    snippets = [part.split("```")[0] for part in body.split("```python\n")[1:]]
+    (snippet,) = [one for one in snippets if "diffusers" in one]
+    calls: list[tuple[torch.Tensor, int, torch.Tensor]] = []
+    original = schedulers.DiscreteDDIMScheduler.step
+
+    def watched(self: Any, logits: torch.Tensor, step: int, z: torch.Tensor, **options: Any) -> Any:
+        calls.append((logits, step, z))
+        assert options == {"temperature": 1.0}
+        return original(self, logits, step, z, **options)
+
+    monkeypatch.setattr(schedulers.DiscreteDDIMScheduler, "step", watched)
+    names: dict[str, Any] = {}
+    exec(snippet.replace("steps, tokens = 64", "steps, tokens = 5"), names)
+    assert [step for _, step, _ in calls] == [0, 1, 2, 3, 4]
+    assert names["z"].shape == (1, 24)
+    for logits, step, z in calls:
+        level = process.time_of_alpha(torch.tensor([[step / 5]], dtype=torch.float64))
+        with torch.no_grad():
+            own = process.predict(denoiser, DenoiserInput(z), level)
+        wanted = process.log_posterior(own, z, level)
+        torch.testing.assert_close(logits.log_softmax(-1).double(), wanted, rtol=0, atol=1e-4)
+
+
+def test_only_models_that_stock_diffusers_can_write_with_say_so(trained: Trained) -> None:
+    context, _ = trained("absorbing")
+    build_exported_model(context)
+    assert "diffusers" not in card_front(context.folder)[1]
 
 
 def test_an_export_is_quiet_and_needs_no_network(

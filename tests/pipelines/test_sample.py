@@ -206,3 +206,38 @@ def test_a_text_of_many_levels_has_no_curve_to_fit(project: Project, monkeypatch
 def test_only_a_finished_diffusion_model_has_a_schedule_to_fit(project: Project) -> None:
     result = CliRunner().invoke(app, ["fit-schedule", "tiny.uniform", "seed=5"])
     assert "is not computed with seed=5; run `sumi run tiny.uniform seed=5` first" in str(result.exception)
+
+
+def test_a_finished_text_is_corrected(project: Project) -> None:
+    """A model of four steps has learned nothing, so it changes much; what it is given decides the length."""
+    text = "and the evening and the mxrning were"
+    first, said = sample("tiny.uniform", "--correct", text, "--num", "2", "--seed", "7")
+    assert f"2 texts of {len(text)} tokens, seed 7, 33 network calls each" in said, (
+        "32 corrections and a step to the text"
+    )
+    assert len(texts(first)) == 2
+    assert sample("tiny.uniform", "--correct", text, "--num", "2", "--seed", "7")[0] == first
+    changes = "evaluation.sampler={name: self_correction, noise: 0.01, corrections: 1}"
+    said = sample("tiny.uniform", "--correct", text, "evaluation.sampler={name: self_correction, corrections: 5}")[1]
+    assert "6 network calls each" in said, "the options of the evaluation's sampler"
+    gentle = sample("tiny.uniform", "--correct", text, "--num", "1", changes)[0].split("\n", 1)[1]
+    assert sum(a != b for a, b in zip(gentle, text, strict=False)) < len(text) / 2
+
+
+def test_what_cannot_be_corrected_is_refused(project: Project) -> None:
+    compute(project, "tiny.left")
+    for arguments, told in (
+        (
+            ["tiny.uniform", "--correct", "abc", "--prompt", "a"],
+            "--correct: corrects a whole text as it is; leave out --p",
+        ),
+        (
+            ["tiny.uniform", "--correct", "a"],
+            "--correct: has 1 token; a text to correct has at least 2 and at most 512",
+        ),
+        (["tiny.uniform", "--correct", "\udcff"], "--correct: is not UTF-8 text"),
+        (["tiny.left", "--correct", "abc"], "--correct: tiny.left writes token by token and changes no finished text"),
+    ):
+        result = CliRunner().invoke(app, ["sample", *arguments])
+        assert isinstance(result.exception, ConfigError)
+        assert told in str(result.exception)

@@ -1,0 +1,195 @@
+"""Gibbs sampling of a noisy text: steps that repair what parallel draws got wrong, and change no distribution.
+
+The text z at level t has the distribution p_t. Redrawing one position from
+
+    p_t(z_i | z_{−i}) = α x_θ(z_i) + (1 − α) π(z_i),     x_θ(·) = p(x_i | z_{−i}), the leave-one-out posterior
+
+leaves p_t as it is (docs/mathematics.md 7; the informed corrector of 2605.22765), if which position it is does not
+depend on the text. So one position is redrawn in a network call, and it is chosen blindly: choosing those that the
+network is least sure of is a different chain with a different distribution, and so is redrawing several at once from
+one call (``tests/sampling/test_gibbs.py`` measures both).
+
+Every parameterisation is read as leave-one-out. Posterior logits do not allow that where noise never leads to a state:
+under unigram noise without smoothing such a token is kept more often than it should.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.corruption.clocks import ClockReading, Clocks
+from sumi_core.kernels.row_loss import pick
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput
+from sumi_core.sampling.ancestral import Ancestral, told
+from sumi_core.sampling.canvas import Canvas
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Corrector(Ancestral):
+    """An ancestral sampler that can also redraw single positions at one level: ``correct``."""
+
+    @dataclass
+    class Options(Ancestral.Options):
+        order: Annotated[
+            Literal["random", "scan"],
+            Field(
+                description="which position a call redraws: any, each as likely, or one after the other from the left"
+            ),
+        ] = "random"
+
+    options: Options
+
+    def correct(self, denoiser: DenoiserFunction, canvas: Canvas, time: Tensor, number: int) -> Canvas:
+        """The canvas with one position of each row redrawn given all others, at ``time`` ``[]`` float64: one network
+        call. number: of the correction, counted over the run; it addresses the choice of the position.
+
+        Positions that are given, and those whose clock stands at either end, are not redrawn. Where the process has a
+        mask the network reads one at the position that is redrawn, so that its state cannot leak into the prediction.
+        """
+        process, z, clocks = self.process, canvas.tokens, canvas.state
+        assert isinstance(clocks, Clocks)
+        now = clocks.at(time.to(z.device).expand(len(z)))
+        level = now.level.expand(z.shape)
+        place, possible = self._chosen(canvas, (level > 0) & (level < 1), number)
+        read = z if process.mask_id is None else z.scatter(1, place, process.mask_id)
+        clean = self._predicted(denoiser, canvas, read, now, place)
+        probs = process.marginal(clean, level.gather(1, place))
+        uniform = canvas.noise("sample", canvas.age + 1).uniform(1, dtype=torch.float64)
+        drawn = draw_categorical(probs, uniform)
+        chance = pick(probs, drawn) / probs.sum(-1)
+        kept = torch.where(possible, drawn, z.gather(1, place))
+        sure = torch.where(possible, chance, canvas.confidence.gather(1, place))
+        return dataclasses.replace(
+            canvas.written(z.scatter(1, place, kept)),
+            age=canvas.age + 1,
+            nfe=canvas.nfe + 1,
+            slots=canvas.slots + canvas.lengths,
+            confidence=canvas.confidence.scatter(1, place, sure),
+        )
+
+    def _chosen(self, canvas: Canvas, moves: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """A position of each row, ``[B, 1]`` int64, and whether it may be redrawn at all, ``[B, 1]`` bool. moves:
+        ``[B, L]`` bool, positions on their way."""
+        place = torch.arange(canvas.length, device=canvas.device)
+        open_ = moves & ~canvas.frozen & (place < canvas.lengths[:, None])
+        count = open_.sum(-1, keepdim=True)
+        if self.options.order == "scan":
+            wanted = number % count.clamp(min=1)
+        else:
+            wanted = (canvas.noise("position", number).uniform(1, dtype=torch.float64) * count).long()
+        at = (open_.cumsum(-1) <= wanted).sum(
+            -1, keepdim=True
+        )  # positions before the wanted one of those that are open
+        return at.clamp(max=canvas.length - 1), count > 0
+
+    def _predicted(
+        self, denoiser: DenoiserFunction, canvas: Canvas, read: Tensor, now: ClockReading, place: Tensor
+    ) -> Tensor:
+        """x_θ at one position of each row, ``[B, 1, S]`` float64, under the constraints. The head computes no logits of
+        other positions, unless a constraint looks at them."""
+        process = self.process
+        output = denoiser(DenoiserInput(read, told(canvas, now), valid=canvas.valid))
+        level = now.level.expand(read.shape)
+        if not canvas.constraints:
+            row = torch.arange(len(read), device=read.device)[:, None]
+            output = dataclasses.replace(output, hidden=output.hidden[row, place])
+            read, level = read.gather(1, place), level.gather(1, place)
+        logits = process.parameterisation.leave_one_out(output.logits(), lambda: process.log_evidence(read, level))
+        if canvas.constraints:
+            clean = canvas.allowed(process.denoiser(logits.double()), torch.arange(canvas.length, device=read.device))
+            logits = clean.gather(1, place[..., None].expand(-1, 1, clean.shape[-1])).log()
+        return process.denoiser(self.sharpened(logits.double()))
+
+
+class PredictorCorrector(Corrector):
+    """``steps`` ancestral steps with ``corrections`` redrawn positions behind each but the last, a network call each:
+    steps · (1 + corrections) − corrections calls in all.
+
+    A sampler of p, as ``ancestral``: its distribution comes to p as the steps get finer, and at a given number of steps
+    closer as the corrections get more. They leave p_t at the levels of the steps as it is, and take out what an
+    ancestral step, which draws all positions independently, brings in. What is said there of given tokens holds here.
+    """
+
+    @dataclass
+    class Options(Corrector.Options):
+        corrections: Annotated[
+            int, Field(ge=0, le=2**16, description="positions redrawn behind each step but the last, a call each")
+        ] = 4
+
+    options: Options
+
+    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
+        more = self.options.corrections
+        number, phase = divmod(canvas.age, 1 + more)
+        times = self.levels(canvas.steps)
+        if phase:
+            return self.correct(denoiser, canvas, times[number + 1], number * more + phase - 1)
+        return self._denoised(denoiser, canvas, times, number)
+
+    def finished(self, canvas: Canvas) -> Tensor:
+        more = self.options.corrections
+        return torch.full_like(canvas.done, canvas.age >= canvas.steps * (1 + more) - more)
+
+
+class SelfCorrection(Corrector):
+    """A finished text taken back to a low level, corrected there, and denoised again.
+
+    The text is one that is given (``Canvas.revises``), or one that this sampler writes first, with ``steps`` ancestral
+    steps. Then noise hits a share of its tokens, ``corrections`` positions are redrawn one by one, and the remaining
+    times of the same ``steps`` lead back to a text. With the exact denoiser a text drawn from p leaves as one
+    drawn from p, up to the width of the last steps, so this is a sampler of p; any other text comes closer to p.
+    """
+
+    revises: ClassVar[bool] = True
+
+    @dataclass
+    class Options(Corrector.Options):
+        noise: Annotated[
+            float,
+            Field(gt=0.0, lt=1.0, description="share of a finished text's tokens that noise hits before correction"),
+        ] = 0.1
+        corrections: Annotated[
+            int, Field(ge=0, le=2**16, description="positions redrawn at that level, a network call each")
+        ] = 32
+
+    options: Options
+
+    def start(self, canvas: Canvas) -> Canvas:
+        started = super().start(canvas)
+        if not canvas.revises:
+            return started
+        return dataclasses.replace(started, tokens=canvas.tokens, age=canvas.steps)
+
+    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
+        if canvas.age < canvas.steps:
+            return super().step(denoiser, canvas)
+        times, number = self._back(canvas.steps), canvas.age - canvas.steps
+        if number == 0:
+            canvas = self._noised(canvas, times[0])
+        if number < self.options.corrections:
+            return self.correct(denoiser, canvas, times[0], number)
+        return self._denoised(denoiser, canvas, times, number - self.options.corrections)
+
+    def finished(self, canvas: Canvas) -> Tensor:
+        calls = canvas.steps + self.options.corrections + len(self._back(canvas.steps)) - 1
+        return torch.full_like(canvas.done, canvas.age >= calls)
+
+    def _back(self, steps: int) -> Tensor:
+        """The time that a finished text is taken back to, and from there down to 0: float64, falling."""
+        share = torch.tensor([1 - self.options.noise], dtype=torch.float64)
+        back, times = self.process.time_of_alpha(share), self.levels(steps)
+        return torch.cat([back, times[times < back]])
+
+    def _noised(self, canvas: Canvas, time: Tensor) -> Canvas:
+        assert isinstance(canvas.state, Clocks)
+        level = canvas.state.at(time.to(canvas.device).expand(len(canvas.tokens))).level
+        z = self.process.corrupt(canvas.tokens, level, canvas.noise("sample_back", 0))
+        return canvas.written(z)
