@@ -11,7 +11,7 @@ from sumi_core.data import TOKENIZERS
 from sumi_core.experiments.references import StageRef, ancestors, stage_refs
 from sumi_core.experiments.schema import Experiment
 from sumi_core.layouts import LAYOUTS
-from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.models import ATTENTION_PATTERNS, feedback_source
 from sumi_core.models.config import ModelConfig
 from sumi_core.models.size import flops_per_token, mean_embedding_flops, num_parameters
 from sumi_core.objectives import OBJECTIVES
@@ -61,9 +61,8 @@ def training_flops(experiment: Experiment, vocabulary: int) -> float:
 def flops_of_token(experiment: Experiment, vocabulary: int) -> float:
     """Training FLOPs of one token over ``vocabulary`` tokens, those of an earlier pass that gives feedback among
     them."""
-    objective = experiment.objective
-    fed = bool(objective.get("feedback") or (objective.get("diffusion") or {}).get("feedback"))
-    logits = OBJECTIVES.get(objective["name"]).logits_per_token
+    fed = feedback_source(experiment.objective) is not None
+    logits = OBJECTIVES.get(experiment.objective["name"]).logits_per_token
     own = _flops_of_pass(experiment, experiment.model, vocabulary, logits=logits, training=True, fed=fed)
     if not fed:
         return own

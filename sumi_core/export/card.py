@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES
 from sumi_core.layouts import LAYOUTS
-from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK
+from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK, feedback_source
 
 if TYPE_CHECKING:
     from sumi_core.models.attention import StockClass
@@ -85,7 +85,7 @@ def _describe_process(record: dict[str, Any]) -> str:
 
 
 def _describe_feedback(record: dict[str, Any]) -> str:
-    form, source = record["experiment"]["model"]["feedback"], record["experiment"]["objective"].get("feedback")
+    form, source = record["experiment"]["model"]["feedback"], feedback_source(record["experiment"]["objective"])
     if not form or not source:
         return ""
     asked = f" of `{source['of']['cell']}`" if source.get("of") else ""

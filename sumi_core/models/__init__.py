@@ -1,5 +1,6 @@
 """The denoiser: a LLaMA-style transformer whose attention pattern is an argument, and its size presets."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sumi_core.base.registry import Registry
@@ -24,6 +25,15 @@ FEEDBACK = Registry(
     },
     key="feedback",
 )
+
+
+def feedback_source(objective: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where the predictions come from that a model with feedback is given: the component that a resolved objective
+    names, its own or that of the loss of noise within it."""
+    inner = objective.get("diffusion") or {}
+    found: dict[str, Any] | None = objective.get("feedback") or inner.get("feedback")
+    return found
+
 
 INITIALISERS = Registry(
     "initialiser",

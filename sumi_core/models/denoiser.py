@@ -15,7 +15,8 @@ from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK, INITIALISERS
 from sumi_core.models.attention import Slots
 from sumi_core.models.cache import KeyValues
 from sumi_core.models.config import ModelConfig
-from sumi_core.models.feedback import FeedbackForm, mean_embedding
+from sumi_core.models.feedback import FeedbackForm
+from sumi_core.models.feedback_layers import mean_embedding
 from sumi_core.models.interface import Belief, DenoiserInput, DenoiserOutput, Feedback
 from sumi_core.models.layers import (
     Block,

@@ -9,30 +9,24 @@ likelihood, is the objective's business (``sumi_core.objectives.feedback``); doc
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from sumi_core.base.registry import Part
-from sumi_core.kernels.chunks import slices_of
+from sumi_core.models import feedback_source
 from sumi_core.models.config import ModelConfig
-from sumi_core.models.interface import Belief, Feedback
-from sumi_core.models.layers import RMSNorm, SwiGLU, ZeroLinear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
+    from torch import nn
 
 
 class FeedbackForm(Part, ABC):
-    """What is made of an earlier prediction. Without one, and where its weights start, the denoiser is what it would be
-    without the form."""
+    """What is made of an earlier prediction. A pass without one is that of the same denoiser without the form."""
 
     stock: ClassVar[bool] = True  # whether the weights are still those of a stock class
 
@@ -47,9 +41,7 @@ class FeedbackForm(Part, ABC):
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
-        objective = others["objective"]
-        inner = objective.get("diffusion") or {}
-        if objective.get("feedback") or inner.get("feedback"):
+        if feedback_source(others["objective"]):
             return None
         problem = f"'{own['name']}' reads the predictions of an earlier pass, and the objective names no source of them"
         return "model.feedback", f"{problem}; write objective: {{feedback: same}}, or leave model.feedback out"
@@ -92,7 +84,9 @@ class ResidualContext(FeedbackForm):
         ] = 1.0
 
     def module(self, config: ModelConfig) -> nn.Module:
-        return _Residual(self.options.rho)
+        from sumi_core.models.feedback_layers import Residual
+
+        return Residual(self.options.rho)
 
 
 class SelfConditioning(FeedbackForm):
@@ -103,47 +97,12 @@ class SelfConditioning(FeedbackForm):
     stock = False
 
     def module(self, config: ModelConfig) -> nn.Module:
-        return _Gated(config)
+        from sumi_core.models.feedback_layers import Gated
+
+        return Gated(config)
 
     def num_parameters(self, config: ModelConfig) -> int:
         return self.matrices(config) + config.hidden_size
 
     def matrices(self, config: ModelConfig) -> int:
         return 3 * config.hidden_size * config.intermediate_size
-
-
-class _Residual(nn.Module):
-    def __init__(self, rho: float) -> None:
-        super().__init__()
-        self.rho = rho
-
-    def forward(self, embedded: Tensor, feedback: Feedback) -> Tensor:
-        share = (self.rho * feedback.weight).unsqueeze(-1).to(embedded.dtype)
-        return embedded + share * (feedback.mean - embedded)
-
-
-class _Gated(SwiGLU):
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
-        self.down_proj = ZeroLinear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, embedded: Tensor, feedback: Feedback) -> Tensor:  # type: ignore[override]
-        return embedded + super().forward(self.norm(feedback.mean))
-
-
-def mean_embedding(belief: Belief, table: Tensor, reading: str) -> Feedback:
-    """Δ and a of a belief, its logits held for a few rows at a time. table: ``[S, D]``, the states' embeddings."""
-    hidden = belief.output.hidden
-    rows, width = hidden.shape[:-1], table.shape[-1]
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    mean = table.new_zeros(len(flat), width)
-    weight = table.new_zeros(len(flat))
-    for chunk in slices_of(len(flat), len(table), table.device):
-        p, share = belief.read(belief.output.head(flat[chunk]), chunk, reading)  # type: ignore[arg-type]
-        mean[chunk] = (p.to(table.dtype) @ table[: p.shape[-1]]).to(table.dtype)
-        weight[chunk] = (share * torch.special.entr(p).sum(-1) / math.log(p.shape[-1])).to(table.dtype)
-    where = belief.where.expand(rows)
-    return Feedback(
-        torch.where(where.unsqueeze(-1), mean.view(*rows, width), 0.0), torch.where(where, weight.view(rows), 0.0)
-    )

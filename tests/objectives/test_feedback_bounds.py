@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sumi_core.data.noise import Noise
-from sumi_core.models.feedback import mean_embedding
+from sumi_core.models.feedback_layers import mean_embedding
 from sumi_core.models.interface import Belief, DenoiserInput, DenoiserOutput, Feedback, FromLogits
 from sumi_core.objectives import FEEDBACK_SOURCES
 from sumi_core.objectives.feedback import FeedbackSource
