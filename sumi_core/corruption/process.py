@@ -113,6 +113,10 @@ class ForwardProcess(Part, ABC):
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
+    def token_shown(self, state: int) -> int | None:
+        """The token that a reader sees where a state stands; None: a mask."""
+        return None if state == self.mask_id else state
+
     def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         """Draw z ~ q_t(·|x)."""
         probs = self.marginal(self._one_hot(x), t)

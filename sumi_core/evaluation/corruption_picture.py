@@ -73,9 +73,10 @@ def corrupted_texts(
 
 
 def _shown(state: int, token: int, process: ForwardProcess, tokenizer: Tokenizer) -> NoisyToken:
-    if state == process.mask_id:
+    shown = process.token_shown(state)
+    if shown is None:
         return NoisyToken(MASK, "masked")
-    text = "⏎" if state == tokenizer.eos_id else tokenizer.decode([state]).replace("\n", "⏎")
+    text = "⏎" if shown == tokenizer.eos_id else tokenizer.decode([shown]).replace("\n", "⏎")
     text = "".join(character if character.isprintable() and character != "\ufffd" else "·" for character in text)
     return NoisyToken(text, "kept" if state == token else "changed")
 
