@@ -238,12 +238,13 @@ def _rounded(value: Any) -> Any:
 
 
 def folder_metadata(folder: Path) -> dict[str, Any]:
-    """``report.md`` and ``plots/*.png`` of a folder as Markdown metadata; the pictures travel inside it."""
+    """``report.md`` and the pictures of a folder as Markdown metadata; the pictures travel inside it."""
     shown: dict[str, Any] = {}
     if (folder / "report.md").is_file():
         shown["report"] = MetadataValue.md((folder / "report.md").read_text(encoding="utf-8"))
-    for plot in sorted((folder / "plots").glob("*.png")):
-        if plot.stat().st_size <= IMAGE_LIMIT_BYTES:
+    for plot in sorted((folder / "plots").glob("*")):
+        kind = plot.suffix.removeprefix(".")
+        if kind in ("png", "gif") and plot.stat().st_size <= IMAGE_LIMIT_BYTES:
             data = base64.b64encode(plot.read_bytes()).decode()
-            shown[f"plot_{plot.stem}"] = MetadataValue.md(f"![{plot.stem}](data:image/png;base64,{data})")
+            shown[f"plot_{plot.stem}"] = MetadataValue.md(f"![{plot.stem}](data:image/{kind};base64,{data})")
     return shown

@@ -46,8 +46,8 @@ class AbsorbingUniform(ForwardProcess):
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
-    def token_shown(self, state: int) -> int | None:
-        return state % self.num_tokens
+    def shown(self, z: Tensor) -> Tensor:
+        return z % self.num_tokens
 
     def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         kept = noise.uniform(x.shape[-1], dtype=torch.float64) < self.alpha(t)
@@ -103,6 +103,9 @@ class AbsorbingUniform(ForwardProcess):
         table[..., :count] = torch.where(suspected, 0.0, -torch.inf).unsqueeze(-1)
         table.scatter_(-1, (z % count).unsqueeze(-1), own.unsqueeze(-1))
         return table.scatter_(-1, (z % count + count).unsqueeze(-1), stood.unsqueeze(-1))
+
+    def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
+        return super().belief(logits, z, t, self.shown(token))
 
     # --- the bound --------------------------------------------------------------------------------------------------
 

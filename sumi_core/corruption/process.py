@@ -26,7 +26,7 @@ from sumi_core.corruption.parameterisations import LeaveOneOut, Parameterisation
 from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
 from sumi_core.data.vocabulary import Vocabulary
-from sumi_core.kernels.chunks import Rows, precision_of
+from sumi_core.kernels.chunks import Rows, chunks_of, precision_of
 from sumi_core.kernels.row_loss import Differentiated, RowLoss, pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 
@@ -113,9 +113,9 @@ class ForwardProcess(Part, ABC):
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
-    def token_shown(self, state: int) -> int | None:
-        """The token that a reader sees where a state stands; None: a mask."""
-        return None if state == self.mask_id else state
+    def shown(self, z: Tensor) -> Tensor:
+        """What a reader sees of states ``[...]``: the token that stands there, or the mask."""
+        return z
 
     def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         """Draw z ~ q_t(·|x)."""
@@ -159,6 +159,16 @@ class ForwardProcess(Part, ABC):
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
         return (self.log_denoiser(logits.double()) + self.log_evidence(z, t)).log_softmax(-1)
+
+    def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
+        """p_θ(x_i = ``token`` | z) of one state at every position, ``[B, L]`` float64, a chunk of rows at a time."""
+        rows, places = logits.reshape(-1, logits.shape[-1]), z.reshape(-1)
+        levels, wanted = t.expand(z.shape).reshape(-1), token.reshape(-1)
+        found = [
+            pick(self.log_posterior(rows[own][None], places[own][None], levels[own][None])[0], wanted[own])
+            for own in chunks_of(rows, None)
+        ]
+        return torch.cat(found).exp().reshape(z.shape)
 
     # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------
 

@@ -8,6 +8,7 @@ MEASUREMENTS = Registry(
     {
         "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
         "drafts": "sumi_core.evaluation.drafts:Drafts",
+        "film": "sumi_core.evaluation.film:DenoisingFilm",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
         "readings": "sumi_core.evaluation.readings:Readings",

@@ -18,7 +18,7 @@ class EvaluationConfig:
 
     measurements: Annotated[
         Any, Field(description="what is measured, in the order of the report; each reads some of the keys below")
-    ] = parts(MEASUREMENTS, "likelihood", "gradient_noise", "yardsticks", "samples", "corruption_picture")
+    ] = parts(MEASUREMENTS, "likelihood", "gradient_noise", "yardsticks", "samples", "film", "corruption_picture")
     sequences: Annotated[int, Field(ge=2, le=10**7, description="validation sequences, spread over the split")] = 512
     times_per_sequence: Annotated[
         int, Field(ge=1, le=10**4, description="stratified noise levels drawn for each sequence")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 TIMES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-MASK = "▒▒▒"
+MASK, LINE_END = "▒▒▒", "⏎"
 _COLOURS = {"kept": "black", "changed": "#D55E00", "masked": "#8A8A8A"}
 _LINE, _MARGIN = 96, 10  # characters of a line, and before it
 _POINTS = 9
@@ -72,13 +72,17 @@ def corrupted_texts(
     return rows
 
 
+def token_text(state: int, tokenizer: Tokenizer, mask_id: int | None) -> str:
+    """A token by itself, on one line: a line break and the end of a text as ⏎, what cannot be shown as ·."""
+    if state == mask_id:
+        return MASK
+    text = LINE_END if state == tokenizer.eos_id else tokenizer.decode([state]).replace("\n", LINE_END)
+    return "".join(character if character.isprintable() and character != "\ufffd" else "·" for character in text)
+
+
 def _shown(state: int, token: int, process: ForwardProcess, tokenizer: Tokenizer) -> NoisyToken:
-    shown = process.token_shown(state)
-    if shown is None:
-        return NoisyToken(MASK, "masked")
-    text = "⏎" if shown == tokenizer.eos_id else tokenizer.decode([shown]).replace("\n", "⏎")
-    text = "".join(character if character.isprintable() and character != "\ufffd" else "·" for character in text)
-    return NoisyToken(text, "kept" if state == token else "changed")
+    kind = "masked" if state == process.mask_id else "kept" if state == token else "changed"
+    return NoisyToken(token_text(int(process.shown(torch.tensor(state))), tokenizer, process.mask_id), kind)
 
 
 def plot_corruption(

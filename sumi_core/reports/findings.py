@@ -38,9 +38,8 @@ def findings(comparison: Comparison) -> list[str]:
     if missing:
         named = ", ".join(f"{row.name} ({row.state})" for row in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        sentences.append(
-            f"{len(missing)} of {counted(len(comparison.cell_rows), 'cell')} have no figures: {named}{more}."
-        )
+        of = counted(len(comparison.cell_rows), "cell")
+        sentences.append(f"No figures yet for {len(missing)} of {of}: {named}{more}.")
     return sentences
 
 

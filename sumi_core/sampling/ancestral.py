@@ -111,13 +111,14 @@ class Ancestral(Sampler):
         uniform = canvas.noise("sample", canvas.age + 1).uniform(canvas.length, dtype=torch.float64)
         drawn = self._drawn(probs, uniform, number, len(times) - 1)
         drawn = torch.where(stands, z, drawn)
-        chance = pick(probs, drawn) / probs.sum(-1)
+        chance = self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now.level, then.level)
+        kept = canvas.frozen | stands | chance.isnan()
         return dataclasses.replace(
             canvas.written(drawn),
             age=canvas.age + 1,
             nfe=canvas.nfe + 1,
             slots=canvas.slots + canvas.lengths,
-            confidence=torch.where(canvas.frozen | stands, canvas.confidence, chance),
+            confidence=torch.where(kept, canvas.confidence, chance),
         )
 
     def sharpened(self, logits: Tensor) -> Tensor:
@@ -131,6 +132,14 @@ class Ancestral(Sampler):
         """States from probabilities ``[B, L, S]``; the most probable ones in the last steps, if they are greedy."""
         drawn = draw_categorical(probs, uniform)  # which refuses NaN in any case
         return probs.argmax(-1) if number >= steps - self.options.greedy_tail else drawn
+
+    def _confidence(
+        self, logits: Tensor, z: Tensor, drawn: Tensor, chance: Tensor, now: Tensor, then: Tensor
+    ) -> Tensor:
+        """How sure the network is of each token that a step drew, ``[B, L]`` float64: that it is the clean one, which
+        on the way to a level above 0 is not the chance that it was drawn with. NaN where the token could only stay."""
+        sure = torch.where(then == 0, chance, self.process.belief(logits, z, now, drawn))
+        return torch.where((drawn == z) & (chance == 1), torch.nan, sure)
 
     def finished(self, canvas: Canvas) -> Tensor:
         return torch.full_like(canvas.done, canvas.age >= canvas.steps)

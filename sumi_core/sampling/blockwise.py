@@ -39,8 +39,9 @@ class _Draft:
 @dataclass(frozen=True)
 class Move:
     """What one step makes of a block. z: ``[B, n]``, what the next step reads. shown: ``[B, n]``, the text as it would
-    be if this were the last step. chance: ``[B, n]`` float64, the probability of each of its tokens. rests: ``[B]``
-    bool, rows that are done with the block; None: none is. belief: as in a draft."""
+    be if this were the last step. chance: ``[B, n]`` float64, how sure the network is of each of its tokens, NaN where
+    that has not changed. rests: ``[B]`` bool, rows that are done with the block; None: none is. belief: as in a
+    draft."""
 
     z: Tensor
     shown: Tensor
@@ -77,6 +78,7 @@ class Blockwise(Ancestral):
 
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
+    grows: ClassVar[bool] = True
 
     layout: Blocks
 
@@ -104,7 +106,9 @@ class Blockwise(Ancestral):
         width = inside.stop - inside.start
         tokens, confidence = canvas.tokens.clone(), canvas.confidence.clone()
         tokens[:, inside] = move.shown[:, :width]
-        confidence[:, inside] = torch.where(open_, move.chance, torch.nan)[:, :width]
+        before = self._part(canvas.confidence, block)
+        chance = torch.where(open_, torch.where(move.chance.isnan(), before, move.chance), torch.nan)
+        confidence[:, inside] = chance[:, :width]
         kept = 0 if memory is None else clean.shape[1]
         counted = draft.counted if memory is None else torch.where(works, clean.shape[1], draft.counted)
         z = torch.where(given, draft.z, move.z)
@@ -160,7 +164,7 @@ class Blockwise(Ancestral):
         noise = self._noise(canvas, place.block, place.number + 1)
         drawn = self._drawn(probs, noise.uniform(z.shape[1], dtype=torch.float64), place.number, canvas.steps)
         drawn = torch.where(place.given, z, drawn)
-        return Move(drawn, drawn, pick(probs, drawn) / probs.sum(-1))
+        return Move(drawn, drawn, self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now, then))
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 

@@ -36,9 +36,9 @@ class Canvas:
     text in any company. seed, steps: as they were asked for. age: draws made so far. nfe: ``[B]`` int64, passes of the
     network that each row took part in before it was finished. slots: ``[B]`` int64, tokens of the row that had to be
     computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
-    ``[B, L]`` float64, the probability that each token was drawn with; NaN where none was. state: what the sampler
-    keeps between its steps; it may share memory with other canvases of the same run. revises: whether what is not
-    frozen holds a finished text to begin with, and not nothing.
+    ``[B, L]`` float64, how probable each token was to be the one of the finished text when it was drawn; NaN where none
+    was. state: what the sampler keeps between its steps; it may share memory with other canvases of the same run.
+    revises: whether what is not frozen holds a finished text to begin with, and not nothing.
     """
 
     tokens: Tensor

@@ -72,7 +72,7 @@ def draw_texts(
     if revised and [len(own) for own in revised] != lengths:
         raise ValueError(f"texts to revise have {[len(own) for own in revised]} tokens, not the lengths {lengths}")
     device, longest = device_of(denoiser), max(lengths)
-    block = max(1, _BLOCK_ENTRIES // (longest * sampler.num_states))
+    block = rows_at_once(sampler, longest)
     written = []
     for start in range(0, num, block):
         rows = range(start, min(start + block, num))
@@ -95,6 +95,11 @@ def draw_texts(
         tokens[canvas.rows[0] : canvas.rows[-1] + 1, : canvas.length] = text
     joined = {name: torch.cat([getattr(canvas, name) for canvas in written]) for name in ("lengths", "nfe", "slots")}
     return Samples(tokens, **joined)
+
+
+def rows_at_once(sampler: Writer, length: int) -> int:
+    """How many texts of ``length`` tokens are drawn at a time."""
+    return max(1, _BLOCK_ENTRIES // (length * sampler.num_states))
 
 
 def device_of(denoiser: DenoiserFunction) -> torch.device:

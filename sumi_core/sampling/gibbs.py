@@ -75,7 +75,7 @@ class Corrector(Ancestral):
         probs = process.marginal(clean, level.gather(1, place))
         uniform = canvas.noise("sample", canvas.age + 1).uniform(1, dtype=torch.float64)
         drawn = draw_categorical(probs, uniform)
-        chance = pick(probs, drawn) / probs.sum(-1)
+        chance = pick(clean, drawn) / clean.sum(-1)  # a mask has none: it is not sure of anything
         kept = torch.where(possible, drawn, z.gather(1, place))
         sure = torch.where(possible, chance, canvas.confidence.gather(1, place))
         return dataclasses.replace(

@@ -38,6 +38,7 @@ class LeftToRight(Sampler):
 
     needs_process: ClassVar[bool] = False
     causal: ClassVar[bool | None] = True
+    grows: ClassVar[bool] = True
     uses_steps: ClassVar[bool] = False
 
     @dataclass

@@ -31,6 +31,7 @@ class Sampler(Part, ABC):
     causal: ClassVar[bool | None] = False
     #: The layouts of a model that it writes with.
     layouts: ClassVar[tuple[str, ...]] = ("whole",)
+    grows: ClassVar[bool] = False  # True: writes from the left, and what it has not reached holds nothing yet
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
     revises: ClassVar[bool] = False  # whether it can begin with a finished text
 
@@ -67,6 +68,10 @@ class Sampler(Part, ABC):
     def settled(self, canvas: Canvas) -> Tensor:
         """How many tokens at the left of each row will change no more, ``[B]``: all or none, unless a sampler knows."""
         return torch.where(self.finished(canvas), canvas.lengths, 0)
+
+    def shown(self, tokens: Tensor) -> Tensor:
+        """What a reader sees of the states on a canvas: tokens, or the mask."""
+        return self.process.shown(tokens) if self.needs_process else tokens
 
     def check(self, canvas: Canvas) -> None:
         """Raise ValueError for a canvas that cannot be written."""

@@ -65,6 +65,7 @@ class Speculative(Sampler):
 
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
+    grows: ClassVar[bool] = True
     uses_steps: ClassVar[bool] = False
 
     @dataclass

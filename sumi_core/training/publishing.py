@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BATCH = 1000  # MLflow's own limit for one request
 # MLflow's comparison of runs opens on the metric that was sent first. No two objectives share their training loss.
 FIRST = "validation/bits_per_byte"
-_KEYS = ("train/", "validation/", "system/", "by_tokens/", "tokens_seen")
+_KEYS = ("train/", "validation/", "system/", "tokens/", "tokens_seen")
 
 
 class MetricSink(Protocol):
@@ -34,7 +34,7 @@ class SinkUnavailable(RuntimeError):
 
 class MlflowSink:
     """An MLflow run. Points go there in batches, each at its step; ``train/loss`` and ``validation/*`` also as
-    ``by_tokens/<name>`` with the number of tokens as MLflow's step, so that runs of different batch size can be laid
+    ``tokens/<name>`` with the number of tokens as MLflow's step, so that runs of different batch size can be laid
     over each other, and ``tokens_seen`` gives the tokens of each step (an x-axis to choose in MLflow's charts).
 
     A key's points at or below its last step in the run are there already: a resumed training computes the same values
@@ -89,7 +89,7 @@ def _metrics(point: Point) -> Iterable[tuple[str, float, int, int]]:
     yield point.name, point.value, point.time, point.step
     yield "tokens_seen", float(point.tokens), point.time, point.step
     if point.name == "train/loss" or point.name.startswith("validation/"):
-        yield f"by_tokens/{point.name}", point.value, point.time, point.tokens
+        yield f"tokens/{point.name}", point.value, point.time, point.tokens
 
 
 class Publisher:

@@ -31,8 +31,8 @@ from sumi_core.stages.measurements import is_measurement, measurement_identity, 
 from sumi_core.stages.store import Artifact
 from tests.pipelines.tiny import Here, enter, tiny_project
 
-DEFAULT = ["likelihood", "gradient_noise", "yardsticks", "samples", "corruption_picture"]
-OTHERS = ["likelihood", "gradient_noise", "samples", "corruption_picture"]  # those that depend on the model
+DEFAULT = ["likelihood", "gradient_noise", "yardsticks", "samples", "film", "corruption_picture"]
+OTHERS = ["likelihood", "gradient_noise", "samples", "film", "corruption_picture"]  # those that depend on the model
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,13 @@ def test_the_default_evaluation_has_every_measurement_that_any_model_has() -> No
 
 def test_only_what_reads_a_changed_setting_is_measured_again(project: Project, runs: list[str]) -> None:
     first = evaluate(project, "evaluation.seed=21")
-    assert runs == OTHERS[:3], "yardsticks and picture read no seed: those of the cell's first evaluation are found"
+    assert runs == OTHERS[:4], "yardsticks and picture read no seed: those of the cell's first evaluation are found"
     for change, again in (
         ("evaluation.samples=3", ["samples"]),
         ("evaluation.times_per_sequence=3", ["likelihood"]),
         ("evaluation.gradient_sequences=3", ["gradient_noise"]),
         ("evaluation.metrics=[distinct]", ["samples"]),
-        ("evaluation.sequences=3", DEFAULT),
+        ("evaluation.sequences=3", [name for name in DEFAULT if name != "film"]),
     ):
         runs.clear()
         other = evaluate(project, "evaluation.seed=21", change)
@@ -159,7 +159,7 @@ def test_a_killed_evaluation_finds_what_it_had_measured(
     assert list(project.store.root.glob("evaluation*/*.partial")) == []
     runs.clear()
     evaluate(project, "evaluation.seed=23")
-    assert runs == ["samples"]
+    assert runs == ["samples", "film"]
 
 
 @pytest.mark.parametrize("damage", ["edited", "missing", "broken"])

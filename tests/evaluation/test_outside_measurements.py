@@ -114,7 +114,7 @@ def test_an_edited_sampler_draws_again(project: Project, write: Write) -> None:
     write("own.py", SAMPLER.replace("97", "98"))
     second = evaluate(project, "evaluation.sampler=own")
     assert (first.summary["sample_text"][0], second.summary["sample_text"][0]) == ("a", "b")
-    assert changed(first, second) == ["samples"]
+    assert changed(first, second) == ["samples", "film"]
 
 
 def test_an_edited_measurement_is_measured_again(project: Project, write: Write) -> None:

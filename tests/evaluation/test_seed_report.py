@@ -120,7 +120,7 @@ def test_what_was_found_and_how_sure_it_is(comparison):
     assert "not told apart: sweep.hybrid (" in said
     assert said.startswith("Of the methods with several seeds, sweep.absorbing has the fewest bits per byte")
     assert "these trained models with one seed differ from sweep.uniform: sweep.alone.s0 (-0.19" in said
-    assert "1 of 10 cells have no figures: sweep.hybrid.s1 (failed)." in said
+    assert "No figures yet for 1 of 10 cells: sweep.hybrid.s1 (failed)." in said
     assert "means over 1 to 3 training seeds" in sure
     assert "One seed only: sweep.alone.s0. These are trained models" in sure
     assert "use the seeds that both have: sweep.hybrid" not in sure, "both of hybrid's seeds went in"
@@ -320,7 +320,7 @@ def test_a_study_follows_its_report(cells, report, tmp_path):
     write_study(fresh, document)
     text = document.read_text(encoding="utf-8")
     assert "2 of 3" not in text
-    assert "have no figures" not in text
+    assert "No figures" not in text
     shutil.rmtree(fresh)
 
 

@@ -124,7 +124,7 @@ def test_everything_is_written_and_the_summary_is_what_the_files_say(laboratory,
     assert flat["bits_per_byte"] == summary["bits_per_byte"]
     assert flat["yardsticks.ppmd_5"] == summary["yardsticks"]["ppmd_5"]
     table = pd.read_parquet(folder / "metrics.parquet")
-    groups = {"likelihood", "yardstick", "samples", "validation"}
+    groups = {"likelihood", "yardstick", "samples", "revisions", "validation"}
     assert set(table["group"]) == (groups if exact else groups | {"gradient_noise"})
     if not exact:
         noise = summary["gradient_noise"]
@@ -142,7 +142,7 @@ def test_everything_is_written_and_the_summary_is_what_the_files_say(laboratory,
     assert not any(ord(c) < 32 and c != "\n" for c in page)
     plots = {path.name for path in (folder / "plots").iterdir()}
     of_noise = set() if exact else {"loss_by_level.png", "corruption.png"}
-    assert plots == {"bits_per_byte.png", "sample_quality.png"} | of_noise
+    assert plots == {"bits_per_byte.png", "film.gif", "film.html", "sample_quality.png"} | of_noise
 
 
 def test_cells_are_measured_on_the_same_texts_and_yardsticks(laboratory):

@@ -59,7 +59,7 @@ def test_an_unfinished_sweep_has_a_report_that_says_what_is_missing(project: Pro
     page = (report.folder / "report.html").read_text(encoding="utf-8")
     assert "demo.warm.s1 is failed: pretrained_denoiser: the loss is NaN (attempt 1)" in page
     assert "demo.cold.s0 is missing: corpus: never computed" in page
-    assert "4 of 4 cells have no figures" in page
+    assert "No figures yet for 4 of 4 cells" in page
 
 
 def test_a_failure_that_becomes_another_makes_the_report_anew(project: Project) -> None:

@@ -100,7 +100,7 @@ def test_a_finished_cell_is_complete_and_holds_figures_data_and_model(project: P
     assert metrics["train/loss"] == 0.5
     assert set(metrics) == {
         *("bits_per_byte", "bits_per_byte_stderr", "training_seconds", "tokens_per_second"),
-        *("train/loss", "by_tokens/train/loss", "tokens_seen"),
+        *("train/loss", "tokens/train/loss", "tokens_seen"),
     }
     assert min(metrics) == "bits_per_byte", "what a comparison of runs opens on"
     assert run.data.params["parameters"] == "1000"

@@ -229,7 +229,7 @@ def test_seeds_are_one_row_and_differences_go_to_the_named_reference(seeded: Pro
     assert re.search(r"demo\.cold ≤ 2\.\S+ ± \S+ 2 reference", output)
     assert "In bits per byte, these trained models differ from demo.cold: demo.warm (" in output
     assert "demo.warm.s1 is missing: pretrained_denoiser: never computed" in output
-    assert "1 of 4 cells have no figures: demo.warm.s1 (missing)." in output
+    assert "No figures yet for 1 of 4 cells: demo.warm.s1 (missing)." in output
     rows = rows_of(seeded)
     sweep = seeded.sweeps()["demo"]
     reported = {row.name: row for row in compare_sweep(seeded.store, sweep).rows}

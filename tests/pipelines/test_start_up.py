@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ HEAVY = {
     "torch",
     "transformers",
 }
+REPOSITORY = Path(__file__).parents[2]
 TABLES = {"numpy", "pandas", "pyarrow", "scipy"}  # what a comparison computes with
 
 # Runs the command as `sumi` does, then prints which of some libraries have run.
@@ -87,12 +89,12 @@ def _corpus(context: object) -> dict[str, int]:
     return {"documents": 1}
 
 
-def run(project: Project, *arguments: str) -> tuple[str, set[str]]:
-    """What a command prints, and which heavy libraries it ran."""
+def run(root: Path, *arguments: str) -> tuple[str, set[str]]:
+    """What a command prints in a project, and which heavy libraries it ran."""
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, json.dumps(sorted(HEAVY)), *arguments],
-        cwd=project.root,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SUMI_PROJECT": str(project.root)},
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SUMI_PROJECT": str(root)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -118,9 +120,16 @@ def run(project: Project, *arguments: str) -> tuple[str, set[str]]:
 def test_a_command_loads_no_more_than_it_needs(
     project: Project, arguments: list[str], told: str, may_load: set[str]
 ) -> None:
-    printed, loaded = run(project, *arguments)
+    printed, loaded = run(project.root, *arguments)
     assert told in printed
     assert loaded <= may_load
+
+
+def test_every_cell_that_is_shipped_is_listed_without_heavy_libraries(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
+    printed, loaded = run(tmp_path, "list")
+    assert [name for name in ("demo", "tri-mode", "conversion", "structure") if f"{name}  0/" not in printed] == []
+    assert loaded == set()
 
 
 def test_every_part_that_is_shipped_is_read_without_torch_and_numpy() -> None:
@@ -135,7 +144,7 @@ for registry in Registry.by_key.values():
         registry.options(name)
 print([name for name in ("torch", "numpy") if type(sys.modules[name]).__name__ == "module"])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -157,6 +166,6 @@ print(later.number, type(later).__name__)
             [sys.executable, "-c", code % first_look],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"},
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"},
         )
         assert done.stdout == "imported later False\nruns\n7 module\n", done.stderr

@@ -1,0 +1,162 @@
+"""The film of how a model writes: the canvas over the steps, and which tokens change their mind, how often, how late.
+
+plots/film.html   texts with a scrub bar: confidence, age and revisions of every token
+plots/film.gif    the first of them
+revisions.parquet a row for each step: shares of the tokens that changed and that were revised in it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from sumi_core.base.progress import Progress, unwatched
+from sumi_core.base.registry import Part
+from sumi_core.base.statistics import mean_estimate
+from sumi_core.base.text import with_error
+from sumi_core.evaluation.corruption_picture import token_text
+from sumi_core.evaluation.film_gif import write_gif
+from sumi_core.evaluation.film_page import film_html
+from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
+from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.drawing import device_of, rows_at_once
+from sumi_core.sampling.film import film_of, joined
+from sumi_core.sampling.generate import generate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
+    from sumi_core.models.interface import DenoiserFunction
+    from sumi_core.sampling.film import Film
+    from sumi_core.sampling.sampler import Sampler
+
+DEFINITIONS = (
+    "revision: a token gives way that the model held for right with probability ½ or more when it drew it; noise or a "
+    "mask that gives way is none. revised share: of the tokens, those revised at least once. revisions per token: of "
+    "all tokens. ± over texts.",
+    "last change: when a token that changed did so for the last time, as a share of the steps; the mean over such "
+    "tokens of a text. 0: at once, 1: in the last step. ± over texts.",
+)
+
+
+class DenoisingFilm(Measurement):
+    """Films of texts as the evaluation's sampler writes them, at the most of its numbers of steps."""
+
+    reads = ("sampling_steps", "sampler", "seed")
+
+    @dataclass
+    class Options(Part.Options):
+        """texts: that are written; the page shows all of them, the figures are of all."""
+
+        texts: Annotated[int, Field(ge=2, le=64, description="texts that are filmed")] = 8
+
+    def run(self, model: Model, context: Context) -> Findings:
+        """Write the texts, the pictures and the figures."""
+        steps, length = max(context.config.sampling_steps), len(context.text[0])
+        film = shoot(
+            model.sampler,
+            model.denoiser,
+            num=self.options.texts,
+            length=length,
+            steps=steps,
+            seed=context.config.seed,
+            progress=context.progress,
+        )
+        title = f"How a text of {length} tokens is written"
+        strings = film_strings(film, model.tokenizer, model.process.mask_id if model.process else None)
+        page, picture = context.plot("film.html"), context.plot("film.gif")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(film_html(film, strings, title, film_note(film)), encoding="utf-8")
+        write_gif(film, strings, picture, title)
+        figures = revision_figures(film)
+        return Findings(
+            summary={"revisions": figures},
+            estimates=named_estimates("revisions", figures),
+            tables={"revisions.parquet": revisions_by_step(film)},
+            plots=(page, picture),
+            texts=("## Revisions", _sentence(film, figures)),
+            definitions=DEFINITIONS,
+        )
+
+
+def shoot(
+    sampler: Sampler,
+    denoiser: DenoiserFunction,
+    *,
+    num: int,
+    length: int,
+    steps: int,
+    seed: int,
+    progress: Progress = unwatched,
+) -> Film:
+    """The film of ``num`` texts: those that ``draw_texts`` draws with the same arguments."""
+    films, blank, block = [], torch.empty(0, dtype=torch.int64), rows_at_once(sampler, length)
+    for start in range(0, num, block):
+        progress(start, num, "texts", "filming")
+        rows = range(start, min(start + block, num))
+        canvas = Canvas.blank(
+            [blank] * len(rows), [length] * len(rows), seed=seed, steps=steps, rows=rows, device=device_of(denoiser)
+        )
+        canvases = generate(sampler, denoiser, canvas)
+        shown = (dataclasses.replace(canvas, tokens=sampler.shown(canvas.tokens)) for canvas in canvases)
+        films.append(film_of(shown, grows=sampler.grows))
+    return joined(films)
+
+
+def film_strings(film: Film, tokenizer: Tokenizer, mask_id: int | None) -> dict[int, str]:
+    """How each state that a film holds is shown."""
+    states = [int(state) for state in np.unique(film.tokens) if state >= 0]
+    return {state: token_text(state, tokenizer, mask_id) for state in states}
+
+
+def film_note(film: Film) -> str:
+    """What the page says of its film."""
+    return (
+        f"{film.tokens.shape[1]} texts, {len(film.tokens) - 1} steps. Every token can be seen at every step: what "
+        "stands there, how sure the model was of it when it drew it, how long it has stood, how often it was revised."
+    )
+
+
+def revision_figures(film: Film) -> dict[str, float]:
+    """``revised_share``, ``revisions_per_token`` and ``last_change`` with their standard errors over texts."""
+    written, changed, revisions = film.written, film.changed(), film.revised().sum(0)
+    count = np.maximum(written.sum(-1), 1)
+    frame = np.arange(len(changed))[:, None, None]
+    last = np.where(changed, frame, 0).max(0) / max(len(changed) - 1, 1)  # of the steps
+    moved = changed.any(0)
+    figures = {
+        "revised_share": (revisions > 0).sum(-1) / count,
+        "revisions_per_token": revisions.sum(-1) / count,
+        "last_change": (last * moved).sum(-1) / np.maximum(moved.sum(-1), 1),
+    }
+    found: dict[str, float] = {}
+    for name, values in figures.items():
+        estimate = mean_estimate(values)
+        found |= {name: estimate.value, f"{name}_stderr": estimate.stderr}
+    return found
+
+
+def revisions_by_step(film: Film) -> pd.DataFrame:
+    """Step, and the shares of the tokens that changed and that were revised in it."""
+    import pandas as pd
+
+    written = max(int(film.written.sum()), 1)
+    shares = {
+        name: own.sum((1, 2)) / written for name, own in (("changed", film.changed()), ("revised", film.revised()))
+    }
+    return pd.DataFrame({"step": np.arange(len(film.tokens)), **shares})
+
+
+def _sentence(film: Film, figures: dict[str, float]) -> str:
+    shown = {name: with_error(figures[name], figures[f"{name}_stderr"]) for name in figures if "stderr" not in name}
+    return (
+        f"Over {len(film.tokens) - 1} steps, {shown['revised_share']} of the tokens were revised, "
+        f"{shown['revisions_per_token']} times a token; a token changed for the last time after "
+        f"{shown['last_change']} of the steps. plots/film.html shows it token by token."
+    )

@@ -1,0 +1,98 @@
+"""The film of a text: every canvas of its denoising, and which tokens changed their mind on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sumi_core.sampling.canvas import Canvas
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+BLANK = -1  # no token yet
+
+
+@dataclass(frozen=True)
+class Film:
+    """T frames of B rows of L tokens; the first frame is the canvas before any call of the network.
+
+    tokens: ``[T, B, L]`` int64. confidence: ``[T, B, L]`` float32, that of the canvas, NaN where there is none.
+    frozen: ``[B, L]`` bool, what was given. lengths: ``[B]`` int64, tokens of each finished row. nfe: ``[T, B]`` int64,
+    passes of the network so far.
+
+    A token is ``BLANK`` where a sampler that writes from the left has not been yet. A *revision* is a change of a token
+    that was more likely right than wrong, as the network saw it when it was drawn: noise that gives way to noise is no
+    change of mind, and neither is a mask that gives way to a token.
+    """
+
+    tokens: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    frozen: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    nfe: NDArray[np.int64]
+
+    @property
+    def written(self) -> NDArray[np.bool_]:
+        """``[B, L]``, the positions that belong to a row and were not given."""
+        place = np.arange(self.tokens.shape[2])
+        return ~self.frozen & (place < self.lengths[:, None])
+
+    def changed(self) -> NDArray[np.bool_]:
+        """``[T, B, L]``, whether a token differs from that of the frame before; nothing does in the first frame."""
+        first = np.zeros_like(self.tokens[:1], dtype=bool)
+        return np.concatenate([first, self.tokens[1:] != self.tokens[:-1]]) & self.written
+
+    def revised(self) -> NDArray[np.bool_]:
+        """``[T, B, L]``, whether a token was revised in a frame: it changed, and its confidence had reached ½."""
+        believed = np.concatenate([np.zeros_like(self.frozen)[None], self.confidence[:-1] >= 0.5])
+        return self.changed() & believed
+
+    def age(self) -> NDArray[np.int64]:
+        """``[T, B, L]``, frames since each token last changed; since the first frame where it never did."""
+        frame = np.arange(len(self.tokens))[:, None, None]
+        last: NDArray[np.int64] = np.maximum.accumulate(np.where(self.changed(), frame, 0))
+        return frame - last
+
+
+def film_of(canvases: Iterable[Canvas], *, grows: bool = False) -> Film:
+    """The film of all canvases of a run of ``generate``. grows: of the sampler. Raises ValueError for no canvas."""
+    frames = list(canvases)
+    if not frames:
+        raise ValueError("a film needs at least one canvas")
+    last = frames[-1]
+    tokens = torch.stack([canvas.tokens for canvas in frames])
+    confidence = torch.stack([canvas.confidence for canvas in frames])
+    if grows:
+        tokens = torch.where(confidence.isnan() & ~last.frozen, BLANK, tokens)
+    return Film(
+        tokens=tokens.cpu().numpy(),
+        confidence=confidence.float().cpu().numpy(),
+        frozen=last.frozen.cpu().numpy(),
+        lengths=last.lengths.cpu().numpy(),
+        nfe=torch.stack([canvas.nfe for canvas in frames]).cpu().numpy(),
+    )
+
+
+def joined(films: Sequence[Film]) -> Film:
+    """The rows of several films of texts of one length as one. The last frame of a shorter film stands on."""
+    longest = max(len(film.tokens) for film in films)
+
+    def held(frames: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), 0)])
+
+    def all_of(name: str) -> NDArray[Any]:
+        return np.concatenate([held(getattr(film, name)) for film in films], 1)
+
+    return Film(
+        tokens=all_of("tokens"),
+        confidence=all_of("confidence"),
+        frozen=np.concatenate([film.frozen for film in films]),
+        lengths=np.concatenate([film.lengths for film in films]),
+        nfe=all_of("nfe"),
+    )

@@ -1,0 +1,98 @@
+"""Films: what is remembered of every canvas, and what counts as a change of mind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.models.interface import FromLogits
+from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.film import BLANK, Film, film_of, joined
+from sumi_core.sampling.generate import generate
+from tests.corruption.enumerable import CASES, World
+
+
+def film(tokens: list[list[int]], confidence: list[list[float]], frozen: list[bool] | None = None) -> Film:
+    """A film of one text."""
+    return Film(
+        tokens=np.array(tokens)[:, None],
+        confidence=np.array(confidence, dtype=np.float32)[:, None],
+        frozen=np.array([frozen or [False] * len(tokens[0])]),
+        lengths=np.array([len(tokens[0])]),
+        nfe=np.arange(len(tokens))[:, None],
+    )
+
+
+def test_a_revision_replaces_what_was_held_for_right() -> None:
+    nan = float("nan")
+    own = film(
+        tokens=[[5, 5, 5, 5], [6, 6, 5, 5], [7, 7, 5, 9], [7, 8, 5, 9]],
+        confidence=[[nan] * 4, [0.4, 0.5, 0.9, 0.9], [0.9, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.9]],
+        frozen=[False, False, True, False],
+    )
+    #            noise → noise, twice a change of mind, given, started as noise that was held for right
+    assert own.revised().sum(0).tolist() == [[0, 2, 0, 1]]
+    assert own.changed().sum(0).tolist() == [[2, 3, 0, 1]]
+    assert own.age()[:, 0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 2, 0], [1, 0, 3, 1]]
+    assert own.written.tolist() == [[True, True, False, True]]
+
+
+def run(world: World, sampler: str = "ancestral", steps: int = 6, num: int = 40) -> list[Canvas]:
+    writer = SAMPLERS.build(sampler, {}, process=world.process, vocabulary=Vocabulary(world.tokens, 0))
+    blank = [torch.empty(0, dtype=torch.int64)] * num
+    canvas = Canvas.blank(blank, [world.length] * num, seed=3, steps=steps)
+    return list(generate(writer, FromLogits(world.denoiser), canvas))
+
+
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_confidence_is_the_exact_posterior_of_what_stands(process: str, schedule: str) -> None:
+    """With the exact denoiser: p(x_i = token | z), by enumeration; what could only stay keeps what it had."""
+    world = World(process, schedule)
+    canvases = run(world)
+    levels = torch.linspace(1, 0, 7, dtype=torch.float64)
+    compared = 0
+    for t, before, after in zip(levels, canvases, canvases[1:], strict=False):
+        posterior = torch.nn.functional.pad(
+            world.posterior(before.tokens, t.expand(len(before.tokens))), (0, world.states - world.tokens)
+        )
+        exact = posterior.gather(-1, world.process.shown(after.tokens)[..., None])[..., 0]
+        known = after.confidence
+        stays = (after.tokens == before.tokens) & (known.isnan() | (known == before.confidence))
+        torch.testing.assert_close(known[~stays], exact[~stays])
+        compared += int((~stays).sum())
+    assert compared > 100
+    if process == "uniform":  # nothing can only stay
+        assert compared == 6 * canvases[0].tokens.numel()
+
+
+def test_masks_are_written_once_and_uniform_noise_changes_its_mind() -> None:
+    masked, uniform = (film_of(run(World(name))) for name in ("absorbing", "uniform"))
+    assert not masked.revised().any()
+    assert masked.changed().sum(0).max() == 1
+    assert uniform.revised().any()
+
+
+def test_a_text_that_grows_is_blank_where_nothing_stands() -> None:
+    writer = SAMPLERS.build("left_to_right", {}, process=None, vocabulary=Vocabulary(4, 0))
+    canvas = Canvas.blank([torch.tensor([2])], [4], seed=0, steps=1)
+    flat = FromLogits(lambda z, t: torch.zeros(*z.shape, 4))
+    found = film_of(generate(writer, flat, canvas), grows=writer.grows)
+    assert [[token == BLANK for token in frame] for frame in found.tokens[:, 0].tolist()] == [
+        [False, *(place >= step for place in range(3))] for step in range(4)
+    ]
+    assert not found.revised().any()
+
+
+def test_films_of_several_runs_are_one_film() -> None:
+    canvases = run(World("uniform"), num=3)
+    whole = film_of(canvases)
+    short = film_of(canvases[:4])
+    both = joined([whole, short])
+    assert both.tokens.shape == (7, 6, 2)
+    assert (both.tokens[:, :3] == whole.tokens).all()
+    assert (both.tokens[3:, 3:] == short.tokens[3]).all(), "the last frame stands on"
+    with pytest.raises(ValueError, match="at least one canvas"):
+        film_of([])
