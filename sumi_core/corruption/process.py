@@ -119,6 +119,10 @@ class ForwardProcess(Part, ABC):
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
+    def shown(self, z: Tensor) -> Tensor:
+        """What a reader sees of states ``[...]``: the token that stands there, or the mask."""
+        return z
+
     def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         """Draw z ~ q_t(·|x)."""
         probs = self.marginal(self._one_hot(x), t)
