@@ -29,8 +29,8 @@ _Place = tuple[int, int, int]
 
 
 def write_gif(film: Film, strings: Mapping[int, str], path: Path, title: str, row: int = 0) -> Path:
-    """Write a text's film, with about 40 of its frames at most. Every token has the place and the width that it has in the
-    last frame, so that the text stands still while it changes. Equal films give equal bytes."""
+    """Write a text's film, with about 40 of its frames at most. Every token has the place and the width that it has in
+    the last frame, so that the text stands still while it changes. Equal films give equal bytes."""
     from matplotlib import colormaps, font_manager
     from PIL import Image, ImageFont
 
