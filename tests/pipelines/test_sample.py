@@ -249,6 +249,8 @@ def test_a_prompt_that_ends_inside_a_block_is_warned_of(project: Project) -> Non
     own = "evaluation.sampler={name: threshold}"
     with pytest.raises(ConfigError, match="--regex: sampler Threshold decides about every token by itself"):
         sample(*asked, own, "--regex", "a*")
+    with pytest.raises(ConfigError, match="--require: sampler Threshold decides"):
+        sample(*asked, own, "--require", "a")
 
 
 # --- modes ----------------------------------------------------------------------------------------------------------
