@@ -127,6 +127,27 @@ class Model:
         with deterministic(self.experiment.runtime.threads):
             return writing.texts(writing.sample(self._denoiser, steps, seed), tokenizer)
 
+    def correct(self, text: str, num: int = 4, steps: int | None = None, seed: int = 0) -> list[str]:
+        """Corrections of a finished text, as ``sumi sample --correct`` prints them but with every character as it is.
+
+        It is corrected by the sampler of the cell's evaluation, if that revises texts, else by ``self_correction``.
+        steps: of the sampler, of which the last ones lead back to a text; default: the most that the cell is evaluated
+        at. The same seed gives the same texts.
+
+        Raises ConfigError for a text of fewer than two tokens or more than 16 times the trained length, and for a model
+        that writes in an order; ValueError for fewer than one correction or step."""
+        from sumi_core.base.numerics import deterministic
+        from sumi_core.evaluation.samples import shown_text
+        from sumi_core.lineage.models import LONGEST, corrector_of, text_ids
+
+        steps = max(self.experiment.evaluation.sampling_steps) if steps is None else steps
+        tokenizer, longest = self.exported.tokenizer, LONGEST * self.experiment.shards.sequence_length
+        ids = text_ids(text, tokenizer, longest, "correct", "text")
+        sampler = corrector_of(self.experiment, self._parts, self.name, "correct", "text")
+        with deterministic(self.experiment.runtime.threads):
+            drawn = sampler.sample(self._denoiser, num=num, length=len(ids), steps=steps, seed=seed, text=ids)
+        return [shown_text(row, tokenizer) for row in drawn.tokens.cpu().numpy()]
+
     def plots(self) -> dict[str, Figure]:
         """Figures of the model's training and evaluation, by name, as far as their tables are at hand: loss_history,
         loss_by_level (diffusion only), bits_per_byte (beside the yardsticks) and sample_quality.

@@ -9,6 +9,7 @@ PROCESSES = Registry(
     "sumi_core.corruption.process:ForwardProcess",
     {
         "absorbing": "sumi_core.corruption.absorbing:Absorbing",
+        "absorbing_uniform": "sumi_core.corruption.absorbing_uniform:AbsorbingUniform",
         "clustered": "sumi_core.corruption.clustered:Clustered",
         "hybrid": "sumi_core.corruption.hybrid:Hybrid",
         "mixture": "sumi_core.corruption.hybrid:Mixture",

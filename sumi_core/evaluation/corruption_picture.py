@@ -81,10 +81,8 @@ def token_text(state: int, tokenizer: Tokenizer, mask_id: int | None) -> str:
 
 
 def _shown(state: int, token: int, process: ForwardProcess, tokenizer: Tokenizer) -> NoisyToken:
-    masked = state == process.mask_id
-    return NoisyToken(
-        token_text(state, tokenizer, process.mask_id), "masked" if masked else "kept" if state == token else "changed"
-    )
+    kind = "masked" if state == process.mask_id else "kept" if state == token else "changed"
+    return NoisyToken(token_text(int(process.shown(torch.tensor(state))), tokenizer, process.mask_id), kind)
 
 
 def plot_corruption(

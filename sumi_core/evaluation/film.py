@@ -7,6 +7,7 @@ revisions.parquet a row for each step: shares of the tokens that changed and tha
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,7 +103,9 @@ def shoot(
         canvas = Canvas.blank(
             [blank] * len(rows), [length] * len(rows), seed=seed, steps=steps, rows=rows, device=device_of(denoiser)
         )
-        films.append(film_of(generate(sampler, denoiser, canvas), grows=sampler.grows))
+        canvases = generate(sampler, denoiser, canvas)
+        shown = (dataclasses.replace(canvas, tokens=sampler.shown(canvas.tokens)) for canvas in canvases)
+        films.append(film_of(shown, grows=sampler.grows))
     return joined(films)
 
 

@@ -16,8 +16,9 @@ under unigram noise without smoothing such a token is kept more often than it sh
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -49,6 +50,16 @@ class Corrector(Ancestral):
 
     options: Options
 
+    @classmethod
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        if others["process"] is None or others["process"]["name"] != "absorbing_uniform":
+            return None
+        return (
+            "evaluation.sampler",
+            f"sampler '{own['name']}' redraws any position, and a model of process 'absorbing_uniform' "
+            "learns nothing of those that are certain; choose ancestral",
+        )
+
     def correct(self, denoiser: DenoiserFunction, canvas: Canvas, time: Tensor, number: int) -> Canvas:
         """The canvas with one position of each row redrawn given all others, at ``time`` ``[]`` float64: one network
         call. number: of the correction, counted over the run; it addresses the choice of the position.
@@ -66,7 +77,7 @@ class Corrector(Ancestral):
         probs = process.marginal(clean, level.gather(1, place))
         uniform = canvas.noise("sample", canvas.age + 1).uniform(1, dtype=torch.float64)
         drawn = draw_categorical(probs, uniform)
-        chance = pick(probs, drawn) / probs.sum(-1)
+        chance = pick(clean, drawn) / clean.sum(-1)  # a mask has none: it is not sure of anything
         kept = torch.where(possible, drawn, z.gather(1, place))
         sure = torch.where(possible, chance, canvas.confidence.gather(1, place))
         return dataclasses.replace(

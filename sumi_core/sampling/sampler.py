@@ -71,6 +71,10 @@ class Sampler(Part, ABC):
         """How many tokens at the left of each row will change no more, ``[B]``: all or none, unless a sampler knows."""
         return torch.where(self.finished(canvas), canvas.lengths, 0)
 
+    def shown(self, tokens: Tensor) -> Tensor:
+        """What a reader sees of the states on a canvas: tokens, or the mask."""
+        return self.process.shown(tokens) if self.needs_process else tokens
+
     def check(self, canvas: Canvas) -> None:
         """Raise ValueError for a canvas that cannot be written."""
         if canvas.steps < 1 or not len(canvas.tokens):

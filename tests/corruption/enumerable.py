@@ -24,6 +24,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 # one of the tokens.
 SETTINGS: dict[str, tuple[str, dict[str, float]]] = {
     "absorbing": ("absorbing", {}),
+    "absorbing_uniform": ("absorbing_uniform", {}),
     "clustered": ("clustered", {"late": 1.5}),
     "hybrid": ("hybrid", {"p_uniform": 0.3}),
     "mixture": ("mixture", {"share": 0.4}),
@@ -37,6 +38,7 @@ CASES = [
     ("uniform", "cosine"),
     ("absorbing", "linear"),
     ("absorbing", "cosine"),
+    ("absorbing_uniform", "cosine"),
     ("clustered", "linear"),
     ("hybrid", "cosine"),
     ("mixture", "linear"),
@@ -73,9 +75,16 @@ def has_mask(process: str) -> bool:
     return SETTINGS[process][0] in ("absorbing", "hybrid", "mixture")
 
 
+def tokens_among(process: str, states: int) -> int:
+    """V of a process with S states."""
+    return states // 2 if SETTINGS[process][0] == "absorbing_uniform" else states - has_mask(process)
+
+
 def pi_of(process: str, num_tokens: int) -> Tensor:
     """What everything has become at t = 1, by hand."""
     name, options = SETTINGS[process]
+    if name == "absorbing_uniform":
+        return torch.cat([torch.zeros(num_tokens), torch.ones(num_tokens)]).double() / num_tokens
     if name == "unigram":
         counts = token_counts(num_tokens).double() + options["smoothing"]
         return counts / counts.sum()
@@ -110,6 +119,8 @@ def kernel_of(
     Each process by its definition. pi: another π than the process has by hand.
     """
     name, options = SETTINGS[process]
+    if name == "absorbing_uniform":
+        return marked_kernel(num_tokens, alpha, since)
     pi = pi_of(process, num_tokens) if pi is None else pi
     a = alpha[..., None, None]
     before = torch.ones((), dtype=torch.float64) if since is None else since[..., None, None]
@@ -122,6 +133,22 @@ def kernel_of(
         survives = survives / survived
         return stay + (survives - a / before) * within_cluster(num_tokens) + (1 - survives) / num_tokens
     return stay + (1 - a / before) * pi
+
+
+def marked_kernel(num_tokens: int, alpha: Tensor, since: Tensor | None) -> Tensor:
+    """Of AUDM: every token u that a position may become, each as likely, then whether it has become it. States: certain
+    tokens, then those that stand at their u. ``[..., 2V, 2V]``; from a clean text, or from a state on its way."""
+    before = torch.ones_like(alpha) if since is None else since.expand(alpha.shape)
+    kernel = torch.zeros(*alpha.shape, 2 * num_tokens, 2 * num_tokens, dtype=torch.float64)
+    survives = alpha / before
+    for x, u in itertools.product(range(num_tokens), repeat=2):
+        chance = torch.where(before == 1, 1 / num_tokens, (x != u) / (num_tokens - 1))  # on its way it is not at its u
+        kernel[..., x, x] += chance * (survives if u != x else 0.0)
+        kernel[..., x, num_tokens + u] += chance * (1 - survives if u != x else 1.0)
+    suspected = torch.arange(num_tokens, 2 * num_tokens)
+    kernel[..., suspected, suspected] = 1.0
+    still = (alpha == 1)[..., None, None]  # level 0 is the text
+    return torch.where(still, torch.eye(2 * num_tokens, dtype=torch.float64), kernel)
 
 
 def hybrid_noise(process: str, num_tokens: int, alpha: Tensor) -> Tensor:
@@ -148,6 +175,11 @@ def rates_of(process: str, num_tokens: int, alpha: Tensor) -> Tensor:
     """Jump rates from every state to every other, per unit by which α falls: ``[...]`` → ``[..., S, S]``."""
     name, options = SETTINGS[process]
     pi, a = pi_of(process, num_tokens), alpha.double()[..., None, None]
+    if name == "absorbing_uniform":
+        other = 1 - torch.eye(num_tokens, dtype=torch.float64)
+        rates = torch.zeros(2 * num_tokens, 2 * num_tokens, dtype=torch.float64)
+        rates[:num_tokens, num_tokens:] = other / (num_tokens - 1)
+        return rates / a
     if name == "hybrid":  # GIDD's β π′ − (α′/α) π per unit of its t, over −α′
         odds = gidd_odds(process)
         t, rest = gidd_time(a, odds)
@@ -174,7 +206,7 @@ def reference_integrand(
     logits ``[B, L, S]`` float64, t broadcastable to x. Tables of S² a position: for autograd and small vocabularies.
     """
     t = t.expand(x.shape)
-    num_tokens = logits.shape[-1] - has_mask(process)
+    num_tokens = tokens_among(process, logits.shape[-1])
     q = kernel_of(process, num_tokens, schedule.alpha(t))[..., :num_tokens, :]  # [B, L, V, S]
     true = q.gather(-2, x[..., None, None].expand(*x.shape, 1, q.shape[-1])).squeeze(-2)
     model = (logits[..., :num_tokens].softmax(-1).unsqueeze(-2) @ q).squeeze(-2)

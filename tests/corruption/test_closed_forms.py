@@ -6,7 +6,7 @@ import torch
 from sumi_core.corruption.interpolating import Interpolating
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from tests.corruption.enumerable import CASES, NAMES, build_process, has_mask, reference_integrand
+from tests.corruption.enumerable import CASES, NAMES, build_process, reference_integrand, tokens_among
 
 V, B, L = 11, 5, 7  # all different, so that a wrong broadcast cannot go unseen
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -78,7 +78,7 @@ def test_square_shapes_do_not_mix_batch_and_position(name):
     A published hybrid multiplied [B, 1] by [B, L, V] in its reverse step.
     """
     n = 6
-    process = build_process(name, "linear", n - has_mask(name))
+    process = build_process(name, "linear", tokens_among(name, n))
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(n, n, n, generator=generator, dtype=torch.float64)
     x = torch.randint(process.num_tokens, (n, n), generator=generator)

@@ -32,7 +32,9 @@ def process_of(tokenizer: Tokenizer, **data: object) -> ForwardProcess:
     return process
 
 
-@pytest.mark.parametrize(("name", "kind"), [("uniform", "changed"), ("absorbing", "masked")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("uniform", "changed"), ("absorbing", "masked"), ("absorbing_uniform", "changed")]
+)
 def test_what_is_hit_stays_hit_and_nothing_is_left_at_the_end(tokenizer: Tokenizer, name: str, kind: str) -> None:
     tokens = torch.tensor(list(TEXT.encode()))
     times = (*TIMES, 1.0)

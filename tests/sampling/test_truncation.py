@@ -65,6 +65,7 @@ def written(name: str, noise: str | None, steps: int = 6, **options: Any) -> tor
     """2,000 tokens of a model that predicts 0.5, 0.3, 0.2 everywhere."""
     process = None if noise is None else build_process(noise, "linear", 3)
     layout = {"layout": blocks(4, "own")} if name == "blockwise" else {}
+    options |= {"corrections": 4} if name == "self_correction" else {}
     sampler = SAMPLERS.build(name, options, process=process, vocabulary=Vocabulary(3, 0), **layout)
     return sampler.sample(
         knows(3 if process is None else process.num_states), num=100, length=20, steps=steps, seed=0

@@ -12,7 +12,7 @@ from sumi_core.models.interface import DenoiserFunction, FromLogits
 from sumi_core.sampling.canvas import Canvas
 from tests.corruption.enumerable import World
 
-ROWS = 20_000
+ROWS = 8_000
 
 
 def index_of(world: World, z: Tensor) -> Tensor:
