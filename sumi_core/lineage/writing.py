@@ -64,8 +64,9 @@ class Writing:
             row = read_row(condition, tokenizer, length, place)
             sample_length(len(row.tokens), experiment.shards.sequence_length, place.where, place.key)
             if row.stretch is not None and not sampler.holds_languages:
+                asked = ("regex", "schema", "forbid", "require", "template")
                 raise place.error(
-                    "regex" if condition.regex else "",
+                    next(name for name in asked if getattr(condition, name) not in (None, [], "")),
                     f"sampler {type(sampler).__name__} decides about every token by itself and cannot hold a text to a "
                     "language; choose another with evaluation.sampler",
                 )

@@ -215,6 +215,12 @@ def test_a_file_gives_every_text_a_condition_of_its_own(project: Project, tmp_pa
         sample("tiny.uniform", "--conditions", str(tmp_path / "none.yaml"))
 
 
+def test_a_correction_has_no_condition(project: Project) -> None:
+    for option, value in [("--regex", "a"), ("--template", "a[[3]]"), ("--forbid", "b"), ("--suffix", "c")]:
+        with pytest.raises(ConfigError, match=f"--correct: corrects a whole text as it is; leave out {option}"):
+            sample("tiny.uniform", "--correct", "and the", option, value)
+
+
 TOLD = ["objective={name: nelbo, token_levels: 0.5}", "model.time_conditioning=adaln"]
 
 
@@ -241,11 +247,16 @@ def test_a_prompt_that_ends_inside_a_block_is_warned_of(project: Project) -> Non
     assert "give whole blocks of 8 tokens" in sample(*asked, "--prompt", "And")[1]
     assert told not in sample(*asked, "--prompt", "And then")[1]
     assert told not in sample(*asked, "--prompt", "And", "--mode", "ar")[1]
+    said = sample(*asked, "--template", "And then[[8]] the end")[1]
+    assert told not in said
+    assert "this model writes from left to right and does not see what is given behind a gap" in said
     stdout, _ = sample(*asked, "--regex", r"(\d{3} )*")
     assert re.fullmatch(r"---\n(\d{3} )*\n", stdout)
     own = "evaluation.sampler={name: threshold}"
     with pytest.raises(ConfigError, match="--regex: sampler Threshold decides about every token by itself"):
         sample(*asked, own, "--regex", "a*")
+    with pytest.raises(ConfigError, match="--require: sampler Threshold decides"):
+        sample(*asked, own, "--require", "a")
 
 
 # --- modes ----------------------------------------------------------------------------------------------------------
