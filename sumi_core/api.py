@@ -13,7 +13,7 @@ Names are those of the command line: an experiment, a cell or a glob, below the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -92,27 +92,40 @@ class Model:
         seed: int = 0,
         prompt: str = "",
         mode: str | None = None,
+        conditions: Sequence[Mapping[str, Any]] | None = None,
+        **condition: Any,
     ) -> list[str]:
         """Texts that the model writes, as ``sumi sample`` prints them but with every character as it is.
 
         length: tokens of each text, prompt included; default: the trained length. steps: network calls of a diffusion
         sampler; default: the most that the cell is evaluated at. prompt: what every text begins with. The same seed
-        gives the same texts. mode: of a model with two modes, ``ar``, ``canvas`` or ``speculative``.
+        gives the same texts. mode: of a model with two modes, ``ar``, ``canvas`` or ``speculative``. condition: what
+        else each text is to hold: ``suffix``, ``template``, ``regex``, ``schema``, ``forbid``, ``require``
+        (``sumi_core.sampling.conditions.Condition``). conditions: in their place, a mapping of such keys for each text,
+        of which ``num`` are written.
 
-        Raises ConfigError for a prompt that leaves no room, for more than 16 times the trained length and for a mode
-        that the model does not have, and ValueError for fewer than one text or step."""
+        Raises ConfigError for a condition that cannot be kept, for a prompt that leaves no room, for more than 16 times
+        the trained length and for a mode that the model does not have, and ValueError for fewer than one text or
+        step."""
         from sumi_core.base.numerics import deterministic
-        from sumi_core.evaluation.samples import shown_text
-        from sumi_core.lineage.models import prompt_ids, sample_length, sampler_of
+        from sumi_core.lineage.models import sample_length, sampler_of
+        from sumi_core.lineage.writing import Writing, read_condition
+        from sumi_core.sampling.conditions import Place
 
         length = sample_length(length, self.experiment.shards.sequence_length, "sample", dashes="")
         steps = max(self.experiment.evaluation.sampling_steps) if steps is None else steps
         tokenizer = self.exported.tokenizer
-        ids = prompt_ids(prompt, tokenizer, length, "sample", dashes="")
+        asked = [{"prompt": prompt, **condition}] if conditions is None else list(conditions)
+        if conditions is not None and (prompt or condition or not asked):
+            raise ConfigError("sample", "conditions", "hold every text's own keys; write no others beside them")
+        keys = ["" if conditions is None else f"conditions[{n}]." for n in range(len(asked))]
+        read = [
+            (read_condition(own, "sample", key), Place("sample", key)) for own, key in zip(asked, keys, strict=True)
+        ]
         sampler = sampler_of(self.experiment, self._parts, mode, self.name, "sample", "mode")
+        writing = Writing.of(self.experiment, sampler, tokenizer, read, num=num, length=length)
         with deterministic(self.experiment.runtime.threads):
-            drawn = sampler.sample(self._denoiser, num=num, length=length, steps=steps, seed=seed, prompt=ids)
-        return [shown_text(row, tokenizer) for row in drawn.tokens.cpu().numpy()]
+            return writing.texts(writing.sample(self._denoiser, steps, seed), tokenizer)
 
     def correct(self, text: str, num: int = 4, steps: int | None = None, seed: int = 0) -> list[str]:
         """Corrections of a finished text, as ``sumi sample --correct`` prints them but with every character as it is.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +15,6 @@ from sumi_core.lineage.models import (
     LONGEST,
     corrector_of,
     exported_folder,
-    prompt_ids,
     sample_length,
     sampled_experiment,
     sampler_of,
@@ -22,6 +23,9 @@ from sumi_core.lineage.models import (
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import find_target
 
+if TYPE_CHECKING:
+    from sumi_core.sampling.conditions import Condition, Place
+
 
 def sample_command(
     name: Annotated[
@@ -29,13 +33,38 @@ def sample_command(
     ],
     changes: Changes = None,
     prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
+    suffix: Annotated[str, typer.Option(help="Text that every sample ends with.")] = "",
+    template: Annotated[
+        str,
+        typer.Option(help="The whole text with gaps to fill in: [[12]] of 12 tokens, [[]] of a free length."),
+    ] = "",
+    regex: Annotated[str | None, typer.Option(help="A regular expression that what is written matches.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON schema of what is written, as JSON or YAML.")
+    ] = None,
+    forbid: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What is written holds this nowhere. Repeatable.")
+    ] = None,
+    require: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What is written holds this somewhere. Repeatable.")
+    ] = None,
+    conditions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A YAML list with a mapping for each text: prompt, suffix, template, regex, schema, forbid, require, "
+            "length.",
+        ),
+    ] = None,
     correct: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT", help="A finished text to correct, instead of writing new ones: each sample is a correction."
         ),
     ] = None,
-    num: Annotated[int, typer.Option(min=1, help="How many texts.")] = 4,
+    num: Annotated[
+        int | None, typer.Option(min=1, help="How many texts; default: 4, or 1 of each condition of a file.")
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Network calls of a diffusion sampler; default: the most it was evaluated at."),
@@ -63,17 +92,19 @@ def sample_command(
     Characters that would act on the terminal are shown escaped."""
     from sumi_core.base.numerics import choose_device, deterministic
     from sumi_core.base.text import counted, visible
-    from sumi_core.evaluation.samples import shown_text
     from sumi_core.experiments.build import build_parts
     from sumi_core.export.loading import load_exported
+    from sumi_core.lineage.writing import Writing
 
+    asked = _conditions(conditions, prompt, suffix, template, regex, schema, forbid, require)
+    num = num or (4 if conditions is None else 1)
     project = Project.find()
     target = find_target(project, name, changes or ())
     exported = load_exported(exported_folder(project, target))
     experiment, tokenizer = sampled_experiment(project, target) or exported.experiment, exported.tokenizer
     parts = build_parts(experiment, exported.parts.vocabulary)
-    if correct is not None and (mode or prompt or length):
-        other = "mode" if mode else "prompt" if prompt else "length"
+    others = {"mode": mode, "conditions": conditions, **dataclasses.asdict(asked[0][0]), "length": length}
+    if correct is not None and (other := next((key for key, value in others.items() if value), None)):
         raise ConfigError("command line", "--correct", f"corrects a whole text as it is; leave out --{other}")
     sampler = sampler_of(experiment, parts, mode, name) if correct is None else corrector_of(experiment, parts, name)
     recorded = exported.sumi.get("sampler")
@@ -87,31 +118,64 @@ def sample_command(
     ):
         note(f"sampler '{recorded.get('name')}' of the record is not at hand; sampling with '{used}'")
     trained = experiment.shards.sequence_length
-    text = None if correct is None else text_ids(correct, tokenizer, LONGEST * trained)
-    length = sample_length(length, trained) if text is None else len(text)
+    if correct is None:
+        writing = Writing.of(experiment, sampler, tokenizer, asked, num=num, length=sample_length(length, trained))
+    else:
+        writing = Writing.correcting(sampler, text_ids(correct, tokenizer, LONGEST * trained), num)
+    length = writing.longest
     if length > trained:
         note(f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them")
-    ids = prompt_ids(prompt, tokenizer, length)
+    steps_used = steps or max(experiment.evaluation.sampling_steps)
+    for line in writing.notes(steps_used):
+        note(line)
     if steps is not None and not sampler.uses_steps:
         note(f"--steps has no effect on {name}, which writes token by token")
     with deterministic(experiment.runtime.threads):
         denoiser = exported.denoiser.to(choose_device(experiment.runtime.device)).eval()
-        samples = sampler.sample(
-            denoiser,
-            num=num,
-            length=length,
-            steps=steps or max(experiment.evaluation.sampling_steps),
-            seed=seed,
-            prompt=ids,
-            text=text,
-        )
-    calls = counted(int(samples.nfe.max()), "network call")
-    given = 0 if ids is None else len(ids)
-    rate = "" if mode is None else f", {num * (length - given) / int(samples.nfe.sum()):.2f} tokens a call"
-    note(f"{counted(num, 'text')} of {length} tokens, seed {seed}, {calls}{' each' if num > 1 else ''}{rate}")
-    for number, row in enumerate(samples.tokens.cpu().numpy(), start=1):
-        print(f"--- {number}" if num > 1 else "---")
-        print(visible(shown_text(row, tokenizer)))
+        samples = writing.sample(denoiser, steps_used, seed)
+    texts, calls = writing.texts(samples, tokenizer), counted(int(samples.nfe.max()), "network call")
+    made = sum(len(row.tokens) for row in writing.rows) - writing.given
+    rate = "" if mode is None else f", {made / int(samples.nfe.sum()):.2f} tokens a call"
+    many = len(texts) > 1
+    note(f"{counted(len(texts), 'text')} of {length} tokens, seed {seed}, {calls}{' each' if many else ''}{rate}")
+    for number, text in enumerate(texts, start=1):
+        print(f"--- {number}" if many else "---")
+        print(visible(text))
+
+
+def _conditions(
+    file: Path | None,
+    prompt: str,
+    suffix: str,
+    template: str,
+    regex: str | None,
+    schema: Path | None,
+    forbid: list[str] | None,
+    require: list[str] | None,
+) -> list[tuple[Condition, Place]]:
+    """What the options say that texts are to hold. Raises ConfigError."""
+    from sumi_core.lineage.writing import read_conditions, read_schema
+    from sumi_core.sampling.conditions import Condition, Place
+
+    if file is None:
+        read = None if schema is None else read_schema(schema)
+        own = Condition(prompt, suffix, template, regex, read, forbid or [], require or [])
+        return [(own, Place("command line", "--"))]
+    others = {
+        "prompt": prompt,
+        "suffix": suffix,
+        "template": template,
+        "regex": regex,
+        "schema": schema,
+        "forbid": forbid,
+        "require": require,
+    }
+    for name, value in others.items():
+        if value:
+            raise ConfigError(
+                "command line", f"--{name}", "the file of --conditions says it for each text; leave it out"
+            )
+    return read_conditions(file)
 
 
 def note(line: str) -> None:

@@ -85,6 +85,12 @@ class ForwardProcess(Part, ABC):
     def jump_rates(self, z: Tensor, t: Tensor) -> Tensor:
         """R_t(y → z), jumps per unit t into z from every y: ``[B, L, S]`` float64. The entry y = z is not used."""
 
+    @property
+    def noise_writes_tokens(self) -> bool:
+        """Whether a token of a text in noise may have been written by the noise: not under masks alone."""
+        tokens = torch.arange(self.num_tokens)[None]
+        return bool(self.supervised(tokens, torch.tensor([[0.5]], dtype=torch.float64)).any())
+
     # --- the noise level --------------------------------------------------------------------------------------------
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -150,11 +156,11 @@ class ForwardProcess(Part, ABC):
 
     def log_denoiser(self, logits: Tensor) -> Tensor:
         """log x_θ: log-softmax over tokens, −∞ on states that are not tokens. float32 (float64 for float64)."""
-        return self._token_logits(logits).log_softmax(-1)
+        return self.token_logits(logits).log_softmax(-1)
 
     def denoiser(self, logits: Tensor) -> Tensor:
         """x_θ, the exponential of ``log_denoiser``."""
-        return self._token_logits(logits).softmax(-1)
+        return self.token_logits(logits).softmax(-1)
 
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
@@ -243,7 +249,8 @@ class ForwardProcess(Part, ABC):
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
-    def _token_logits(self, logits: Tensor) -> Tensor:
+    def token_logits(self, logits: Tensor) -> Tensor:
+        """Logits ``[..., S]`` with −∞ on states that are not tokens. float32 (float64 for float64)."""
         logits = logits.to(precision_of(logits))
         if self.num_states > self.num_tokens:
             no_token = torch.arange(self.num_states, device=logits.device) >= self.num_tokens

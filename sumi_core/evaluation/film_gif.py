@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from sumi_core.sampling.film import Film
 
-_POINTS, _HEIGHT, _COLUMNS, _MARGIN = 13, 20, 88, 10  # of a character, of a line in pixels; characters; pixels
+_POINTS, _HEIGHT, _COLUMNS, _MARGIN = 14, 21, 88, 10  # of a character, of a line in pixels; characters; pixels
 _SECONDS, _HOLD = 8.0, 3.0  # of the film, and of its last frame
-_MOST_FRAMES = 64
+_MOST_FRAMES = 40
 _GREY, _WHITE = (226, 226, 226), (255, 255, 255)
 _REVISED = (213, 94, 0)  # vermilion of Okabe & Ito (2008)
 # A place of the grid: column and line, and how many characters wide the token of the last frame is.
@@ -29,8 +29,8 @@ _Place = tuple[int, int, int]
 
 
 def write_gif(film: Film, strings: Mapping[int, str], path: Path, title: str, row: int = 0) -> Path:
-    """Write a text's film, with at most 64 of its frames. Every token has the place and the width that it has in the
-    last frame, so that the text stands still while it changes. Equal films give equal bytes."""
+    """Write a text's film, with about 40 of its frames at most. Every token has the place and the width that it has in
+    the last frame, so that the text stands still while it changes. Equal films give equal bytes."""
     from matplotlib import colormaps, font_manager
     from PIL import Image, ImageFont
 

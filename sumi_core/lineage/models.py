@@ -62,37 +62,16 @@ def sample_length(length: int | None, trained: int, where: str = "command line",
     return length
 
 
-def prompt_ids(
-    prompt: str, tokenizer: Tokenizer, length: int, where: str = "command line", dashes: str = "--"
-) -> Tensor | None:
-    """The prompt's tokens ``[P]``, P < length; None for no prompt. Raises ConfigError for one that leaves no room."""
-    if not prompt:
-        return None
-    ids = _encoded(prompt, tokenizer, where, f"{dashes}prompt")
-    if len(ids) >= length:
-        problem = (
-            f"has {len(ids)} tokens, which leaves nothing to write in {length}; shorten it or raise {dashes}length"
-        )
-        raise ConfigError(where, f"{dashes}prompt", problem)
-    return ids
-
-
-def _encoded(text: str, tokenizer: Tokenizer, where: str, key: str) -> Tensor:
-    import torch
-
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(where, key, "is not UTF-8 text; set the terminal to UTF-8") from None
-    return torch.as_tensor(tokenizer.encode_batch([text])[0].astype("int64"))
-
-
 def text_ids(
     text: str, tokenizer: Tokenizer, longest: int, where: str = "command line", key: str = "--correct"
 ) -> Tensor:
     """The tokens of a text to correct, ``[L]``. Raises ConfigError for one of fewer than two tokens or more
     than ``longest``."""
-    ids = _encoded(text, tokenizer, where, key)
+    import torch
+
+    from sumi_core.sampling.conditions import Place, encoded
+
+    ids = torch.tensor(encoded(text, tokenizer, key, Place(where)), dtype=torch.int64)
     if not 2 <= len(ids) <= longest:
         problem = f"has {counted(len(ids), 'token')}; a text to correct has at least 2 and at most {longest:,}"
         raise ConfigError(where, key, problem)

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH, _TAG_LENGTH = 1000, 100, 6000, 8000
 _NAME_LENGTH = 250
 _NO_NAME = re.compile(r"[^\w\-. :/]", re.ASCII)
-_RECORDING = 2  # the way in which figures are recorded
+_RECORDING = 3  # the way in which figures are recorded
 
 
 class Tracking(MlflowStore):

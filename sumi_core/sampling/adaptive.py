@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -41,6 +41,8 @@ class Adaptive(Blockwise):
     """``steps`` is the most network calls of a block. A rule reads p(x_i | z), whatever the logits mean. A network that
     is given a level is given, after the first call, the one at which the accepted share of the tokens survives, so that
     the block is noised as in training but for the choice of what is accepted."""
+
+    holds_languages: ClassVar[bool] = False  # a rule takes the most probable token of each place by itself
 
     options: Any
     rule: Rule

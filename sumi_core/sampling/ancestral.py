@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -17,6 +17,7 @@ from sumi_core.corruption.process import ForwardProcess
 from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.languages import ReverseStep
 from sumi_core.sampling.sampler import Sampler
 from sumi_core.sampling.truncation import Sharpening, changes, sharpened
 
@@ -40,11 +41,14 @@ class Ancestral(Sampler):
     that their clocks show; one whose clock stands keeps its state.
 
     Constraints hold for the predicted clean tokens. Under noise that consists of tokens a text on its way may hold one
-    that is forbidden, as noise; the step that takes a position to level 0 writes allowed tokens only.
+    that is forbidden, as noise; the step that takes a position to level 0 writes allowed tokens only. A language is
+    exact in one step and a heuristic in several (``sumi_core.sampling.languages``); it is drawn from the sharpened
+    predictions, whatever the greedy tail.
 
-    Given tokens stand as they are. Under noise that consists of tokens the denoiser reads them as tokens at the level
-    of the others, so what is written beside them is not drawn from its conditional distribution (docs/mathematics.md
-    7).
+    Given tokens stand as they are. Under noise that consists of tokens a denoiser that is given one level reads them as
+    tokens at the level of the others, so what is written beside them is not drawn from its conditional distribution
+    (docs/mathematics.md 7). One that has learnt to read a level for each token is given 0 there where the canvas is
+    ``told``: then it is.
     """
 
     @dataclass
@@ -65,6 +69,8 @@ class Ancestral(Sampler):
             """Raises ValueError for steps that are to lie at two places."""
             if self.grid is not None and self.spacing != "time":
                 raise ValueError("grid says where the steps lie; leave spacing out, or the grid")
+
+    holds_languages: ClassVar[bool] = True
 
     process: ForwardProcess
     options: Options
@@ -101,17 +107,23 @@ class Ancestral(Sampler):
         aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
         given = DenoiserInput(z, told(canvas, now), valid=canvas.valid)
         logits = process.predict(denoiser, given, now.level)
-        place = torch.arange(canvas.length, device=z.device)
-        if canvas.constraints:
-            clean = canvas.allowed(process.denoiser(logits.double()), place)
-            probs = process.reverse(self.sharpened(clean.log()), z, now.level, aim)
-            probs = only_allowed(clean, probs, where=then.level == 0)
+        place, noise = torch.arange(canvas.length, device=z.device), canvas.noise("sample", canvas.age + 1)
+        filters, clean = canvas.without_joint(), None
+        if filters.constraints:
+            clean = filters.allowed(process.denoiser(logits.double()), place)
+        used = self.sharpened(logits if clean is None else clean.log())
+        if canvas.joint is not None:
+            reverse = ReverseStep(process, used, z, canvas.frozen, now.level, aim, range(canvas.length))
+            drawn, chance = reverse.draw(canvas, noise.uniform(canvas.length, 3, dtype=torch.float64))
+            drawn = torch.where(stands, z, drawn)
+            chance = torch.where(then.level == 0, chance, process.belief(logits, z, now.level, drawn))
         else:
-            probs = process.reverse(self.sharpened(logits), z, now.level, aim)
-        uniform = canvas.noise("sample", canvas.age + 1).uniform(canvas.length, dtype=torch.float64)
-        drawn = self._drawn(probs, uniform, number, len(times) - 1)
-        drawn = torch.where(stands, z, drawn)
-        chance = self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now.level, then.level)
+            probs = process.reverse(used, z, now.level, aim)
+            if clean is not None:
+                probs = only_allowed(clean, probs, where=then.level == 0)
+            drawn = self._drawn(probs, noise.uniform(canvas.length, dtype=torch.float64), number, len(times) - 1)
+            drawn = torch.where(stands, z, drawn)
+            chance = self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now.level, then.level)
         kept = canvas.frozen | stands | chance.isnan()
         return dataclasses.replace(
             canvas.written(drawn),
@@ -120,6 +132,14 @@ class Ancestral(Sampler):
             slots=canvas.slots + canvas.lengths,
             confidence=torch.where(kept, canvas.confidence, chance),
         )
+
+    def _confidence(
+        self, logits: Tensor, z: Tensor, drawn: Tensor, chance: Tensor, now: Tensor, then: Tensor
+    ) -> Tensor:
+        """How sure the network is of each token that a step drew, ``[B, L]`` float64: that it is the clean one, which
+        on the way to a level above 0 is not the chance that it was drawn with. NaN where the token could only stay."""
+        sure = torch.where(then == 0, chance, self.process.belief(logits, z, now, drawn))
+        return torch.where((drawn == z) & (chance == 1), torch.nan, sure)
 
     def sharpened(self, logits: Tensor) -> Tensor:
         """Leave-one-out logits ``[..., S]`` as the temperature and the truncation of the options change them."""
@@ -133,14 +153,6 @@ class Ancestral(Sampler):
         drawn = draw_categorical(probs, uniform)  # which refuses NaN in any case
         return probs.argmax(-1) if number >= steps - self.options.greedy_tail else drawn
 
-    def _confidence(
-        self, logits: Tensor, z: Tensor, drawn: Tensor, chance: Tensor, now: Tensor, then: Tensor
-    ) -> Tensor:
-        """How sure the network is of each token that a step drew, ``[B, L]`` float64: that it is the clean one, which
-        on the way to a level above 0 is not the chance that it was drawn with. NaN where the token could only stay."""
-        sure = torch.where(then == 0, chance, self.process.belief(logits, z, now, drawn))
-        return torch.where((drawn == z) & (chance == 1), torch.nan, sure)
-
     def finished(self, canvas: Canvas) -> Tensor:
         return torch.full_like(canvas.done, canvas.age >= canvas.steps)
 
@@ -148,6 +160,8 @@ class Ancestral(Sampler):
 def told(canvas: Canvas, now: ClockReading) -> Tensor:
     """The level that a network is given: 0 where a token is given, if it is given one for every position."""
     level = now.conditioning_level
+    if canvas.told and level.ndim == 1:
+        level = level.unsqueeze(-1).expand(canvas.tokens.shape)
     return torch.where(canvas.frozen, 0.0, level) if level.ndim > 1 else level
 
 

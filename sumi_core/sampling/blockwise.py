@@ -15,6 +15,7 @@ from sumi_core.models.cache import KeyValues
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput, caches
 from sumi_core.sampling.ancestral import Ancestral, only_allowed
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.languages import ReverseStep
 from sumi_core.sampling.memory import Memory
 
 if TYPE_CHECKING:
@@ -154,14 +155,21 @@ class Blockwise(Ancestral):
     def _move(self, canvas: Canvas, logits: Tensor, z: Tensor, place: Place) -> Move:
         """What a step makes of a block ``z`` ``[B, n]`` and leave-one-out logits ``[B, n, S]``."""
         process, now = self.process, place.level
-        then = self.levels(canvas.steps).to(canvas.device)[place.number + 1].expand(len(z), 1)
-        if canvas.constraints:
-            wanted = self._allowed(canvas, process.denoiser(logits.double()), place.block)
-            probs = process.reverse(self.sharpened(wanted.log()), z, now, then)
-            probs = only_allowed(wanted, probs, where=then == 0)
-        else:
-            probs = process.reverse(self.sharpened(logits), z, now, then)
         noise = self._noise(canvas, place.block, place.number + 1)
+        then = self.levels(canvas.steps).to(canvas.device)[place.number + 1].expand(len(z), 1)
+        filters, wanted = canvas.without_joint(), None
+        if filters.constraints:
+            wanted = self._allowed(filters, process.denoiser(logits.double()), place.block)
+        used = self.sharpened(logits if wanted is None else wanted.log())
+        if canvas.joint is not None:
+            begin, n = place.block * self.layout.options.length, z.shape[1]
+            reverse = ReverseStep(process, used, z, place.given, now, then, range(begin, begin + n))
+            drawn, chance = reverse.draw(canvas, noise.uniform(n, 3, dtype=torch.float64))
+            drawn = torch.where(place.given, z, drawn)
+            return Move(drawn, drawn, torch.where(then == 0, chance, process.belief(logits, z, now, drawn)))
+        probs = process.reverse(used, z, now, then)
+        if wanted is not None:
+            probs = only_allowed(wanted, probs, where=then == 0)
         drawn = self._drawn(probs, noise.uniform(z.shape[1], dtype=torch.float64), place.number, canvas.steps)
         drawn = torch.where(place.given, z, drawn)
         return Move(drawn, drawn, self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now, then))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
 from sumi_core.data.noise import Noise
 from sumi_core.models.interface import DenoiserFunction
+from sumi_core.sampling.forward_backward import Marginals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,22 @@ class Constraint(Protocol):
         ...
 
 
+class JointConstraint(Constraint, Protocol):
+    """A rule on the tokens of a text together (``sumi_core.sampling.languages``): a sampler draws by it."""
+
+    joint: bool
+
+    def check(self, canvas: Canvas) -> None:
+        """Raise ValueError for a canvas on which no text keeps the rule."""
+        ...
+
+    def draw(
+        self, marginals: Marginals, canvas: Canvas, index: int, places: range, uniform: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens of a row at some places, and the probability of each: see ``Languages.draw``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Canvas:
     """B rows of up to L tokens. A sampler's step returns the next canvas and changes nothing that an earlier one says:
@@ -38,7 +55,8 @@ class Canvas:
     computed for those passes, the same in any company. done: ``[B]`` bool, rows that are finished. confidence:
     ``[B, L]`` float64, how probable each token was to be the one of the finished text when it was drawn; NaN where none
     was. state: what the sampler keeps between its steps; it may share memory with other canvases of the same run.
-    revises: whether what is not frozen holds a finished text to begin with, and not nothing.
+    revises: whether what is not frozen holds a finished text to begin with, and not nothing. told: whether the network
+    is given level 0 at what is frozen, which it must have learnt to read; else all places of a text have one level.
     """
 
     tokens: Tensor
@@ -55,6 +73,7 @@ class Canvas:
     constraints: tuple[Constraint, ...] = ()
     state: Any = None
     revises: bool = False
+    told: bool = False
 
     @classmethod
     def blank(
@@ -98,6 +117,7 @@ class Canvas:
         rows: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
         constraints: Sequence[Constraint] = (),
+        told: bool = False,
     ) -> Canvas:
         """A canvas that keeps ``tokens`` ``[B, L]`` wherever ``frozen`` ``[B, L]`` is true: infilling."""
         count, length = tokens.shape
@@ -115,6 +135,7 @@ class Canvas:
             done=zeros.bool(),
             confidence=torch.full(tokens.shape, torch.nan, dtype=torch.float64, device=device),
             constraints=tuple(constraints),
+            told=told,
         )
 
     @property
@@ -133,6 +154,15 @@ class Canvas:
         if bool((self.lengths == self.length).all()):
             return None
         return torch.arange(self.length, device=self.device) < self.lengths[:, None]
+
+    @property
+    def joint(self) -> JointConstraint | None:
+        """The constraint on tokens together, where there is one."""
+        return next((cast("JointConstraint", held) for held in self.constraints if is_joint(held)), None)
+
+    def without_joint(self) -> Canvas:
+        """This canvas with the constraints on single tokens alone."""
+        return dataclasses.replace(self, constraints=tuple(held for held in self.constraints if not is_joint(held)))
 
     def noise(self, stream: str, step: int) -> Noise:
         """Random numbers addressed by (seed, stream, step, row). A row's numbers depend on its own length alone."""
@@ -158,6 +188,11 @@ class Canvas:
         """This canvas with other tokens where nothing is frozen, in rows that are not done."""
         keep = self.frozen | self.done[:, None]
         return dataclasses.replace(self, tokens=torch.where(keep, self.tokens, tokens), **changes)
+
+
+def is_joint(constraint: Constraint) -> bool:
+    """Whether a constraint is on tokens together."""
+    return bool(getattr(constraint, "joint", False))
 
 
 class Writer(Protocol):

@@ -40,6 +40,8 @@ def draw_texts(
     steps: int,
     seed: int,
     prompt: Tensor | Sequence[Tensor] | None = None,
+    given: Sequence[tuple[Tensor, Tensor]] | None = None,
+    told: bool = False,
     constraints: Sequence[Constraint] = (),
     end_of_text: bool = False,
     text: Tensor | Sequence[Tensor] | None = None,
@@ -47,10 +49,11 @@ def draw_texts(
     """Draw ``num`` texts on the denoiser's device, in its current train/eval mode.
 
     length: tokens of every text, or of each. steps: network calls, where the sampler can choose. prompt: ``[P]`` tokens
-    kept at the left of every text, or a prompt for each text. A network that is given the level of every position is
-    given 0 there. Any other takes them for tokens at the level of all others, which is exact for masks alone: under
-    uniform noise it trusts a prompt too little. text: a finished text of that length, or one for each, that the sampler
-    revises; a prompt then says how much of it stands.
+    kept at the left of every text, or a prompt for each text. given: in its place, the tokens ``[length]`` of each text
+    and which of them stand, ``[length]`` bool. told: the network has learnt to read a level for each token, and is
+    given 0 where tokens stand. Any other takes them for tokens at the level of all others, which is exact for masks
+    alone: under uniform noise it trusts what is given too little. text: a finished text of that length, or one for
+    each, that the sampler revises; a prompt then says how much of it stands.
 
     Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, for a text of another length or
     a sampler that revises none, and for fewer than 1 step.
@@ -58,16 +61,10 @@ def draw_texts(
     if steps < 1 or num < 1:
         raise ValueError(f"sampling needs at least 1 step and 1 text, got {steps} steps and {num} texts")
     lengths = [length] * num if isinstance(length, int) else list(length)
-    prompts = (
-        [prompt] * num
-        if isinstance(prompt, torch.Tensor)
-        else list(prompt or [torch.empty(0, dtype=torch.int64)] * num)
-    )
-    if not len(lengths) == len(prompts) == num:
-        raise ValueError(f"{num} texts need as many lengths and prompts, got {len(lengths)} and {len(prompts)}")
-    for own, room in zip(prompts, lengths, strict=True):
-        if own.ndim != 1 or len(own) >= room:
-            raise ValueError(f"a prompt of shape {list(own.shape)} leaves nothing to write in {room} tokens")
+    if given is None:
+        given = _prompts(prompt, lengths, num)
+    if not len(lengths) == len(given) == num:
+        raise ValueError(f"{num} texts need as many lengths and tokens, got {len(lengths)} and {len(given)}")
     revised = [text] * num if isinstance(text, torch.Tensor) else list(text or [])
     if revised and [len(own) for own in revised] != lengths:
         raise ValueError(f"texts to revise have {[len(own) for own in revised]} tokens, not the lengths {lengths}")
@@ -76,14 +73,21 @@ def draw_texts(
     written = []
     for start in range(0, num, block):
         rows = range(start, min(start + block, num))
-        canvas = Canvas.blank(
-            [prompts[row] for row in rows],
-            [lengths[row] for row in rows],
+        own = [lengths[row] for row in rows]
+        tokens, frozen = (
+            torch.stack([torch.nn.functional.pad(given[row][part], (0, max(own) - lengths[row])) for row in rows])
+            for part in (0, 1)
+        )
+        canvas = Canvas.of(
+            tokens,
+            frozen,
+            torch.tensor(own),
             seed=seed,
             steps=steps,
             rows=rows,
             device=device,
             constraints=constraints,
+            told=told,
         )
         if revised:
             canvas = canvas.revising([revised[row] for row in rows])
@@ -100,6 +104,24 @@ def draw_texts(
 def rows_at_once(sampler: Writer, length: int) -> int:
     """How many texts of ``length`` tokens are drawn at a time."""
     return max(1, _BLOCK_ENTRIES // (length * sampler.num_states))
+
+
+def _prompts(prompt: Tensor | Sequence[Tensor] | None, lengths: Sequence[int], num: int) -> list[tuple[Tensor, Tensor]]:
+    """Tokens and what of them stands, of texts with a prompt each."""
+    prompts = (
+        [prompt] * num
+        if isinstance(prompt, torch.Tensor)
+        else list(prompt or [torch.empty(0, dtype=torch.int64)] * num)
+    )
+    if not len(lengths) == len(prompts) == num:
+        raise ValueError(f"{num} texts need as many lengths and prompts, got {len(lengths)} and {len(prompts)}")
+    found = []
+    for own, room in zip(prompts, lengths, strict=True):
+        if own.ndim != 1 or len(own) >= room:
+            raise ValueError(f"a prompt of shape {list(own.shape)} leaves nothing to write in {room} tokens")
+        place = torch.arange(room, device=own.device)
+        found.append((torch.nn.functional.pad(own, (0, room - len(own))), place < len(own)))
+    return found
 
 
 def device_of(denoiser: DenoiserFunction) -> torch.device:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 class Corrector(Ancestral):
     """An ancestral sampler that can also redraw single positions at one level: ``correct``."""
 
+    holds_languages: ClassVar[bool] = False  # a position that is redrawn by itself may leave the others without a text
+
     @dataclass
     class Options(Ancestral.Options):
         order: Annotated[

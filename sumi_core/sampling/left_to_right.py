@@ -40,6 +40,7 @@ class LeftToRight(Sampler):
     causal: ClassVar[bool | None] = True
     grows: ClassVar[bool] = True
     uses_steps: ClassVar[bool] = False
+    holds_languages: ClassVar[bool] = True
 
     @dataclass
     class Options(Truncation):

@@ -31,6 +31,8 @@ class Sampler(Part, ABC):
     causal: ClassVar[bool | None] = False
     #: The layouts of a model that it writes with.
     layouts: ClassVar[tuple[str, ...]] = ("whole",)
+    #: Whether it draws by a constraint on tokens together, or from left to right, where one position at a time does.
+    holds_languages: ClassVar[bool] = False
     grows: ClassVar[bool] = False  # True: writes from the left, and what it has not reached holds nothing yet
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
     revises: ClassVar[bool] = False  # whether it can begin with a finished text
@@ -85,6 +87,13 @@ class Sampler(Part, ABC):
         if len(given) and (int(given.min()) < 0 or int(given.max()) >= self.num_tokens):
             what = "text" if canvas.revises else "prompt"
             raise ValueError(f"the {what} holds ids outside the vocabulary of {self.num_tokens} tokens")
+        if canvas.joint is not None:
+            if not self.holds_languages:
+                raise ValueError(
+                    f"sampler {type(self).__name__} decides about every token by itself and cannot hold a text to a "
+                    "language; choose another sampler"
+                )
+            canvas.joint.check(canvas)
         place = torch.arange(canvas.length, device=canvas.device)
         if bool((canvas.frozen | (place >= canvas.lengths[:, None])).all(-1).any()):
             raise ValueError(f"a prompt leaves nothing to write in a text of {canvas.length} tokens")
@@ -98,6 +107,8 @@ class Sampler(Part, ABC):
         steps: int,
         seed: int,
         prompt: Tensor | Sequence[Tensor] | None = None,
+        given: Sequence[tuple[Tensor, Tensor]] | None = None,
+        told: bool = False,
         constraints: Sequence[Constraint] = (),
         end_of_text: bool = False,
         text: Tensor | Sequence[Tensor] | None = None,
@@ -111,6 +122,8 @@ class Sampler(Part, ABC):
             steps=steps,
             seed=seed,
             prompt=prompt,
+            given=given,
+            told=told,
             constraints=constraints,
             end_of_text=end_of_text,
             text=text,

@@ -67,6 +67,7 @@ class Speculative(Sampler):
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
     grows: ClassVar[bool] = True
     uses_steps: ClassVar[bool] = False
+    holds_languages: ClassVar[bool] = True
 
     @dataclass
     class Options(Part.Options):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +131,20 @@ def test_corrections_are_those_of_the_command_line(model: Model, exact: Model) -
         model.correct("a")
     with pytest.raises(ConfigError, match="writes token by token and changes no finished text"):
         exact.correct(text)
+
+
+def test_texts_keep_their_conditions(model: Model) -> None:
+    (text,) = model.sample(num=1, steps=2, prompt="Day ", regex=r"\d{2}")
+    assert re.fullmatch(r"Day \d{2}", text)
+    gap, number = model.sample(num=1, steps=2, conditions=[{"template": "a[[3]]b"}, {"schema": {"type": "integer"}}])
+    assert (gap[0], gap[-1]) == ("a", "b")
+    assert isinstance(json.loads(number), int)
+    with pytest.raises(ConfigError, match="sample: rgex: unknown key; did you mean 'regex'"):
+        model.sample(rgex="a")
+    with pytest.raises(ConfigError, match=r"sample: conditions\[1\]\.suffix: expected text, got 3"):
+        model.sample(conditions=[{}, {"suffix": 3}])
+    with pytest.raises(ConfigError, match="sample: conditions: hold every text's own keys; write no others"):
+        model.sample(prompt="a", conditions=[{}])
 
 
 def test_the_card_and_the_plots_are_those_of_the_stages(model: Model) -> None:

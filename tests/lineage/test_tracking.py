@@ -280,7 +280,7 @@ def test_a_figure_of_any_name_is_recorded(project: Project, written: str, wanted
     measured = {written.removeprefix("corpus/"): 3}
     other = replace(evaluation, fingerprint="3" * 16, manifest={**evaluation.manifest, "summary": measured})
     project.tracking.record_stage(run_id, other)
-    assert run_of(project, run_id).data.metrics[wanted.replace("corpus", "evaluation")] == 3
+    assert run_of(project, run_id).data.metrics[wanted.replace("corpus", "stages.evaluation")] == 3
 
 
 def test_a_model_is_found_by_its_fingerprint_alone(project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,96 @@ def test_the_autoregressive_baseline_writes_token_by_token(project: Project) -> 
     stdout, said = sample("tiny.left", "--num", "2", "--prompt", "And", "--steps", "3")
     assert "--steps has no effect on tiny.left" in said
     assert all(text.split("\n", 1)[1].startswith("And") for text in texts(stdout))
+
+
+# --- conditions -----------------------------------------------------------------------------------------------------
+
+
+def written(stdout: str) -> list[str]:
+    return [text.split("\n", 1)[1].removesuffix("\n") for text in texts(stdout)]
+
+
+def test_gaps_are_filled_in_and_a_model_that_trusts_the_rest_too_little_is_said_to(project: Project) -> None:
+    stdout, said = sample("tiny.uniform", "--prompt", "In ", "--suffix", " end.", "--num", "3")
+    assert all(text.startswith("In ") and text.endswith(" end.") for text in written(stdout))
+    assert "reads what is given as if noise could have written it, and trusts it too little" in said
+    stdout, said = sample("tiny.uniform", "--template", "The [[3]] of [[2]].", "--num", "3")
+    assert "3 texts of 14 tokens" in said
+    assert all(text.startswith("The ") and text.endswith(".") for text in written(stdout))
+    assert "trusts" not in sample("tiny.uniform", "--num", "1")[1]
+
+
+def test_every_text_is_in_the_language_that_is_asked_for(project: Project, tmp_path: Path) -> None:
+    stdout, said = sample("tiny.uniform", "--prompt", "Day ", "--regex", r"\d+(, \d+)*", "--num", "5")
+    assert all(re.fullmatch(r"Day \d+(, \d+)*", text) for text in written(stdout))
+    assert "every text is in its language; how often each is drawn is exact in one step and a heuristic in 4" in said
+    assert "heuristic" not in sample("tiny.uniform", "--regex", "a*", "--num", "1", "--steps", "1")[1]
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    stdout, _ = sample("tiny.uniform", "--schema", str(tmp_path / "schema.json"), "--num", "3")
+    assert all(isinstance(json.loads(text)["n"], int) for text in written(stdout))
+    stdout, _ = sample("tiny.uniform", "--regex", "[a-z ]*", "--forbid", "e", "--require", "day", "--num", "5")
+    assert all("e" not in text and "day" in text for text in written(stdout))
+    with pytest.raises(ConfigError, match=r"command line: --regex: '\(' is not a regular expression"):
+        sample("tiny.uniform", "--regex", "(")
+
+
+def test_a_file_gives_every_text_a_condition_of_its_own(project: Project, tmp_path: Path) -> None:
+    file = tmp_path / "conditions.yaml"
+    file.write_text("- prompt: In the\n- template: 'a[[3]]b'\n- {regex: '[xy]*', length: 8}\n")
+    stdout, said = sample("tiny.uniform", "--conditions", str(file), "--num", "2")
+    assert "6 texts of 32 tokens" in said
+    found = written(stdout)
+    assert [text[:6] == "In the" for text in found[:2]] == [True, True]
+    assert all(text[0] == "a" and text[-1] == "b" for text in found[2:4])
+    assert all(re.fullmatch("[xy]{0,8}", text) for text in found[4:])
+    with pytest.raises(ConfigError, match="--prompt: the file of --conditions says it for each text; leave it out"):
+        sample("tiny.uniform", "--conditions", str(file), "--prompt", "x")
+    for content, complaint in [
+        ("prompt: x", "expected a list, one mapping per text"),
+        ("- promt: x", r"conditions\.yaml: \[0\]\.promt: unknown key; did you mean 'prompt'"),
+        ("- {}\n- {forbid: x}", r"\[1\]\.forbid: expected a list of texts"),
+        ("- {template: x}", r"\[0\]\.template: has no gap"),
+        ("- {length: 600}", r"\[0\]\.length: 600 tokens is more than 16 times the 32"),
+    ]:
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=complaint):
+            sample("tiny.uniform", "--conditions", str(file))
+    with pytest.raises(ConfigError, match="cannot be read: No such file or directory; name another file"):
+        sample("tiny.uniform", "--conditions", str(tmp_path / "none.yaml"))
+
+
+TOLD = ["objective={name: nelbo, token_levels: 0.5}", "model.time_conditioning=adaln"]
+
+
+def test_what_is_exact_is_not_warned_of(project: Project) -> None:
+    compute(project, "tiny.uniform", TOLD)
+    assert "trusts" not in sample("tiny.uniform", *TOLD, "--prompt", "In ", "--num", "1")[1]
+
+
+def test_a_model_that_writes_from_left_to_right_does_not_see_what_follows_a_gap(project: Project) -> None:
+    compute(project, "tiny.left")
+    stdout, said = sample("tiny.left", "--template", "a[[3]]b", "--num", "2")
+    assert all(text[0] == "a" and text[-1] == "b" for text in written(stdout))
+    assert "this model writes from left to right and does not see what is given behind a gap" in said
+    stdout, said = sample("tiny.left", "--regex", "(ab)*", "--num", "3")
+    assert all(re.fullmatch("(ab)*", text) for text in written(stdout))
+    assert "how often each is drawn is a heuristic, token by token" in said
+
+
+def test_a_prompt_that_ends_inside_a_block_is_warned_of(project: Project) -> None:
+    compute(project, "tiny.uniform", JOINT)
+    asked = ("tiny.uniform", *JOINT, "--num", "1", "--steps", "2")
+    told = "what is given ends inside a block, where this model reads it as if noise could have written it"
+    assert told in sample(*asked, "--prompt", "And")[1]
+    assert "give whole blocks of 8 tokens" in sample(*asked, "--prompt", "And")[1]
+    assert told not in sample(*asked, "--prompt", "And then")[1]
+    assert told not in sample(*asked, "--prompt", "And", "--mode", "ar")[1]
+    stdout, _ = sample(*asked, "--regex", r"(\d{3} )*")
+    assert re.fullmatch(r"---\n(\d{3} )*\n", stdout)
+    own = "evaluation.sampler={name: threshold}"
+    with pytest.raises(ConfigError, match="--regex: sampler Threshold decides about every token by itself"):
+        sample(*asked, own, "--regex", "a*")
 
 
 # --- modes ----------------------------------------------------------------------------------------------------------

@@ -79,6 +79,16 @@ class Tokenizer(Part, ABC):
             for text, found in zip(texts, encoded, strict=True)
         ]
 
+    def token_bytes(self) -> list[bytes]:
+        """What each token stands for, ``[V]``, nothing for end-of-text. Raises TokenizerError where that depends on the
+        tokens beside it."""
+        if not self.byte_level:
+            raise TokenizerError(
+                "the tokens of this tokenizer are not strings of bytes, so that no text can be held to a language; use "
+                "a model with a byte-level tokenizer"
+            )
+        return list(self._bytes)
+
     def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
         """The bytes of some tokens; end-of-text and ids outside of the vocabulary have none."""
         if self.byte_level:
