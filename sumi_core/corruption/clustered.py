@@ -87,7 +87,13 @@ class Clustered(ForwardProcess):
     # --- forward ----------------------------------------------------------------------------------------------------
 
     def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
-        kept, near, _ = self.shares(t)
+        return self._hit(x, self.shares(t), noise)
+
+    def noise_on(self, z: Tensor, t: Tensor, u: Tensor, noise: Noise) -> Tensor:
+        return self._hit(z, self.shares_between(u, t), noise)
+
+    def _hit(self, x: Tensor, shares: tuple[Tensor, Tensor, Tensor], noise: Noise) -> Tensor:
+        kept, near, _ = shares
         fate, which = (noise.uniform(x.shape[-1], dtype=torch.float64) for _ in range(2))
         self._to(x.device)
         own = self.cluster[x]

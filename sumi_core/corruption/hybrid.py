@@ -110,6 +110,12 @@ class Hybrid(WithMask):
 
     # --- drawing it -------------------------------------------------------------------------------------------------
 
+    def drawn_between(self, t: Tensor, u: Tensor, noise: Noise, length: int) -> Tensor:
+        where = noise.uniform(length, dtype=torch.float64)
+        token = noise.integers(self.num_tokens, length)
+        masked, one = (self.arrived(torch.tensor(state, device=token.device), u, t) for state in (self.mask_id, 0))
+        return torch.where(where * (masked + self.num_tokens * one) < masked, self.mask_id, token)
+
     def corrupt(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         where = noise.uniform(x.shape[-1], dtype=torch.float64)
         token = noise.integers(self.num_tokens, x.shape[-1])

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Interpolating(ForwardProcess):
     """Everything for any α and π, zeros in π included. Subclasses give ``stationary`` and, where cheaper, closed forms.
 
-    A π that moves with time overrides ``arrived``, ``inflow``, ``token_noise`` and ``add_noise``: the rest follows.
+    A π that moves with time overrides ``arrived``, ``inflow``, ``token_noise``, ``add_noise`` and ``drawn_between``;
+    the rest follows.
     """
 
     _pi: Tensor | None = None
@@ -67,6 +68,14 @@ class Interpolating(ForwardProcess):
         kept = noise.uniform(x.shape[-1], dtype=torch.float64) < self.alpha(t)
         return torch.where(kept, x, self.sample_prior(noise, x.shape[-1]))
 
+    def noise_on(self, z: Tensor, t: Tensor, u: Tensor, noise: Noise) -> Tensor:
+        stays = noise.uniform(z.shape[-1], dtype=torch.float64) * self.alpha(t) < self.alpha(u)
+        return torch.where(stays | (t == u), z, self.drawn_between(t, u, noise, z.shape[-1]))
+
+    def drawn_between(self, t: Tensor, u: Tensor, noise: Noise, length: int) -> Tensor:
+        """What a position holds that noise has hit between levels t and u, ``[B, length]``."""
+        return self.sample_prior(noise, length)
+
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
         # As ``draw_categorical`` inverts a cumulative distribution, which all positions share here.
         uniform = noise.uniform(length, dtype=torch.float64)
@@ -97,6 +106,11 @@ class Interpolating(ForwardProcess):
         others = torch.where(by_noise > 0, 0.0, -torch.inf).to(own)
         table = others.unsqueeze(-1).repeat(1, 1, self.num_states)
         return table.scatter_(-1, z.unsqueeze(-1), own.unsqueeze(-1))
+
+    def noise_chance(self, p: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        by_noise = self.arrived(z, t, torch.zeros_like(t))  # (1 − α) π(z), with its digits where it is small
+        standing = self.alpha(t) * pick(p, z).double() + by_noise
+        return torch.where(by_noise > 0, by_noise / standing, 0.0)
 
     # --- the bound --------------------------------------------------------------------------------------------------
 

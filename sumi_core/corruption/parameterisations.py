@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -23,6 +23,7 @@ class Parameterisation(Part, ABC):
     """How to read a denoiser's logits."""
 
     description = "the logits mean what this parameterisation says"
+    reading: ClassVar[str]  # how predictions are read that are fed back: ``posterior`` or ``leave_one_out``
 
     @abstractmethod
     def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
@@ -39,6 +40,7 @@ class LeaveOneOut(Parameterisation):
     """The logits are log p(x_i | z_{−i}): what the bound is minimised by."""
 
     description = "the logits at a position predict its clean token from all the others, its own noisy token left out"
+    reading = "leave_one_out"
 
     def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
         return logits
@@ -54,6 +56,7 @@ class Posterior(Parameterisation):
     """
 
     description = "the logits at a position predict its clean token from the noisy text, its own noisy token included"
+    reading = "posterior"
 
     def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
         logits = logits.to(precision_of(logits))  # bfloat16 would round the evidence away

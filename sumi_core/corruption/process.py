@@ -128,6 +128,11 @@ class ForwardProcess(Part, ABC):
         probs = self.marginal(self._one_hot(x), t)
         return draw_categorical(probs, noise.uniform(x.shape[-1], dtype=torch.float64))
 
+    def noise_on(self, z: Tensor, t: Tensor, u: Tensor, noise: Noise) -> Tensor:
+        """Draw z_u ~ q_{u|t}(· | z_t = z), more noise on top of ``z``; t ≤ u, both broadcastable to ``[B, L]``."""
+        reached = [pick(self.transition(torch.full_like(z, state), u, t), z) for state in range(self.num_states)]
+        return draw_categorical(torch.stack(reached, -1), noise.uniform(z.shape[-1], dtype=torch.float64))
+
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
         """Pure noise, z ~ π at every position: ``[B, length]``, a row per row of ``noise``."""
         uniform = noise.uniform(length, dtype=torch.float64)
@@ -165,6 +170,13 @@ class ForwardProcess(Part, ABC):
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
         return (self.log_denoiser(logits.double()) + self.log_evidence(z, t)).log_softmax(-1)
+
+    def noise_chance(self, p: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The chance that what stands at a position is noise, given all the others: 1 − α p(z)/q_θ(z) for leave-one-out
+        predictions p ``[B, L, S]`` of the clean token, ``[B, L]`` float64. A token that only it can be has none."""
+        p = p.double()
+        standing = pick(self.marginal(p, t.expand(z.shape)), z)
+        return torch.where(standing > 0, 1 - self.alpha(t) * pick(p, z) / standing, 0.0).clamp(0, 1)
 
     def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
         """p_θ(x_i = ``token`` | z) of one state at every position, ``[B, L]`` float64, a chunk of rows at a time."""

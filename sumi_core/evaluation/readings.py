@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 _DEFINITION = (
     "reading: one way to read a likelihood off a model: `autoregressive`, exact; `blocks_n`, the bound of blocks of n "
-    "tokens, each given the clean text before it; `diffusion`, the bound of whole texts. A bound lies above its "
+    "tokens, each given the clean text before it; `diffusion`, the bound of whole texts. With `_same`, `_path` or "
+    "`_reference` in its name, that of two passes, the second one given what the first one predicted of the same text "
+    "in noise, of one with more noise on top, or what another model did of the same one. A bound lies above its "
     "model's own bits per byte by an unknown amount: of two bounds the smaller one need not be of the better model."
 )
 _DIFFERENCE = (

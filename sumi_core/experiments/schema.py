@@ -89,12 +89,11 @@ class Experiment:
         content their own identity tells, without later options that have their defaults, and without references, which
         enter as the fingerprints they stand for."""
         data = self.recipe()
+        _leave_out_later(ModelConfig, data["model"])
         for _, registry, found in parts_in(Experiment, data):
             for option, _ in marked(registry.options(found["name"]), "location"):
                 del found[option]
-            for option, (default,) in marked(registry.options(found["name"]), "later"):
-                if found.get(option) == default:
-                    found.pop(option, None)
+            _leave_out_later(registry.options(found["name"]), found)
         return data
 
     def token_tables(self) -> tuple[str, ...]:
@@ -122,6 +121,13 @@ def _without_runtime(data: dict[str, Any]) -> dict[str, Any]:
     for _, _, component, option in references_in(data):
         component[option] = {**component[option], "experiment": _without_runtime(component[option]["experiment"])}
     return data
+
+
+def _leave_out_later(schema: Any, held: dict[str, Any]) -> None:
+    """Delete what came later (``base.options.later``) and has its default, in place."""
+    for option, (default,) in marked(schema, "later"):
+        if option in held and held[option] == default:
+            del held[option]
 
 
 def _without_seeds(data: dict[str, Any]) -> dict[str, Any]:

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.data import TOKENIZERS
-from sumi_core.experiments.references import StageRef, ancestors
+from sumi_core.experiments.references import StageRef, ancestors, stage_refs
 from sumi_core.experiments.schema import Experiment
 from sumi_core.layouts import LAYOUTS
-from sumi_core.models import ATTENTION_PATTERNS
-from sumi_core.models.size import flops_per_token, num_parameters
+from sumi_core.models import ATTENTION_PATTERNS, feedback_source
+from sumi_core.models.config import ModelConfig
+from sumi_core.models.size import flops_per_token, mean_embedding_flops, num_parameters
 from sumi_core.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from sumi_core.layouts.layout import Layout
 
 _TRAINING = "pretrained_denoiser"  # the stage whose output holds weights
+_PREDICTOR = ".feedback.of"  # how the key of the option ends that names another cell whose model gives feedback
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,24 @@ def training_flops(experiment: Experiment, vocabulary: int) -> float:
 
 
 def flops_of_token(experiment: Experiment, vocabulary: int) -> float:
-    """Training FLOPs of one token over ``vocabulary`` tokens."""
-    model, length = experiment.model, experiment.shards.sequence_length
+    """Training FLOPs of one token over ``vocabulary`` tokens, those of an earlier pass that gives feedback among
+    them."""
+    fed = feedback_source(experiment.objective) is not None
+    logits = OBJECTIVES.get(experiment.objective["name"]).logits_per_token
+    own = _flops_of_pass(experiment, experiment.model, vocabulary, logits=logits, training=True, fed=fed)
+    if not fed:
+        return own
+    asked = [ref.experiment.model for ref in stage_refs(experiment) if ref.key.endswith(_PREDICTOR)]
+    predictor = asked[0] if asked else experiment.model
+    earlier = _flops_of_pass(experiment, predictor, vocabulary, logits=1, training=False, fed=False)
+    return own + earlier + mean_embedding_flops(experiment.model, vocabulary)
+
+
+def _flops_of_pass(
+    experiment: Experiment, model: ModelConfig, vocabulary: int, *, logits: int, training: bool, fed: bool
+) -> float:
+    """FLOPs for one token of a pass of ``model`` over what the experiment shows it. logits: rows for each."""
+    length = experiment.shards.sequence_length
     layout: Layout = LAYOUTS.from_config(experiment.layout)
     slots, pattern = layout.slots(length), ATTENTION_PATTERNS.from_config(model.attention)
     told_each = model.time_conditioning != "none" and (layout.level_per_slot or level_per_token(experiment))
@@ -70,7 +88,9 @@ def flops_of_token(experiment: Experiment, vocabulary: int) -> float:
         levels,
         slots=slots,
         keys=layout.keys(length, pattern),
-        logits=OBJECTIVES.get(experiment.objective["name"]).logits_per_token,
+        logits=logits,
+        training=training,
+        fed=fed,
     )
 
 

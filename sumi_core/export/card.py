@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.corruption import CLOCKS, PARAMETERISATIONS, PROCESSES
 from sumi_core.layouts import LAYOUTS
-from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK, feedback_source
 
 if TYPE_CHECKING:
     from sumi_core.models.attention import StockClass
@@ -80,6 +80,18 @@ def _describe_process(record: dict[str, Any]) -> str:
         f"A discrete diffusion language model, process `{process['name']}` with the `{schedule['name']}` schedule: "
         f"corruption {PROCESSES.get(process['name']).description}. Clock `{clock}`: {CLOCKS.get(clock).description}. "
         f"Parameterisation `{reading}`: {PARAMETERISATIONS.get(reading).description}.{shown}"
+        f"{_describe_feedback(record)}"
+    )
+
+
+def _describe_feedback(record: dict[str, Any]) -> str:
+    form, source = record["experiment"]["model"]["feedback"], feedback_source(record["experiment"]["objective"])
+    if not form or not source:
+        return ""
+    asked = f" of `{source['of']['cell']}`" if source.get("of") else ""
+    return (
+        f" Feedback `{form['name']}`, trained on source `{source['name']}`{asked}: the model reads what an earlier "
+        f"pass predicted, and {FEEDBACK.get(form['name']).description}."
     )
 
 
@@ -133,6 +145,8 @@ def _opening(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
             yield from _opening_stock(stock)
             if _stock_schedulers_write(record):
                 yield from _writing_stock(record, stock)
+        if record["experiment"]["model"]["feedback"]:
+            yield from _opening_feedback(record)
     else:
         yield f"Stock transformers cannot open the weights: {summary['reason']}."
         yield "The tokenizer opens with AutoTokenizer."
@@ -197,10 +211,47 @@ def _opening_stock(stock: StockClass) -> Iterator[str]:
     yield "```"
 
 
+def _opening_feedback(record: dict[str, Any]) -> Iterator[str]:
+    """A second pass that is given what the first one predicted, through the embeddings."""
+    rho, mask = record["experiment"]["model"]["feedback"]["rho"], record["vocabulary"]["mask_id"]
+    tokens = record["vocabulary"]["tokens"]
+    yield ""
+    yield "These logits are of a pass without feedback. One that is given what it predicted takes `inputs_embeds`:"
+    yield f"e = (1 − ρ a) E(z) + ρ a Σ P(v) E(v) with ρ = {rho:g}; P is the prediction, and a how much of it z does not"
+    yield "say already, the chance that z is noise times H(P)/log V."
+    experiment, process = record["experiment"], record["process"]["name"]
+    readings = {experiment["model"]["feedback"]["reading"], experiment["parameterisation"]["name"]}
+    if experiment["layout"]["name"] != "whole":
+        return
+    if process != "absorbing" and not (process == "uniform" and readings <= {"own", "leave_one_out"}):
+        return
+    yield ""
+    yield "```python"
+    yield "import math, torch"
+    yield ""
+    yield 'ids = tokenizer("Some text", return_tensors="pt").input_ids'
+    if mask is not None:
+        yield f"ids[:, 1:] = {mask}  # masks; a token is never noise"
+    yield f"table, p = model.get_input_embeddings().weight, model(ids).logits[..., :{tokens}].softmax(-1)"
+    if mask is None:
+        yield f"alpha = 0.5  # share of the tokens that noise has not hit; it makes each of the {tokens} of the others"
+        yield f"noise = (1 - alpha) / {tokens}"
+        yield "chance = noise / (alpha * p.gather(-1, ids.unsqueeze(-1)) + noise)"
+    else:
+        yield f"chance = (ids == {mask}).unsqueeze(-1)"
+    yield f"a = {rho:g} * chance * torch.special.entr(p).sum(-1, keepdim=True) / math.log({tokens})"
+    yield f"embedded = (1 - a) * table[ids] + a * (p @ table[:{tokens}])"
+    yield "logits = model(inputs_embeds=embedded).logits"
+    yield "```"
+
+
 def _stock_schedulers_write(record: dict[str, Any]) -> bool:
-    """Whether stock diffusers has the reverse step of the model's noise: uniform, of all positions at one level."""
+    """Whether stock diffusers has the reverse step of the model's noise, uniform, of all positions at one level. They
+    carry no feedback from step to step."""
     process, experiment = record["process"], record["experiment"]
-    return process is not None and process["name"] == "uniform" and experiment["clock"]["name"] == "shared"
+    if process is None or experiment["model"]["feedback"]:
+        return False
+    return process["name"] == "uniform" and experiment["clock"]["name"] == "shared"
 
 
 def _writing_stock(record: dict[str, Any], stock: StockClass) -> Iterator[str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.hashing import file_sha256
 from sumi_core.base.options import ConfigError
+from sumi_core.experiments.references import located, stage_refs
 from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
-from sumi_core.export.record import RECORD, SCHEMA_VERSION, TABLES, TOKENIZER, WEIGHTS, ExportError
+from sumi_core.export.record import RECORD, REFERENCES, SCHEMA_VERSION, TABLES, TOKENIZER, WEIGHTS, ExportError
 from sumi_core.export.weights import read_weights
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.size import num_parameters
@@ -57,7 +58,8 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
         raise ExportError(str(error)) from None
     try:
         tables = read_token_tables(folder / TABLES)
-        parts = build_parts(experiment, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
+        whole = with_references(experiment, folder)
+        parts = build_parts(whole, Vocabulary(tokenizer.vocab_size, tokenizer.eos_id, tables))
     except VocabularyError as error:
         raise ExportError(f"{folder / TABLES}: {error}") from None
     recorded = sumi["vocabulary"]
@@ -76,6 +78,12 @@ def load_exported(folder: Path | str, *, verify: bool = True) -> ExportedModel:
     if verify and file_sha256(path) != sumi["weights_sha256"]:
         raise ExportError(f"{path} differs from the SHA-256 in {RECORD}; copy the folder again, or export again")
     return ExportedModel(denoiser.eval(), parts, tokenizer, experiment, sumi)
+
+
+def with_references(experiment: Experiment, folder: Path) -> Experiment:
+    """A copy of an experiment whose objective finds the other cells' models that it asks in an exported folder."""
+    places = {ref.key: folder / REFERENCES / ref.key for ref in stage_refs(experiment)}
+    return located(experiment, {key: place for key, place in places.items() if place.is_dir()})
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sumi_core.experiments.schema import Experiment
 SCHEMA_VERSION = 1
 RECORD, WEIGHTS, CARD = "sumi.json", "model.safetensors", "README.md"
 TABLES = "sumi_tables.safetensors"  # what the process knows of each token, where it is made from such knowledge
+REFERENCES = "sumi_references"  # other cells' models that the objective asks: a folder for each option that names one
 TOKENIZER = "sumi_tokenizer"  # the tokenizer as it was trained; the stock form beside it has the mask as a token
 
 
@@ -29,7 +30,8 @@ class Made:
 
     tokenizer: its folder. weights: of the trained denoiser. tables: folders of the token tables that parts are built
     from. training: the summary of the training. licence: of the corpus. fingerprints: of the model's stages, its own
-    included. inputs: the fingerprints of its direct inputs."""
+    included. inputs: the fingerprints of its direct inputs. references: folders of other cells' trained models that the
+    objective asks, by the key of the option that names them."""
 
     key: str
     tokenizer: Path
@@ -39,6 +41,7 @@ class Made:
     licence: str
     fingerprints: Mapping[str, str]
     inputs: Mapping[str, str]
+    references: Mapping[str, Path] = field(default_factory=dict)
 
 
 def build_record(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sumi_core.export.record import ExportError
-from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK
 from sumi_core.models.attention import Slots
-from sumi_core.models.interface import DenoiserInput, DenoiserOutput
+from sumi_core.models.interface import DenoiserInput, DenoiserOutput, Feedback
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,8 @@ def why_not_stock(model: ModelConfig) -> str | None:
         return "model.qk_norm is on, and stock EuroBert and Llama blocks do not normalise queries and keys"
     if model.time_conditioning != "none":
         return f"model.time_conditioning is {model.time_conditioning}, and stock classes take no noise level"
+    if model.feedback and not FEEDBACK.get(model.feedback["name"]).stock:
+        return f"model.feedback is {model.feedback['name']}, a module that stock classes do not have"
     return None
 
 
@@ -109,7 +111,8 @@ def max_logit_difference(
     eos_id: int = 0,
 ) -> float:
     """Largest |logit − logit| between the denoiser and what stock code opens, on random states of all kinds: in the
-    model's own pattern, and as a layout shows texts, through position ids and a 4-D mask.
+    model's own pattern, as a layout shows texts, through position ids and a 4-D mask, and with feedback, through the
+    embeddings that it makes.
 
     Raises ExportError above TOLERANCE, or when it is not a number.
     """
@@ -127,10 +130,18 @@ def max_logit_difference(
     watched(DenoiserInput(tokens))
     if layout is not None:
         layout.of(watched, tokens.flip(0) % denoiser.num_states, eos_id)(DenoiserInput(tokens))
+    fed = denoiser.model.feedback
+    if fed is not None:
+        width = denoiser.config.hidden_size
+        news = torch.rand(tokens.shape, generator=generator)
+        watched(DenoiserInput(tokens, feedback=Feedback(torch.randn(*tokens.shape, width, generator=generator), news)))
     differences = []
     for given in shown:
-        logits = denoiser(given).logits()
-        difference = float((logits - opened(**stock_arguments(given)).logits).abs().max())
+        logits, arguments = denoiser(given).logits(), stock_arguments(given)
+        if fed is not None and given.feedback is not None:
+            embedded = opened.get_input_embeddings()(arguments.pop("input_ids"))
+            arguments["inputs_embeds"] = fed(embedded, given.feedback)
+        difference = float((logits - opened(**arguments).logits).abs().max())
         allowed = TOLERANCE * max(1.0, float(logits.abs().max()))
         if not difference <= allowed:
             raise ExportError(

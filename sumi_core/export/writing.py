@@ -6,6 +6,7 @@ config.json           for stock transformers; absent where no stock class has th
 tokenizer.json …      for AutoTokenizer, the mask included
 sumi_tokenizer/       the tokenizer as it was trained
 sumi_tables.safetensors  what the process knows of each token, where it is made from such knowledge
+sumi_references/      the weights of other cells' models that the likelihood is read with, where there are any
 sumi.json             process, objective, vocabulary, lineage, the resolved experiment
 README.md             the model card
 """
@@ -22,12 +23,13 @@ from sumi_core.data.vocabulary import Vocabulary, read_tables, write_token_table
 from sumi_core.experiments.build import build_parts
 from sumi_core.experiments.schema import Experiment
 from sumi_core.export.card import model_card
-from sumi_core.export.record import CARD, TABLES, TOKENIZER, WEIGHTS, Made, build_record, write_record
+from sumi_core.export.record import CARD, REFERENCES, TABLES, TOKENIZER, WEIGHTS, Made, build_record, write_record
 from sumi_core.export.stock import max_logit_difference, stock_class, why_not_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, write_stock_tokenizer
 from sumi_core.export.weights import memory_bytes, read_weights, write_weights
 from sumi_core.layouts.layout import Whole
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.objectives.reference import REFERENCE_WEIGHTS
 
 _CHECKED_POSITIONS = 256  # at most: the comparison with stock code need not pay for long sequences
 
@@ -50,6 +52,10 @@ def write_export(experiment: Experiment, made: Made, folder: Path) -> dict[str, 
     if tables:
         write_token_tables(tables, folder / TABLES)
     shutil.copytree(made.tokenizer, folder / TOKENIZER, ignore=_leave_out, dirs_exist_ok=True)
+    for key, place in made.references.items():
+        own = folder / REFERENCES / key
+        own.mkdir(parents=True)
+        shutil.copyfile(place / REFERENCE_WEIGHTS, own / REFERENCE_WEIGHTS)
     length = experiment.shards.sequence_length
     write_stock_tokenizer(
         made.tokenizer,

@@ -23,8 +23,16 @@ def precision_of(logits: Tensor) -> torch.dtype:
 
 def chunks_of(logits: Tensor, rows: Tensor | None) -> list[Rows]:
     """The rows of ``[N, S]`` logits, or those that ``rows`` names, in pieces that fit the cache."""
-    entries = _CHUNK_ENTRIES.get(logits.device.type, _CHUNK_ENTRIES_ACCELERATOR)
-    size = max(1, entries // logits.shape[-1])
     if rows is not None:
-        return list(rows.split(size))
-    return [slice(start, start + size) for start in range(0, logits.shape[0], size)]
+        return list(rows.split(_rows_of(logits.shape[-1], logits.device)))
+    return list(slices_of(logits.shape[0], logits.shape[-1], logits.device))
+
+
+def slices_of(count: int, width: int, device: torch.device) -> list[slice]:
+    """``count`` rows of ``width`` entries in pieces that fit the cache."""
+    size = _rows_of(width, device)
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _rows_of(width: int, device: torch.device) -> int:
+    return max(1, _CHUNK_ENTRIES.get(device.type, _CHUNK_ENTRIES_ACCELERATOR) // width)

@@ -20,7 +20,7 @@ from sumi_core.base.registry import Part
 from sumi_core.layouts.layout import Layout
 from sumi_core.models.attention import AttentionPattern, Explicit
 from sumi_core.models.cache import KeyValues
-from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput, Feedback
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -234,8 +234,8 @@ class Blocks(Layout):
         """One block alone beside its clean context, in one forward pass: hidden states ``[B, n, D]`` that predict its
         tokens, equal to those of two streams.
 
-        x: ``[B, ≥ kn]``, the text before it. given: tokens z^k ``[B, n]`` and levels ``[B]`` or ``[B, n]``. cache:
-        holds the first ``kept`` clean slots, and the others afterwards."""
+        x: ``[B, ≥ kn]``, the text before it. given: tokens z^k ``[B, n]``, levels ``[B]`` or ``[B, n]``, and feedback.
+        cache: holds the first ``kept`` clean slots, and the others afterwards."""
         clean, z, level = self.context(x, block, eos_id), given.tokens, given.level
         seen, n = clean.shape[1], z.shape[1]
         own = self.options.read_out == "own"
@@ -249,6 +249,11 @@ class Blocks(Layout):
             levels = _per_token(level, n)
             levels = levels if own else torch.cat([torch.zeros_like(levels[:, :1]), levels], 1)[:, :noisy]
             told = torch.cat([levels.new_zeros(new.shape), levels], 1)
+        feedback = given.feedback
+        if feedback is not None:
+            empty = new.shape[1] + (not own)  # clean slots, and the copy
+            parts = (_behind(part, empty)[:, : new.shape[1] + noisy] for part in vars(feedback).values())
+            feedback = Feedback(*parts)
         place = torch.arange(seen + noisy, device=z.device)
         mask = (place[None] <= place[kept:, None]) | (place[kept:, None] >= seen)
         # Token kn stands at position kn + 1 and the copy before it at kn: both right behind what the block sees.
@@ -260,6 +265,7 @@ class Blocks(Layout):
                 pattern=Explicit(mask),
                 cache=cache,
                 keep=new.shape[1] if cache is not None else 0,
+                feedback=feedback,
             )
         )
         return replace(output, hidden=output.hidden[:, new.shape[1] :][:, :n])
@@ -300,10 +306,15 @@ class _TwoStreams:
         if level is not None:
             levels = _per_token(level, z.shape[1])
             level = laid_out(levels, torch.zeros_like(levels))
+        feedback = given.feedback
+        if feedback is not None:
+            parts = (feedback.mean, feedback.weight)
+            feedback = Feedback(*(laid_out(part, torch.zeros_like(part)) for part in parts))
         output = self.denoiser(
             DenoiserInput(
                 laid_out(z, clean),
                 level,
+                feedback=feedback,
                 positions=streams.positions,
                 documents=twice(documents),
                 valid=twice(given.valid),
@@ -317,6 +328,11 @@ class _TwoStreams:
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return sum(listed) / len(listed)
+
+
+def _behind(part: Tensor, slots: int) -> Tensor:
+    """Feedback ``[B, n, …]`` behind as many slots that have none."""
+    return torch.cat([part.new_zeros(len(part), slots, *part.shape[2:]), part], 1)
 
 
 def _per_token(level: Tensor, length: int) -> Tensor:

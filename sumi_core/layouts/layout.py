@@ -40,8 +40,8 @@ class Layout(Part, ABC):
 
     @abstractmethod
     def of(self, denoiser: DenoiserFunction, x: Tensor, eos_id: int) -> DenoiserFunction:
-        """The denoiser of texts ``x`` ``[B, L]`` in noise: it is given z and levels ``[B, L]`` and returns the hidden
-        states that predict each token, ``[B, L, D]``. eos_id: what stands before a text."""
+        """The denoiser of texts ``x`` ``[B, L]`` in noise: it is given z, levels ``[B, L]`` and maybe feedback, and
+        returns the hidden states that predict each token, ``[B, L, D]``. eos_id: what stands before a text."""
 
     @abstractmethod
     def times(self, uniform: Tensor, length: int) -> Tensor:

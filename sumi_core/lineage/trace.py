@@ -181,7 +181,7 @@ def _parents(project: Project, traced: Trace, verify: bool) -> dict[str, Trace]:
     for stage in traced.stages:
         recorded = stage.manifest.get("references", {})
         for key, ref in refs.items():
-            if key.partition(".")[0] not in STAGES[stage.stage].reads:
+            if not STAGES[stage.stage].refers(key):
                 continue
             try:
                 own = recorded[key]["fingerprint"] if key in recorded else ref_fingerprint(ref)

@@ -1,5 +1,6 @@
 """The denoiser: a LLaMA-style transformer whose attention pattern is an argument, and its size presets."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sumi_core.base.registry import Registry
@@ -14,6 +15,25 @@ ATTENTION_PATTERNS = Registry(
     },
     key="attention",
 )
+
+FEEDBACK = Registry(
+    "form of feedback",
+    "sumi_core.models.feedback:FeedbackForm",
+    {
+        "residual_context": "sumi_core.models.feedback:ResidualContext",
+        "self_conditioning": "sumi_core.models.feedback:SelfConditioning",
+    },
+    key="feedback",
+)
+
+
+def feedback_source(objective: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where the predictions come from that a model with feedback is given: the component that a resolved objective
+    names, its own or that of the loss of noise within it."""
+    inner = objective.get("diffusion") or {}
+    found: dict[str, Any] | None = objective.get("feedback") or inner.get("feedback")
+    return found
+
 
 INITIALISERS = Registry(
     "initialiser",

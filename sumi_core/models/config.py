@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sumi_core.base.options import part
-from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS
+from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK, INITIALISERS
 
 TIME_WIDTH = 128  # width of the embedded noise level, as in SEDD (2310.16834) and MDLM (2406.07524)
 
@@ -45,3 +45,7 @@ class ModelConfig:
     ] = "none"
     init_std: Annotated[float, Field(gt=0.0, le=10.0, description="standard deviation of random weights")] = 0.02
     initialiser: Annotated[Any, Field(description="where the weights start")] = part(INITIALISERS, "random")
+    feedback: Annotated[
+        Any,
+        Field(description="how the predictions of an earlier pass enter the embeddings; null: they do not"),
+    ] = part(FEEDBACK, None, optional=True, later=True)

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sumi_core.models import ATTENTION_PATTERNS, INITIALISERS
+from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK, INITIALISERS
 from sumi_core.models.attention import Slots
 from sumi_core.models.cache import KeyValues
 from sumi_core.models.config import ModelConfig
-from sumi_core.models.interface import DenoiserInput, DenoiserOutput
+from sumi_core.models.feedback import FeedbackForm
+from sumi_core.models.feedback_layers import mean_embedding
+from sumi_core.models.interface import Belief, DenoiserInput, DenoiserOutput, Feedback
 from sumi_core.models.layers import (
     Block,
     Embedding,
@@ -47,6 +49,9 @@ class Transformer(nn.Module):
             self.time_embedding = TimeToken(config.hidden_size)
         elif self.conditioning == "adaln":
             self.time_embedding, self.modulation = TimeEmbedding(), Modulation(config.hidden_size, 2)
+        form: FeedbackForm | None = FEEDBACK.from_config(config.feedback) if config.feedback else None
+        self.feedback = form.module(config) if form else None
+        self.reading = form.reading if form else "own"
 
     def blocks(self) -> list[Block]:
         """The layers, first to last."""
@@ -88,15 +93,31 @@ class Denoiser(nn.Module):
         """Whether what stands may be read once and kept: a causal model's tokens never look at what follows."""
         return self.pattern.causal
 
+    @property
+    def takes_feedback(self) -> bool:
+        """Whether what an earlier pass predicted enters the embeddings."""
+        return self.model.feedback is not None
+
+    @torch.no_grad()
+    def feedback(self, belief: Belief) -> Feedback:
+        """What an earlier pass predicted, of this denoiser or of another one over the same tokens, in the terms of this
+        one's embeddings; computed a few rows at a time."""
+        return mean_embedding(belief, self.model.embed_tokens.weight, self.model.reading)
+
     def forward(self, given: DenoiserInput) -> DenoiserOutput:
         """Hidden states of every slot, and the head that reads them.
 
         A denoiser without time conditioning ignores the level; one with it raises ValueError where there is none.
-        Raises ValueError, too, for what a cache cannot do: see ``DenoiserInput``.
+        Raises ValueError, too, for feedback that it takes none of, and for what a cache cannot do: see
+        ``DenoiserInput``.
         """
         model, tokens, cache, time = self.model, given.tokens, given.cache, None
         counts = [] if cache is None else self._counts(given, cache)
         x: Tensor = model.embed_tokens(tokens)
+        if given.feedback is not None:
+            if model.feedback is None:
+                raise ValueError("this denoiser takes no feedback: name a form of it under model.feedback")
+            x = model.feedback(x, given.feedback)
         if given.context is not None:
             x = x + given.context
         if model.time_embedding is not None:

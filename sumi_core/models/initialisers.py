@@ -18,6 +18,7 @@ from sumi_core.base.paths import project_path
 from sumi_core.base.references import referenced_folder, stage_ref
 from sumi_core.base.registry import Part
 from sumi_core.data import TOKENIZERS
+from sumi_core.models import FEEDBACK
 from sumi_core.models.foreign import (
     InitialiserError,
     Tensors,
@@ -45,7 +46,8 @@ _DIMENSIONS = (
     "rope_theta",
     "norm_epsilon",
 )
-_ADDED = ("modulation", "time_embedding", "q_norm", "k_norm")  # modules that a model may lack and its successor have
+#: Modules that a model may lack and its successor have.
+_ADDED = ("modulation", "time_embedding", "q_norm", "k_norm", "feedback")
 
 
 class Initialiser(Part, ABC):
@@ -140,8 +142,8 @@ class Exported(Initialiser):
     an autoregressive model becomes a denoiser.
 
     folder: an exported folder, or one of stock transformers with the same names. States that it lacks (a mask), and
-    time conditioning or QK-norm that it has not, start at random. A folder that Sumi did not write is compared with
-    stock transformers, logit by logit, before anything is trained.
+    time conditioning, QK-norm or self-conditioning that it has not, start as in a new model. A folder that Sumi did not
+    write is compared with stock transformers, logit by logit, before anything is trained.
     """
 
     @dataclass
@@ -171,8 +173,8 @@ class Cell(Initialiser):
     training goes on with other data, longer texts, or as a denoiser.
 
     of: the cell, or a group of seeds, of which that of the same seed is meant. Its dimensions and its tokenizer must be
-    this one's. A mask that only this model has, and time conditioning or QK-norm that only this one has, start at
-    random; a mask that only the other had is dropped.
+    this one's. A mask that only this model has, and time conditioning, QK-norm or self-conditioning that only this one
+    has, start as in a new model; a mask that only the other had is dropped.
     """
 
     @dataclass
@@ -194,24 +196,34 @@ class Cell(Initialiser):
         if was not in ("none", conditioning):
             problem = f"is {conditioning}, and {was} in '{cell}', where the weights start; set it to {was}"
             return "model.time_conditioning", problem
-        if others["tokenizer"] != there["tokenizer"]:
-            problem = f"is not that of '{cell}', whose weights know its tokens only; write the same tokenizer"
-            return "tokenizer", problem
-        learns = getattr(TOKENIZERS.get(others["tokenizer"]["name"]), "learns", True)
-        if learns and others["corpus"] != there["corpus"]:
-            name = others["tokenizer"]["name"]
-            problem = (
-                f"is not that of '{cell}', where the weights start, and a {name} tokenizer that learns from another "
-                "corpus is another one; write the same corpus, or a tokenizer that learns nothing, such as byte"
-            )
-            return "corpus", problem
-        return None
+        form, was = others["model"]["feedback"], there["model"]["feedback"]
+        if was and not FEEDBACK.get(was["name"]).stock and (form or {}).get("name") != was["name"]:
+            problem = f"is {form['name'] if form else 'null'}, and {was['name']} in '{cell}', where the weights start; "
+            return "model.feedback", f"{problem}set it to {was['name']}"
+        return other_tokens(cell, there, others, "where the weights start")
 
     def fill(self, denoiser: Denoiser, seed: int, num_tokens: int) -> None:
         path = referenced_folder(self.options.of) / "weights.safetensors"
         if not path.is_file():
             raise InitialiserError(f"there is no {path}; compute '{self.options.of['cell']}' again")
         _fill_from(Tensors({path: None}), path, denoiser, seed, num_tokens, drop_mask=True)
+
+
+def other_tokens(cell: str, there: Mapping[str, Any], others: Mapping[str, Any], role: str) -> tuple[str, str] | None:
+    """Key and sentence where a cell's model knows other tokens than an experiment has, or None. there, others: the
+    sections of both. role: what the cell is to the experiment."""
+    if others["tokenizer"] != there["tokenizer"]:
+        problem = f"is not that of '{cell}', whose weights know its tokens only; write the same tokenizer"
+        return "tokenizer", problem
+    learns = getattr(TOKENIZERS.get(others["tokenizer"]["name"]), "learns", True)
+    if learns and others["corpus"] != there["corpus"]:
+        name = others["tokenizer"]["name"]
+        problem = (
+            f"is not that of '{cell}', {role}, and a {name} tokenizer that learns from another corpus is another one; "
+            "write the same corpus, or a tokenizer that learns nothing, such as byte"
+        )
+        return "corpus", problem
+    return None
 
 
 @no_grad

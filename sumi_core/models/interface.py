@@ -10,12 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, cast
 
+from sumi_core.kernels.chunks import Rows
 from sumi_core.kernels.row_loss import RowLoss
 from sumi_core.models.attention import AttentionPattern
 from sumi_core.models.cache import KeyValues
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What an earlier pass predicted, in the terms of the embeddings. mean: ``[B, L, D]``, Δ = Σ_v P(v) E(v), the mean
+    embedding of the predicted tokens. weight: ``[B, L]``, a in [0, 1], how much of the prediction is news. Where both
+    are 0 there is none."""
+
+    mean: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,8 @@ class DenoiserInput:
     valid: ``[B, L]`` bool, slots that hold a token, which others may see; None: all. pattern: who sees whom in this
     pass; None: the model's own. cache: tokens that were read before and are seen too, all of them clean and of one
     document. keep: how many of the new slots the cache keeps, from the left, of every row or ``[B]``; without a cache
-    none. context: ``[B, L, D]``, added to the input embeddings.
+    none. context: ``[B, L, D]``, added to the input embeddings. feedback: what an earlier pass predicted; None: no pass
+    did.
 
     A cache refuses, with a ValueError before anything is computed: documents where it holds slots or is to keep some;
     noisy or valid where it is to keep some; more to keep than there are slots; another number of rows than its own.
@@ -46,6 +58,7 @@ class DenoiserInput:
     cache: KeyValues | None = None
     keep: int | Tensor = 0
     context: Tensor | None = None
+    feedback: Feedback | None = None
 
 
 class Head(Protocol):
@@ -80,7 +93,39 @@ class DenoiserOutput:
         return replace(self, hidden=self.hidden[:, -1:])
 
 
+#: From logits ``[n, S]`` of some rows, which rows those are, and a reading (``posterior``, ``leave_one_out``, ``own``:
+#: what is predicted) to the distribution P of the clean tokens, ``[n, V]``, and the share of it that counts, ``[n]``.
+ReadBelief = Callable[["Tensor", Rows, str], "tuple[Tensor, Tensor]"]
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What an earlier pass predicted of the texts that are given now, before anything is made of it.
+
+    output: of that pass. read: how to read its logits, rows in the order of ``[B, L]``. where: ``[B, 1]`` or ``[B, L]``
+    bool, the positions that are to have feedback."""
+
+    output: DenoiserOutput
+    read: ReadBelief
+    where: Tensor
+
+
 DenoiserFunction = Callable[[DenoiserInput], DenoiserOutput]
+
+
+class TakesFeedback(Protocol):
+    """A denoiser that makes something of what an earlier pass predicted."""
+
+    def __call__(self, given: DenoiserInput) -> DenoiserOutput: ...
+
+    def feedback(self, belief: Belief) -> Feedback:
+        """The belief in the terms of this denoiser's embeddings, without gradient."""
+        ...
+
+
+def takes_feedback(denoiser: DenoiserFunction) -> bool:
+    """Whether a denoiser is to be given feedback."""
+    return bool(getattr(denoiser, "takes_feedback", False))
 
 
 def caches(denoiser: DenoiserFunction) -> bool:

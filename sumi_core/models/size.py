@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sumi_core.models import ATTENTION_PATTERNS
+from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK
 from sumi_core.models.config import TIME_WIDTH, ModelConfig
 
 
@@ -20,6 +20,8 @@ def num_parameters(model: ModelConfig, vocabulary: int) -> int:
         total += TIME_WIDTH * 2 * width
     elif model.time_conditioning == "token":
         total += TIME_WIDTH * width
+    if model.feedback:
+        total += FEEDBACK.from_config(model.feedback).num_parameters(model)
     return total + model.num_layers * block
 
 
@@ -32,32 +34,44 @@ def flops_per_token(
     slots: float | None = None,
     keys: float | None = None,
     logits: int = 1,
+    training: bool = True,
+    fed: bool = False,
 ) -> float:
-    """Training FLOPs (forward and backward) of the matrix products for one token in sequences of ``length``, each of
-    which the denoiser is told ``levels`` noise levels of: 1, or ``length`` where every token has its own.
+    """FLOPs of the matrix products for one token in sequences of ``length``, each of which the denoiser is told
+    ``levels`` noise levels of: 1, or ``length`` where every token has its own. training: forward and backward; else of
+    a forward pass alone. fed: the pass is given feedback.
 
     slots: of a forward pass over a sequence, ``length`` unless given. logits: slots that the head reads for each token.
     keys: that all slots of a token together attend to, those of the model's own pattern unless given.
 
     After PaLM (2204.02311, appendix B): 6 for each weight that multiplies the token, plus 12 · layers · hidden for each
     key it attends to (all ``length`` of them; half in a causal pattern, where PaLM counts all), plus what a level costs
-    with time conditioning. The head counts even where it is tied; the table look-up, norms and softmax do not.
+    with time conditioning; a forward pass alone takes a third. The head counts even where it is tied; the table
+    look-up, norms and softmax do not.
     """
     attended = ATTENTION_PATTERNS.from_config(model.attention).attended(length) if keys is None else keys
     block, head = model.num_layers * _block_matrices(model), logits * vocabulary * model.hidden_size
+    if fed and model.feedback:
+        block += FEEDBACK.from_config(model.feedback).matrices(model)
     matrices = head + block if slots in (None, length) else head + block * slots / length
-    attention = 12.0 * model.num_layers * model.hidden_size * attended
-    return 6.0 * matrices + attention + _flops_per_level(model) * levels / length
+    passes = 3.0 if training else 1.0  # the gradients of both factors of a product cost as much as itself, each
+    attention = 4.0 * model.num_layers * model.hidden_size * attended
+    return passes * (2.0 * matrices + attention) + _flops_per_level(model, training=training) * levels / length
 
 
-def _flops_per_level(model: ModelConfig) -> float:
-    """Training FLOPs of embedding one noise level and of what each layer makes of it."""
+def mean_embedding_flops(model: ModelConfig, vocabulary: int) -> float:
+    """FLOPs of the mean embedding of one predicted token (``models.feedback``), which has no backward pass."""
+    return 2.0 * vocabulary * model.hidden_size
+
+
+def _flops_per_level(model: ModelConfig, *, training: bool) -> float:
+    """FLOPs of embedding one noise level and of what each layer makes of it."""
     if model.time_conditioning == "none":
         return 0.0
-    # 4 for a weight of the first map: its input has no gradient.
-    embedding = (4 + 6) * TIME_WIDTH * TIME_WIDTH
+    # In training 4 for a weight of the first map: its input has no gradient.
+    embedding = (4 + 6 if training else 2 + 2) * TIME_WIDTH * TIME_WIDTH
     parts = 6 * model.num_layers + 2 if model.time_conditioning == "adaln" else 1
-    return float(embedding + 6 * TIME_WIDTH * parts * model.hidden_size)
+    return float(embedding + (6 if training else 2) * TIME_WIDTH * parts * model.hidden_size)
 
 
 def _block_matrices(model: ModelConfig) -> int:

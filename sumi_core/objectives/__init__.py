@@ -2,6 +2,17 @@
 
 from sumi_core.base.registry import Registry
 
+FEEDBACK_SOURCES = Registry(
+    "source of feedback",
+    "sumi_core.objectives.feedback:FeedbackSource",
+    {
+        "path": "sumi_core.objectives.feedback:Path",
+        "reference": "sumi_core.objectives.feedback:Reference",
+        "same": "sumi_core.objectives.feedback:Same",
+    },
+    key="feedback_source",
+)
+
 OBJECTIVES = Registry(
     "objective",
     "sumi_core.objectives.objective:Objective",

@@ -16,7 +16,9 @@ from sumi_core.corruption import CLOCKS, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import RowLoss
-from sumi_core.models.interface import DenoiserFunction, DenoiserOutput
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput
+from sumi_core.objectives import FEEDBACK_SOURCES
+from sumi_core.objectives.feedback import FeedbackSource, LayOut, Same
 from sumi_core.objectives.likelihood import Bound, Reading
 from sumi_core.objectives.log_partition import SquaredLogPartition
 from sumi_core.objectives.noising import NoisyBatch, corrupt
@@ -43,6 +45,10 @@ class Diffusion(Objective):
 
     Under a layout of blocks each block of a text has a level of its own, frac(u + k/K) for block k of K, u being what
     is drawn for the text: blocks are noised apart from each other, and their levels are spread as those of texts are.
+
+    feedback: where the predictions come from that a model with ``model.feedback`` is given beside a text in noise. Such
+    a model is reported with the bound of that source, at one more pass; the bounds of its own prediction of the same
+    text in noise (``diffusion_same``), and of a pass without feedback (``diffusion``), are readings of it too.
 
     token_levels: this share of the sequences, drawn for each by its address, is trained with an independent level at
     every token (diffusion forcing, 2407.01392; Sumi, 2606.19005, has half). Their loss is not a bound, whatever its
@@ -73,6 +79,9 @@ class Diffusion(Objective):
             ),
         ] = 0.0
         z_loss: Annotated[float, Field(ge=0.0, description="weight of the squared log-partition of the logits")] = 0.0
+        feedback: Annotated[
+            Any, Field(description="whose predictions a model with model.feedback is given; null: no model is")
+        ] = part(FEEDBACK_SOURCES, None, optional=True, later=True)
 
         def check(self) -> None:
             """Raises ValueError for a density without importance sampling, or the reverse."""
@@ -86,6 +95,9 @@ class Diffusion(Objective):
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        if own["feedback"] and not others["model"]["feedback"]:
+            problem = "the model makes nothing of an earlier pass; name a form under model.feedback, such as "
+            return "objective.feedback", f"{problem}residual_context, or leave this out"
         if own["time_sampling"] == "importance":
             if not CLOCKS.get(others["clock"]["name"]).one_level:
                 return (
@@ -109,6 +121,9 @@ class Diffusion(Objective):
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)
         options.check()
+        self.feedback: FeedbackSource | None = None
+        if options.feedback:
+            self.feedback = FEEDBACK_SOURCES.from_config(options.feedback)
         self._density = SCHEDULES.from_config(options.time_density) if options.time_density else None
 
     # --- training ---------------------------------------------------------------------------------------------------
@@ -127,9 +142,20 @@ class Diffusion(Objective):
         return {}
 
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
-        noisy = self.training_noise(batch)
-        shown = self.layout.at(batch.step).of(denoiser, batch.tokens, self.eos_id)
-        return self.loss_of(shown(noisy.given), noisy)
+        noisy, layout = self.training_noise(batch), self.layout.at(batch.step)
+
+        def lay_out(denoiser: DenoiserFunction) -> DenoiserFunction:
+            return layout.of(denoiser, batch.tokens, self.eos_id)
+
+        return self.loss_of(lay_out(denoiser)(self.fed(denoiser, lay_out, noisy, batch)), noisy)
+
+    def fed(self, denoiser: DenoiserFunction, lay_out: LayOut, noisy: NoisyBatch, batch: Batch) -> DenoiserInput:
+        """What the denoiser is given of a batch in noise, with feedback for the rows that have some."""
+        if self.feedback is None:
+            return noisy.given
+        chosen = batch.noise("feedback").uniform(1) < self.feedback.options.share
+        noise = batch.noise("feedback_path")
+        return self.feedback.feed(denoiser, lay_out, self.process, noisy.given, noisy.level, noise, chosen)
 
     def loss_of(self, output: DenoiserOutput, noisy: NoisyBatch) -> Loss:
         """The training loss of what the denoiser made of a batch in noise."""
@@ -185,4 +211,11 @@ class Diffusion(Objective):
 
     @property
     def readings(self) -> dict[str, Reading]:
-        return {self.layout.reading: Bound(self.process, self.layout, self.eos_id)}
+        def bound(source: FeedbackSource | None = None) -> Bound:
+            return Bound(self.process, self.layout, self.eos_id, source)
+
+        own = self.layout.reading
+        if self.feedback is None:
+            return {own: bound()}
+        trained = {f"{own}_{self.options.feedback['name']}": bound(self.feedback)}
+        return {**trained, **({} if type(self.feedback) is Same else {f"{own}_same": bound(Same())}), own: bound()}

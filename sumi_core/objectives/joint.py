@@ -91,7 +91,9 @@ class Joint(Objective):
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         options, x = self.options, batch.tokens
         noisy = self.diffusion.training_noise(batch)
-        of_noise, of_text = self.layout.at(batch.step).both(denoiser, x, self.eos_id)(noisy.given)
+        layout = self.layout.at(batch.step)
+        given = self.diffusion.fed(denoiser, lambda d: layout.of(d, x, self.eos_id), noisy, batch)
+        of_noise, of_text = layout.both(denoiser, x, self.eos_id)(given)
         diffusion = self.diffusion.loss_of(of_noise, noisy)
         next_token = of_text.apply(cross_entropy_loss(x, self.num_tokens)).mean()
         value = options.autoregressive_weight * next_token + options.diffusion_weight * diffusion.value
@@ -103,5 +105,5 @@ class Joint(Objective):
     @property
     def readings(self) -> dict[str, Reading]:
         both = {"autoregressive": ChainRule(self.num_tokens, self.eos_id), **self.diffusion.readings}
-        first = self.options.reported
-        return {first: both[first], **both}
+        own = "autoregressive" if self.options.reported == "autoregressive" else next(iter(self.diffusion.readings))
+        return {own: both[own], **both}

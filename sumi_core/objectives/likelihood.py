@@ -23,6 +23,7 @@ from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import cross_entropy_loss
 from sumi_core.layouts.layout import Layout, Whole
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
+from sumi_core.objectives.feedback import FeedbackSource
 from sumi_core.objectives.noising import noise_of_bound
 
 if TYPE_CHECKING:
@@ -101,24 +102,42 @@ class ChainRule(Reading):
 class Bound(Reading):
     """The tight bound of a corruption process, of texts that are shown as a layout says: of whole texts, or the sum of
     the bounds of their blocks, each given the clean text before it. All positions of a row have one noise level, so
-    that the loss by level means the same under every layout. eos_id: what stands before a text."""
+    that the loss by level means the same under every layout. eos_id: what stands before a text. source: of the feedback
+    that the denoiser is given, which may be made of the same path only: see ``objectives.feedback``."""
 
     exact = False
 
-    def __init__(self, process: ForwardProcess, layout: Layout | None = None, eos_id: int = 0) -> None:
-        self.process, self.layout, self.eos_id = process, layout or Whole(), eos_id
+    def __init__(
+        self,
+        process: ForwardProcess,
+        layout: Layout | None = None,
+        eos_id: int = 0,
+        source: FeedbackSource | None = None,
+    ) -> None:
+        self.process, self.layout, self.eos_id, self.source = process, layout or Whole(), eos_id, source
 
     @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
-        x, process = batch.tokens, self.process
-        denoiser = self.layout.of(denoiser, x, self.eos_id)
+        x, process, source = batch.tokens, self.process, self.source
+
+        def lay_out(denoiser: DenoiserFunction) -> DenoiserFunction:
+            return self.layout.of(denoiser, x, self.eos_id)
+
+        def fed(given: DenoiserInput, level: Tensor, stream: str) -> DenoiserInput:
+            if source is None:
+                return given
+            return source.feed(denoiser, lay_out, process, given, level, batch.noise(stream))
+
+        shown = lay_out(denoiser)
         noisy = noise_of_bound(process, batch, epsilon)
-        integrand = denoiser(noisy.given).apply(process.bound_loss(x, noisy.z, noisy.level))
+        output = shown(fed(noisy.given, noisy.level, "feedback_path"))
+        integrand = output.apply(process.bound_loss(x, noisy.z, noisy.level))
         density = per_sequence(noisy.weight.to(integrand.dtype) * integrand)
 
         clean_end = torch.full((len(x), 1), epsilon, dtype=torch.float64, device=x.device)
         z = process.corrupt(x, clean_end, batch.noise("reconstruction"))
-        logits = process.predict(denoiser, DenoiserInput(z, clean_end.squeeze(-1)), clean_end)
+        given = fed(DenoiserInput(z, clean_end.squeeze(-1)), clean_end, "feedback_reconstruction")
+        logits = process.predict(shown, given, clean_end)
         reconstruction = process.reconstruction(logits, x, z, clean_end)
         prior = process.prior(x, 1 - clean_end)
         # α falls by this much per token and unit of drawn time, whatever the schedule and the clocks.

@@ -15,9 +15,10 @@ from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.clocks import ClockReading, Clocks
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.kernels.row_loss import pick
-from sumi_core.models.interface import DenoiserFunction, DenoiserInput
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, takes_feedback
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.languages import ReverseStep
+from sumi_core.sampling.memory import fed
 from sumi_core.sampling.sampler import Sampler
 from sumi_core.sampling.truncation import Sharpening, changes, sharpened
 
@@ -49,6 +50,10 @@ class Ancestral(Sampler):
     tokens at the level of the others, so what is written beside them is not drawn from its conditional distribution
     (docs/mathematics.md 7). One that has learnt to read a level for each token is given 0 there where the canvas is
     ``told``: then it is.
+
+    A model with feedback is given, from the second step on, what it predicted at the step before, each row its own,
+    wherever a token is still to be written. That prediction had feedback in turn: the memory goes back to the first
+    step, while the bound with feedback of a path is that of a memory of one step.
     """
 
     @dataclass
@@ -92,7 +97,7 @@ class Ancestral(Sampler):
     def start(self, canvas: Canvas) -> Canvas:
         clocks = self.process.clock.draw(canvas.noise("sample_clock", 0), canvas.length)
         noise = self.process.sample_prior(canvas.noise("sample", 0), canvas.length)
-        return canvas.written(noise, state=clocks)
+        return canvas.written(noise, state=clocks, predicted=None)
 
     def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
         return self._denoised(denoiser, canvas, self.levels(canvas.steps), canvas.age)
@@ -106,6 +111,8 @@ class Ancestral(Sampler):
         stands = now.level == then.level
         aim = torch.where(stands, 0.0, then.level)  # where nothing is to happen, any step that is defined will do
         given = DenoiserInput(z, told(canvas, now), valid=canvas.valid)
+        if canvas.predicted is not None:
+            given = fed(denoiser, process, given, now.level, canvas.predicted, where=~canvas.frozen)
         logits = process.predict(denoiser, given, now.level)
         place, noise = torch.arange(canvas.length, device=z.device), canvas.noise("sample", canvas.age + 1)
         filters, clean = canvas.without_joint(), None
@@ -131,6 +138,7 @@ class Ancestral(Sampler):
             nfe=canvas.nfe + 1,
             slots=canvas.slots + canvas.lengths,
             confidence=torch.where(kept, canvas.confidence, chance),
+            predicted=logits if takes_feedback(denoiser) else None,
         )
 
     def _confidence(

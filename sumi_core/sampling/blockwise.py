@@ -12,11 +12,11 @@ from sumi_core.data.noise import Noise
 from sumi_core.kernels.row_loss import pick
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.cache import KeyValues
-from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput, caches
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput, caches, takes_feedback
 from sumi_core.sampling.ancestral import Ancestral, only_allowed
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.languages import ReverseStep
-from sumi_core.sampling.memory import Memory
+from sumi_core.sampling.memory import Memory, fed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,8 @@ class _Draft:
     """The block that is being written. z: ``[B, n]``, on its way from noise to text. counted: ``[B]``, clean slots that
     each row has been charged for. kept, memory: the clean slots that the network has read, where it keeps them. belief:
     what a rule remembers of the block from step to step; None: nothing yet. rests: ``[B]`` bool, rows that are done
-    with the block; None: none is."""
+    with the block; None: none is. predicted: leave-one-out logits ``[B, n, S]`` of the step before, for a network that
+    is given them; None: there was none in this block."""
 
     z: Tensor
     counted: Tensor
@@ -35,6 +36,7 @@ class _Draft:
     memory: Memory | None = None
     belief: Any = None
     rests: Tensor | None = None
+    predicted: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Blockwise(Ancestral):
     written is not seen yet, and a given token within it counts as a token at the level of the others unless the network
     is given a level at every slot, which only training with ``token_levels`` shows it: under noise that consists of
     tokens, what is written beside it is then not drawn from the model's conditional distribution (docs/mathematics.md
-    7).
+    7). A model with feedback has it from the second step of a block on.
     """
 
     causal: ClassVar[bool | None] = True
@@ -122,7 +124,9 @@ class Blockwise(Ancestral):
             nfe=canvas.nfe + works,
             slots=canvas.slots + works * (slots - draft.counted),
             confidence=torch.where(canvas.done[:, None], canvas.confidence, confidence),
-            state=_Draft(z, counted, kept, memory, move.belief, move.rests),
+            state=_Draft(
+                z, counted, kept, memory, move.belief, move.rests, logits if takes_feedback(denoiser) else None
+            ),
         )
         return self._opened(written) if over else written
 
@@ -134,6 +138,8 @@ class Blockwise(Ancestral):
         draft, n = canvas.state, self.layout.options.length
         memory = draft.memory
         asked = DenoiserInput(draft.z, torch.where(place.given, 0.0, place.level))  # what is given is clean
+        if draft.predicted is not None:
+            asked = fed(denoiser, self.process, asked, place.level, draft.predicted, where=~place.given)
         if caches(denoiser) and memory is None:
             memory = Memory(KeyValues(len(clean), canvas.length + 2 * n + 2, canvas.device), clean[:, :0])
 
@@ -202,7 +208,7 @@ class Blockwise(Ancestral):
         start = (
             _Draft(z, torch.zeros_like(canvas.nfe))
             if draft is None
-            else dataclasses.replace(draft, z=z, belief=None, rests=None)
+            else dataclasses.replace(draft, z=z, belief=None, rests=None, predicted=None)
         )
         return dataclasses.replace(canvas, age=block * canvas.steps, state=start)
 

@@ -57,6 +57,8 @@ class Canvas:
     was. state: what the sampler keeps between its steps; it may share memory with other canvases of the same run.
     revises: whether what is not frozen holds a finished text to begin with, and not nothing. told: whether the network
     is given level 0 at what is frozen, which it must have learnt to read; else all places of a text have one level.
+    predicted: leave-one-out logits ``[B, L, S]`` of the last step, for a network that takes feedback; None: there was
+    none yet.
     """
 
     tokens: Tensor
@@ -72,6 +74,7 @@ class Canvas:
     confidence: Tensor
     constraints: tuple[Constraint, ...] = ()
     state: Any = None
+    predicted: Tensor | None = None
     revises: bool = False
     told: bool = False
 

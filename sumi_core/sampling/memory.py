@@ -1,13 +1,16 @@
-"""What a sampler's network has read of a text and keeps for later calls."""
+"""What a sampler's network has read or predicted of a text, kept for later calls."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 
+from sumi_core.corruption.belief import BeliefReader
+from sumi_core.corruption.process import ForwardProcess
 from sumi_core.models.cache import KeyValues
+from sumi_core.models.interface import Belief, DenoiserFunction, DenoiserInput, FromLogits, TakesFeedback
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,3 +57,18 @@ class RaggedMemory:
         kept = torch.where(other, 0, kept)
         self.cache.crop(kept)
         return self.cache, kept
+
+
+def fed(
+    denoiser: DenoiserFunction,
+    process: ForwardProcess,
+    given: DenoiserInput,
+    level: Tensor,
+    predicted: Tensor,
+    where: Tensor,
+) -> DenoiserInput:
+    """What a network that takes feedback is given. level: of the tokens now, broadcastable to ``[B, L]``. predicted:
+    leave-one-out logits ``[B, L, S]`` of an earlier step. where: positions that have feedback, ``[B, L]`` bool."""
+    output = FromLogits(lambda tokens, told: predicted)(given)
+    belief = Belief(output, BeliefReader(process, given.tokens, level), where)
+    return replace(given, feedback=cast(TakesFeedback, denoiser).feedback(belief))

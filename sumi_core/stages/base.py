@@ -31,9 +31,10 @@ class Launcher(Protocol):
 class StageContext:
     """What a stage function gets: the experiment, whole inputs, and a folder that is its own to write.
 
-    experiment: with the folders of the outputs of other cells that its parts refer to. references: those outputs, by
-    the key of the option that refers, such as ``model.initialiser.of``. tables: the folder of each token table that the
-    experiment's parts are built from. fingerprints: of the stages of this experiment up to and including this one.
+    experiment: with the folders of the outputs of other cells that the parts which the stage reads refer to.
+    references: those outputs, and those of the sections it opens, by the key of the option that refers, such as
+    ``model.initialiser.of``. tables: the folder of each token table that the experiment's parts are built from.
+    fingerprints: of the stages of this experiment up to and including this one.
     recipe: a digest of the config that this stage reads. store, provenance: for a stage that keeps parts of its output
     under fingerprints of their own."""
 
@@ -100,7 +101,8 @@ class Records:
 class Stage:
     """One step from corpus to evaluation. Raise ``version`` whenever its code would give other outputs.
 
-    reads: sections of the experiment. inputs: stages. run: writes the output into the context's folder and returns its
+    reads: sections of the experiment. opens: sections that it does not read, but whose references to outputs of other
+    cells are inputs of it. inputs: stages. run: writes the output into the context's folder and returns its
     summary, plain data. partition: whether cells that share their tokens share the output, or each cell has its own.
     takes_tables: the stages that write the token tables of the experiment's parts are inputs too. tables: token tables
     that this stage writes. optional: only experiments have it whose parts are built from its tables. resumable: goes on
@@ -114,6 +116,7 @@ class Stage:
     run: Callable[[StageContext], dict[str, Any]]
     partition: Literal["token_set", "cell"]
     reads: tuple[str, ...] = ()
+    opens: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     takes_tables: bool = False
     tables: tuple[str, ...] = ()
@@ -126,3 +129,7 @@ class Stage:
     group: str = "model"
     kinds: frozenset[str] = frozenset()
     pool: str | None = None
+
+    def refers(self, key: str) -> bool:
+        """Whether the output of another cell that an option refers to is an input. key: of the option."""
+        return key.partition(".")[0] in (*self.reads, *self.opens)

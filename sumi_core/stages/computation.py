@@ -125,7 +125,10 @@ class Computation:
         started = time.time()
         self.log(stage.doing)
         context = StageContext(
-            located(experiment, {option: artifact.folder for option, artifact in references.items()}),
+            located(
+                experiment,
+                {key: found.folder for key, found in references.items() if key.partition(".")[0] in stage.reads},
+            ),
             key,
             build.folder,
             inputs,

@@ -86,11 +86,11 @@ def open_model(experiment: Experiment, exported: Path) -> Model:
     sampler alone."""
     from sumi_core.evaluation.measurement import Model
     from sumi_core.experiments.build import build_parts
-    from sumi_core.export.loading import load_exported
+    from sumi_core.export.loading import load_exported, with_references
 
     device = choose_device(experiment.runtime.device)
     loaded = load_exported(exported)
-    parts = build_parts(experiment, loaded.parts.vocabulary)
+    parts = build_parts(with_references(experiment, exported), loaded.parts.vocabulary)
     denoiser = loaded.denoiser.to(device).eval()
     return Model(denoiser, parts.objective, parts.sampler, parts.process, loaded.tokenizer, device)
 

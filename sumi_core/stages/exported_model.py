@@ -25,6 +25,7 @@ def build(context: StageContext) -> dict[str, Any]:
         licence=str(inputs["corpus"].summary["licence"]),
         fingerprints=context.fingerprints,
         inputs={name: artifact.fingerprint for name, artifact in inputs.items()},
+        references={key: artifact.folder for key, artifact in context.references.items()},
     )
     return write_export(context.experiment, made, context.folder)
 
@@ -52,6 +53,7 @@ STAGE = Stage(
     build,
     "cell",
     doing="exporting, and comparing with stock transformers",
+    opens=("objective",),
     inputs=("corpus", "tokenizer", "token_shards", "pretrained_denoiser"),
     takes_tables=True,
     checks=(

@@ -78,7 +78,7 @@ class Identities:
             },
         }
         for ref in self._refs:
-            if ref.key.partition(".")[0] in stage.reads:
+            if stage.refers(ref.key):
                 identity["inputs"][ref.key] = ref_fingerprint(ref)
         own = _read_by(stage, self._parts)
         if source := _made_from(own):
@@ -90,7 +90,7 @@ class Identities:
 
 def references_of(experiment: Experiment, name: str) -> tuple[StageRef, ...]:
     """The outputs of other cells that a stage of this experiment is made from: those that its parts refer to."""
-    return tuple(ref for ref in stage_refs(experiment) if ref.key.partition(".")[0] in STAGES[name].reads)
+    return tuple(ref for ref in stage_refs(experiment) if STAGES[name].refers(ref.key))
 
 
 def ref_fingerprint(ref: StageRef) -> str:

@@ -119,20 +119,6 @@ def test_samples_are_those_of_the_command_line(model: Model) -> None:
         model.sample(length=9, prompt="and the e")
 
 
-def test_corrections_are_those_of_the_command_line(model: Model, exact: Model) -> None:
-    text = "and the evening"
-    corrected = model.correct(text, num=2, seed=5)
-    assert len(corrected) == 2
-    assert model.correct(text, num=1, seed=5) == corrected[:1]
-    assert model.correct(text, num=2, seed=6) != corrected
-    printed = CliRunner().invoke(app, ["sample", "tiny.uniform", "--correct", text, "--num", "1", "--seed", "5"]).stdout
-    assert all(c in printed for c in corrected[0] if c.isascii() and c.isprintable())
-    with pytest.raises(ConfigError, match="correct: text: has 1 token; a text to correct has at least 2"):
-        model.correct("a")
-    with pytest.raises(ConfigError, match="writes token by token and changes no finished text"):
-        exact.correct(text)
-
-
 def test_texts_keep_their_conditions(model: Model) -> None:
     (text,) = model.sample(num=1, steps=2, prompt="Day ", regex=r"\d{2}")
     assert re.fullmatch(r"Day \d{2}", text)
@@ -145,6 +131,20 @@ def test_texts_keep_their_conditions(model: Model) -> None:
         model.sample(conditions=[{}, {"suffix": 3}])
     with pytest.raises(ConfigError, match="sample: conditions: hold every text's own keys; write no others"):
         model.sample(prompt="a", conditions=[{}])
+
+
+def test_corrections_are_those_of_the_command_line(model: Model, exact: Model) -> None:
+    text = "and the evening"
+    corrected = model.correct(text, num=2, seed=5)
+    assert len(corrected) == 2
+    assert model.correct(text, num=1, seed=5) == corrected[:1]
+    assert model.correct(text, num=2, seed=6) != corrected
+    printed = CliRunner().invoke(app, ["sample", "tiny.uniform", "--correct", text, "--num", "1", "--seed", "5"]).stdout
+    assert all(c in printed for c in corrected[0] if c.isascii() and c.isprintable())
+    with pytest.raises(ConfigError, match="correct: text: has 1 token; a text to correct has at least 2"):
+        model.correct("a")
+    with pytest.raises(ConfigError, match="writes token by token and changes no finished text"):
+        exact.correct(text)
 
 
 def test_the_card_and_the_plots_are_those_of_the_stages(model: Model) -> None:

@@ -20,6 +20,7 @@ from sumi_core.experiments.layers import merge
 from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.schema import Experiment
 from sumi_core.models import PRESETS
+from sumi_core.models.config import ModelConfig
 from sumi_core.stages import STAGES
 from sumi_core.stages.identity import experiment_fingerprints, stage_inputs
 
@@ -275,6 +276,7 @@ def _with_change(experiment: Experiment, leaf: tuple[str, ...]) -> Experiment:
 
 EXPERIMENT = Experiment(
     tokenizer={"name": "bpe", "vocab_size": 300},
+    model=ModelConfig(feedback={"name": "self_conditioning", "reading": "own"}),
     process={"name": "fake", "path": "x", "rows": 2},
     schedule={"name": "linear"},
     objective={"name": "nelbo"},

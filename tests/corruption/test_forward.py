@@ -43,6 +43,21 @@ def test_corruption_follows_the_marginal(process, schedule, level):
     assert chi_square(z, kernel_of(process, V, slightly_off)[1]) < 1e-6
 
 
+@pytest.mark.parametrize("general", [False, True])
+@pytest.mark.parametrize("process", NAMES)
+def test_noise_on_top_of_noise_follows_the_kernel_between_both_levels(process, general):
+    """χ² of draws of z_u given z_t against q_{u|t} from the definition, from a token and from a mask; and nothing
+    happens between a level and itself."""
+    built = build_process(process, "cosine", V)
+    t, u = (torch.full((1, 1), level, dtype=torch.float64) for level in (0.35, 0.6))
+    alphas = [built.schedule.alpha(level)[0, 0] for level in (u, t)]
+    draw = ForwardProcess.noise_on if general else type(built).noise_on
+    for state in (1, built.num_states - 1):
+        z = torch.full((200, 100), state)
+        assert chi_square(draw(built, z, t, u, noise(range(200))), kernel_of(process, V, *alphas)[state]) > 1e-3
+        assert torch.equal(draw(built, z, t, t, noise(range(200))), z)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_levels_per_position(name):
     """Every position is corrupted to its own level."""

@@ -51,6 +51,21 @@ MODELS: dict[str, dict[str, Any]] = {
         "model": {"attention": "causal", "tie_embeddings": True},
         "layout": {"name": "blocks", "length": 6, "read_out": "previous"},
     },
+    "residual": {
+        "process": "uniform",
+        "model": {"feedback": {"name": "residual_context", "rho": 0.75}},
+        "objective": {"name": "nelbo", "feedback": "same"},
+    },
+    "masked_residual": {
+        "process": "absorbing",
+        "model": {"feedback": "residual_context"},
+        "objective": {"name": "nelbo", "feedback": "path"},
+    },
+    "self_conditioned": {
+        "process": "uniform",
+        "model": {"feedback": "self_conditioning"},
+        "objective": {"name": "nelbo", "feedback": "same"},
+    },
     "conditioned": {"process": "uniform", "model": {"time_conditioning": "adaln"}},
     "qk_norm": {"process": "uniform", "model": {"qk_norm": True}},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,20 +14,26 @@ import pytest
 import torch
 import yaml
 
+from sumi_core.data.batch import Batch
+from sumi_core.data.noise import Noise
 from sumi_core.data.tokenizers.tokenizer import load_tokenizer
 from sumi_core.export.loading import load_exported
 from sumi_core.export.record import ExportError
 from sumi_core.export.stock import max_logit_difference, open_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, open_stock_tokenizer, write_stock_tokenizer
+from sumi_core.export.weights import write_weights
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.attention import Bidirectional, Causal
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import DenoiserInput
+from sumi_core.objectives.feedback import Same
 from sumi_core.stages.base import StageContext
 from sumi_core.stages.exported_model import build as build_exported_model
 from sumi_core.stages.identity import stage_fingerprint, stages_of
+from sumi_core.stages.store import Artifact
 from tests.data.foreign import byte_level
-from tests.export.conftest import TEXT
+from tests.export.conftest import TEXT, experiment
+from tests.models.stock import lively
 
 Trained = Callable[..., tuple[StageContext, Denoiser]]
 EUROBERT, LLAMA = Bidirectional.stock_class, Causal.stock_class
@@ -162,7 +169,10 @@ def test_a_causal_export_generates_with_stock_code(trained: Trained) -> None:
     assert written.shape == (1, prompt["input_ids"].shape[1] + 5)
 
 
-@pytest.mark.parametrize(("kind", "word"), [("conditioned", "time_conditioning"), ("qk_norm", "qk_norm")])
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [("conditioned", "time_conditioning"), ("qk_norm", "qk_norm"), ("self_conditioned", "self_conditioning")],
+)
 def test_other_architectures_are_exported_and_say_why_stock_code_cannot_open_them(
     kind: str, word: str, trained: Trained
 ) -> None:
@@ -246,6 +256,50 @@ def test_stock_code_runs_two_streams_as_the_card_says(kind: str, trained: Traine
     assert generation.get("suppress_tokens") == (None if mask is None else [mask])
     samples = exported.parts.sampler.sample(exported.denoiser, num=2, length=2 * n, steps=2, seed=0)
     assert samples.nfe.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("kind", ["residual", "masked_residual"])
+def test_stock_code_feeds_a_prediction_back_as_the_card_says(kind: str, trained: Trained) -> None:
+    """The card's own lines give the logits of a pass with feedback."""
+    context, denoiser = trained(kind)
+    assert build_exported_model(context)["stock_loadable"]
+    exported = load_exported(context.folder)
+    body = card_front(context.folder)[1].replace("this/folder", str(context.folder))
+    assert "Feedback `residual_context`, trained on source `" in body
+    names: dict[str, Any] = {}
+    for snippet in body.split("```python\n")[1:3]:
+        exec(snippet.split("```")[0], names)
+    process, source = exported.parts.process, exported.parts.objective.feedback  # type: ignore[attr-defined]
+    assert process is not None
+    level = torch.full((1, 1), 0.5, dtype=torch.float64)
+    given = DenoiserInput(names["ids"], level[:, 0])
+    noise = Noise(0, "path", 0, [0])
+    fed = Same(source.options).feed(denoiser, lambda d: d, process, given, level, noise)
+    with torch.no_grad():
+        wanted, without = denoiser(fed).logits(), denoiser.logits(names["ids"])
+    torch.testing.assert_close(names["logits"], wanted, rtol=1e-4, atol=1e-4)
+    assert float((wanted - without).abs().max()) > 0.01
+
+
+def test_an_export_holds_the_model_that_its_likelihood_asks(trained: Trained, tmp_path: Path) -> None:
+    context, _ = trained("residual")
+    predicting = experiment("uniform", tmp_path / "text.txt")
+    other = lively(Denoiser(predicting.model, 257), seed=8)
+    (tmp_path / "other").mkdir()
+    write_weights(other, tmp_path / "other" / "weights.safetensors")
+    asked = {"name": "reference", "share": 0.5, "of": {"cell": "a.s0", "experiment": predicting.to_dict()}}
+    context.experiment.objective["feedback"] = asked
+    context.references = {"objective.feedback.of": Artifact("pretrained_denoiser", "o" * 16, tmp_path / "other", {})}
+    build_exported_model(context)
+    shutil.rmtree(tmp_path / "other")
+    assert str(tmp_path) not in (context.folder / "sumi.json").read_text().replace(str(tmp_path / "text.txt"), "")
+    exported = load_exported(context.folder)
+    x = torch.randint(257, (2, 24), generator=torch.Generator().manual_seed(0))
+    batch = Batch(x, torch.arange(2), torch.arange(2), 2, 0, 0)
+    readings = exported.parts.objective.readings
+    assert [*readings] == ["diffusion_reference", "diffusion_same", "diffusion"]
+    found = [reading(exported.denoiser, batch, 1e-3).total for reading in readings.values()]
+    assert len({float(value.sum()) for value in found}) == 3
 
 
 def test_an_error_that_is_not_known_is_in_no_card(trained: Trained) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.cache import KeyValues
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.models.interface import DenoiserInput, DenoiserOutput
+from sumi_core.models.interface import DenoiserInput, DenoiserOutput, Feedback
 from sumi_core.objectives.likelihood import ChainRule
 from tests.layouts.exact import blocks
 from tests.models.stock import STATES, lively, small
@@ -58,6 +58,41 @@ def test_two_streams_give_the_logits_of_each_block_alone(n: int, read_out: str, 
         assert kept == layout.context(x, block, EOS).shape[1]
         for other in (alone, cached):
             torch.testing.assert_close(other, together[:, part], rtol=0, atol=1e-12)
+
+
+@shapes
+@pytest.mark.parametrize("form", ["residual_context", "self_conditioning"])
+def test_feedback_is_read_where_its_tokens_stand_in_noise_and_nowhere_else(form: str, n: int, read_out: str) -> None:
+    """Two streams give the logits of each block alone; those of a block depend on its own feedback, those of clean text
+    on none."""
+    layout, denoiser = blocks(n, read_out), network(feedback={"name": form, "reading": "own"})
+    x, z, level = texts()
+    generator = torch.Generator().manual_seed(7)
+    mean = torch.randn(3, LENGTH, 32, generator=generator, dtype=torch.float64)
+    weight = torch.rand(3, LENGTH, generator=generator, dtype=torch.float64)
+    without, together = logits(layout, denoiser, x, z), logits(layout, denoiser, x, z, feedback=Feedback(mean, weight))
+    with torch.no_grad():
+        clean = [
+            layout.both(denoiser, x, EOS)(DenoiserInput(z, feedback=f))[1].hidden
+            for f in (None, Feedback(mean, weight))
+        ]
+    assert torch.equal(*clean)
+    cache, kept = KeyValues(3), 0
+    for block, first in enumerate(range(0, LENGTH, n)):
+        part = slice(first, min(first + n, LENGTH))
+        asked = DenoiserInput(z[:, part], level[:, part], feedback=Feedback(mean[:, part], weight[:, part]))
+        with torch.no_grad():
+            alone = layout.canvas(denoiser, x, asked, block, EOS).logits()
+            cached = layout.canvas(denoiser, x, asked, block, EOS, cache=cache, kept=kept).logits()
+        kept = cache.longest
+        for other in (alone, cached):
+            torch.testing.assert_close(other, together[:, part], rtol=0, atol=1e-12)
+    only = torch.zeros(LENGTH, dtype=torch.bool)
+    only[:n] = True
+    first = Feedback(mean * only[:, None], weight * only)
+    changed = (logits(layout, denoiser, x, z, feedback=first) != without).any(-1).all(0)
+    hidden = n == 1 and read_out == "previous"  # no slot holds its noise
+    assert torch.equal(changed, only & (not hidden))
 
 
 def test_a_block_alone_is_the_model_s_own_pass_with_the_mask_written_out() -> None:

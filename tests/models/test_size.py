@@ -17,6 +17,7 @@ from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import DenoiserInput
 from sumi_core.models.layers import ZeroLinear
+from sumi_core.objectives.diffusion import Diffusion
 from tests.models.stock import STATES, small
 
 
@@ -161,6 +162,61 @@ def test_flops_of_a_joint_objective_are_those_that_pytorch_counts(read_out: str)
         beyond += at.slots(24) ** 2 / 24 - at.keys(24, denoiser.pattern)
     hidden = 12 * denoiser.config.num_layers * denoiser.config.hidden_size * beyond / 3
     assert counted / 3 == pytest.approx(3 * 24 * (flops_of_token(experiment, STATES) + hidden))
+
+
+@pytest.mark.parametrize("form", ["residual_context", "self_conditioning"])
+@pytest.mark.parametrize("source", ["same", "path", "reference"])
+@pytest.mark.parametrize("conditioning", ["none", "token", "adaln"])
+def test_flops_with_feedback_are_those_that_pytorch_counts(conditioning: str, source: str, form: str) -> None:
+    """One more pass without gradient, of the model itself or of another one, and the mean embedding of each token."""
+    shape = {**vars(small()), "initialiser": "random", "time_conditioning": conditioning}
+    other = resolve({"model": {**vars(small(num_layers=1)), "initialiser": "random"}}, "a.yaml")
+    of = {"of": {"cell": "other.s0", "experiment": other.to_dict()}} if source == "reference" else {}
+    experiment = resolve(
+        {
+            "model": {**shape, "feedback": form},
+            "objective": {"name": "nelbo", "feedback": {"name": source, **of}},
+            "shards": {"sequence_length": 24},
+        },
+        "a.yaml",
+    )
+    objective = build_parts(experiment, Vocabulary(STATES, 0), training=True).objective
+    assert isinstance(objective, Diffusion)
+    if source == "reference":
+        objective.feedback._denoiser = Denoiser(other.model, STATES)  # type: ignore[union-attr]
+    denoiser = Denoiser(experiment.model, STATES)
+    for module in denoiser.modules():
+        if isinstance(module, ZeroLinear):
+            torch.nn.init.normal_(module.weight)
+    x = torch.arange(72).view(3, 24) % STATES
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        objective.loss(denoiser, Batch(x, torch.arange(3), torch.arange(3), 3, 0, 0)).value.backward()
+    assert counter.get_total_flops() == pytest.approx(3 * 24 * flops_of_token(experiment, STATES))
+
+
+@pytest.mark.parametrize("form", ["residual_context", "self_conditioning"])
+@pytest.mark.parametrize("name", ["nelbo", "joint"])
+def test_flops_with_feedback_of_two_streams_are_those_that_pytorch_counts(name: str, form: str) -> None:
+    """The earlier pass has both streams and reads the head for the noisy one alone; a gated layer reads every slot."""
+    fed = {"name": "nelbo", "feedback": "same"}
+    plain = {
+        "model": {**vars(small()), "attention": "causal", "initialiser": "random", "feedback": form},
+        "layout": {"name": "blocks", "length": 4},
+        "objective": fed if name == "nelbo" else {"name": "joint", "diffusion": fed},
+        "shards": {"sequence_length": 24},
+    }
+    experiment = resolve(plain, "a.yaml")
+    parts = build_parts(experiment, Vocabulary(STATES, 0), training=True)
+    denoiser = Denoiser(experiment.model, STATES)
+    for module in denoiser.modules():
+        if isinstance(module, ZeroLinear):
+            torch.nn.init.normal_(module.weight)
+    x = torch.arange(72).view(3, 24) % STATES
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        parts.objective.loss(denoiser, Batch(x, torch.arange(3), torch.arange(3), 3, 0, 0)).value.backward()
+    hidden_keys = parts.layout.slots(24) ** 2 / 24 - parts.layout.keys(24, denoiser.pattern)
+    hidden = (12 + 4) * denoiser.config.num_layers * denoiser.config.hidden_size * hidden_keys
+    assert counter.get_total_flops() == pytest.approx(3 * 24 * (flops_of_token(experiment, STATES) + hidden))
 
 
 def test_a_meta_denoiser_can_be_given_memory_and_weights() -> None:

@@ -104,6 +104,23 @@ def test_a_model_has_both_likelihoods_and_is_reported_with_the_one_that_was_chos
     assert torch.equal(objective.likelihood(denoiser, batch, 1e-3).total, found) == (reported == "blocks")
 
 
+@pytest.mark.parametrize("source", ["same", "path"])
+def test_feedback_is_that_of_the_objective_of_the_noise_alone_and_the_text_has_none(source: str) -> None:
+    fed = {"name": "nelbo", "feedback": {"name": source}}
+    objective, batch = joint(diffusion=fed, diffusion_weight=0.4, reported="blocks"), batch_of(texts())
+    denoiser = lively(Denoiser(small(attention="causal", feedback={"name": "residual_context"}), STATES)).double()
+    alone, plain = OBJECTIVES.from_config(fed, **context()), OBJECTIVES.build("nelbo", {}, **context())
+    next_token = OBJECTIVES.build("autoregressive", {}, process=None, vocabulary=Vocabulary(TOKENS, EOS))
+    found, one = objective.loss(denoiser, batch), alone.loss(denoiser, batch)
+    torch.testing.assert_close(found.metrics["diffusion"], one.value.detach(), rtol=0, atol=1e-12)
+    text = next_token.loss(denoiser, batch).value.detach()
+    torch.testing.assert_close(found.metrics["autoregressive"], text, rtol=0, atol=1e-12)
+    assert not torch.equal(one.value, plain.loss(denoiser, batch).value)
+    names = [*objective.readings]
+    assert names[0] == f"blocks_{source}"
+    assert set(names) == {f"blocks_{source}", "blocks_same", "blocks", "autoregressive"}
+
+
 # --- block lengths of training --------------------------------------------------------------------------------------
 
 

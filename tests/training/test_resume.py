@@ -37,11 +37,13 @@ def test_killed_at_random_moments_nothing_differs(make_request: MakeRequest, und
 def test_a_training_of_growing_blocks_is_killed_on_both_sides_of_a_boundary(
     make_request: MakeRequest, undisturbed: Undisturbed
 ) -> None:
-    """The block length is a function of the step alone: 20 steps each of blocks of 1, 4, 16 and 32 tokens."""
+    """The block length is a function of the step alone: 20 steps each of blocks of 1, 4, 16 and 32 tokens. Who has
+    feedback, and the noise that it is made of, are functions of the address."""
     plan = {
         "training__steps": 80,
         "model__attention": "causal",
-        "objective": {"name": "joint"},
+        "model__feedback": "self_conditioning",
+        "objective": {"name": "joint", "diffusion": {"name": "nelbo", "feedback": "path"}},
         "layout": {"name": "blocks", "length": 32, "read_out": "previous", "growth": [1, 4, 16]},
     }
     request = make_request("growing", **plan)
