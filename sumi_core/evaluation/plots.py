@@ -272,6 +272,46 @@ def plot_readings(tables: Mapping[str, pd.DataFrame], path: Path, title: str = "
     return _write(draw_readings(tables, title), path)
 
 
+def draw_calibration(curve: pd.DataFrame, table: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy against confidence, a line for each noise level (on the diagonal when calibrated), and accuracy and
+    calibration error by noise; error bars are over documents.
+
+    curve, table: reliability.parquet and calibration.parquet of ``evaluation.calibration``."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    reliability, by_noise = figure.subplots(1, 2)
+    reliability.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1.2, label="calibrated")
+    for index, (noise, points) in enumerate(curve.groupby("noise")):
+        colour, marker = _style(index)
+        reliability.errorbar(
+            points["confidence"], points["accuracy"], points["accuracy_stderr"].fillna(0.0), color=colour,
+            marker=marker, markersize=4, linewidth=1.4, capsize=2, label=f"{noise:g} of the tokens hit",
+        )  # fmt: skip
+    for index, name in enumerate(("accuracy", "calibration_error")):
+        colour, marker = _style(index)
+        by_noise.errorbar(
+            table["noise"], table[name], table[f"{name}_stderr"].fillna(0.0), color=colour, marker=marker, markersize=4,
+            linewidth=1.4, capsize=2, label=name.replace("_", " "),
+        )  # fmt: skip
+    reliability.set_xlabel("confidence: probability of the most probable token")
+    reliability.set_ylabel("accuracy")
+    by_noise.set_xlabel("share of tokens hit, 1 − α")
+    for axes in (reliability, by_noise):
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        _tidy(axes)
+        _legend(axes)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def plot_calibration(curve: pd.DataFrame, table: pd.DataFrame, path: Path, title: str = "") -> Path:
+    """Write ``draw_calibration`` as a PNG file; returns its path."""
+    return _write(draw_calibration(curve, table, title), path)
+
+
 def _band(axes: Axes, across: Any, values: Any, error: Any, colour: str) -> None:
     """± one standard error of a mean over seeds, where there are several."""
     if error is not None:
