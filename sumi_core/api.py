@@ -13,7 +13,7 @@ Names are those of the command line: an experiment, a cell or a glob, below the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,12 +65,30 @@ class Model:
         same text and seed give the same figures. Texts longer than the trained length are cut into pieces.
 
         Raises ConfigError for an empty text, one that is not valid UTF-8, and no text at all."""
-        from sumi_core.base.numerics import deterministic
         from sumi_core.evaluation.text_likelihood import text_likelihoods
+
+        return self._read(text_likelihoods, "likelihood", texts, levels, seed)
+
+    def score(self, texts: Sequence[str], *, levels: int = 8, seed: int = 1) -> pd.DataFrame:
+        """What each token of texts costs the model: one row for each, the end-of-text token of each text last.
+
+        Columns: text (its number, from 0), position, token (id), string, nats, nats_mc_stderr (over noise levels and
+        noise; 0 where the likelihood is exact), exact. Exact nats are −log p(x_i | x_{<i}). Those of a bound are what
+        the token adds to it, and only their sum bounds a log-probability. The nats of a text add up to those of
+        ``likelihood`` with the same levels and seed. Raises ConfigError as ``likelihood``."""
+        from sumi_core.evaluation.token_scores import token_scores
+
+        return self._read(token_scores, "score", texts, levels, seed)
+
+    def _read(
+        self, read: Callable[..., pd.DataFrame], where: str, texts: Sequence[str], levels: int, seed: int
+    ) -> pd.DataFrame:
+        """A table of texts. Raises ConfigError, naming ``where``, for texts that cannot be read."""
+        from sumi_core.base.numerics import deterministic
 
         try:
             with deterministic(self.experiment.runtime.threads):
-                return text_likelihoods(
+                return read(
                     self.exported.parts.objective,
                     self._denoiser,
                     self.exported.tokenizer,
@@ -82,7 +100,7 @@ class Model:
                     device=self._device,
                 )
         except ValueError as error:
-            raise ConfigError("likelihood", "texts", str(error)) from None
+            raise ConfigError(where, "texts", str(error)) from None
 
     def sample(
         self,

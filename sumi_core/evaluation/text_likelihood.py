@@ -56,15 +56,15 @@ def text_likelihoods(
     """
     import pandas as pd
 
-    _check(texts)
+    check_texts(texts)
     rows: list[dict[str, Any]] = []
     nats_errors: list[float] = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(list(texts)), strict=True)):
         data = text.encode()
         tokens = np.append(ids, tokenizer.eos_id).astype(np.int64)
-        own = EVALUATION + seed + int.from_bytes(hashlib.blake2b(data, digest_size=7).digest(), "big")
+        own = noise_seed(text, seed)
         nats, variance = 0.0, 0.0
-        for step, pieces in enumerate(_pieces(tokens, length)):
+        for step, pieces in enumerate(pieces_of(tokens, length)):
             draws = 1 if objective.reading.exact else levels
             values, times = _measured(objective, denoiser, pieces, draws, epsilon, own, step, device)
             nats += float(values.mean(axis=1).sum())
@@ -88,7 +88,8 @@ def text_likelihoods(
     return table
 
 
-def _check(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise ValueError, naming the text by its number, for what is no list of texts that can be read."""
     if isinstance(texts, str):
         raise ValueError("expected a list of texts, got one text; write [text]")
     if not texts:
@@ -102,13 +103,38 @@ def _check(texts: Sequence[str]) -> None:
             raise ValueError(f"text {number} is not valid UTF-8; leave it out") from None
 
 
-def _pieces(ids: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]:
+def pieces_of(ids: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]:
     """The pieces of full length ``[N, length]``, and what is left ``[1, rest]``, where there is any."""
     whole = len(ids) // length
     if whole:
         yield ids[: whole * length].reshape(whole, length)
     if len(ids) % length:
         yield ids[None, whole * length :]
+
+
+def noise_seed(text: str, seed: int) -> int:
+    """The seed of a text's noise, by its content."""
+    return EVALUATION + seed + int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+
+
+def draws_of(
+    pieces: NDArray[np.int64], draws: int, seed: int, step: int, device: torch.device | str
+) -> Iterator[Batch]:
+    """Pieces ``[N, L]``, each ``draws`` times in a row, in batches: N · draws rows in all. The levels of a piece are
+    spread evenly."""
+    count = len(pieces)
+    rows, tokens = count * draws, torch.from_numpy(pieces)
+    for start in range(0, rows, _ROWS):
+        row = torch.arange(start, min(start + _ROWS, rows))
+        piece, draw = row // draws, row % draws
+        yield Batch(
+            tokens=tokens[piece].to(device),
+            examples=row,
+            positions=draw * count + piece,
+            global_size=rows,
+            step=step,
+            seed=seed,
+        )
 
 
 def _measured(
@@ -122,26 +148,13 @@ def _measured(
     device: torch.device | str,
 ) -> tuple[Floats, Floats]:
     """Nats and times of every draw of pieces ``[N, L]``: two arrays ``[N, draws]``."""
-    count = len(pieces)
-    rows, tokens = count * draws, torch.from_numpy(pieces)
-    nats, times = np.zeros(rows), np.zeros(rows)
-    for start in range(0, rows, _ROWS):
-        row = torch.arange(start, min(start + _ROWS, rows))
-        piece, draw = row // draws, row % draws
-        batch = Batch(
-            tokens=tokens[piece].to(device),
-            examples=row,
-            positions=draw * count + piece,
-            global_size=rows,
-            step=step,
-            seed=seed,
-        )
+    nats, times = [], []
+    for batch in draws_of(pieces, draws, seed, step, device):
         with torch.inference_mode():
             found = objective.likelihood(denoiser, batch, epsilon)
-        stop = start + len(row)
-        nats[start:stop] = found.total.double().cpu().numpy()
-        times[start:stop] = found.time.double().cpu().numpy()
-    return nats.reshape(count, draws), times.reshape(count, draws)
+        nats.append(found.total.double().cpu().numpy())
+        times.append(found.time.double().cpu().numpy())
+    return np.concatenate(nats).reshape(-1, draws), np.concatenate(times).reshape(-1, draws)
 
 
 def _together(rows: Sequence[dict[str, Any]], nats_errors: Iterable[float]) -> dict[str, Any]:

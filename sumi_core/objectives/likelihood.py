@@ -24,7 +24,7 @@ from sumi_core.kernels.row_loss import cross_entropy_loss
 from sumi_core.layouts.layout import Layout, Whole
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.objectives.feedback import FeedbackSource
-from sumi_core.objectives.noising import noise_of_bound
+from sumi_core.objectives.noising import NoisyBatch, noise_of_bound
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +70,10 @@ class Reading(ABC):
         new levels and noise) for a better estimate. No gradient.
         """
 
+    @abstractmethod
+    def by_position(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
+        """What each position adds to the total of the same estimate, ``[B, L]`` float64 nats. No gradient."""
+
 
 class ChainRule(Reading):
     """Σ_i −log p(x_i | x_{<i}) of a causal model, exact: it reads [eos] + x[:-1], its logits at i predict x_i."""
@@ -83,6 +87,10 @@ class ChainRule(Reading):
         """−log p(x_i | x_{<i}), ``[B, L]``, with gradient."""
         inputs = torch.cat([torch.full_like(x[:, :1], self.eos_id), x[:, :-1]], dim=1)
         return denoiser(DenoiserInput(inputs)).apply(cross_entropy_loss(x, self.num_tokens))
+
+    @no_grad
+    def by_position(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
+        return self.token_nats(denoiser, batch.tokens).to(torch.float64)
 
     @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
@@ -117,7 +125,33 @@ class Bound(Reading):
         self.process, self.layout, self.eos_id, self.source = process, layout or Whole(), eos_id, source
 
     @no_grad
+    def by_position(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
+        terms = self._terms(denoiser, batch, epsilon)
+        density, reconstruction, prior = (part.to(torch.float64) for part in terms[1:])
+        return (1 - 2 * epsilon) * density + reconstruction + prior
+
+    @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
+        noisy, *terms = self._terms(denoiser, batch, epsilon)
+        density, reconstruction, prior = (per_sequence(part) for part in terms)
+        process = self.process
+        # α falls by this much per token and unit of drawn time, whatever the schedule and the clocks.
+        fall = -(noisy.weight * process.dalpha(noisy.level)).expand(batch.tokens.shape).sum(-1)
+        return Likelihood(
+            diffusion=(1 - 2 * epsilon) * density,
+            reconstruction=reconstruction,
+            prior=prior,
+            time=batch.times(0.0, 1.0),
+            level=noisy.level.mean(-1),
+            alpha=process.alpha(noisy.level).mean(-1),
+            nats_per_alpha=density / fall,
+        )
+
+    def _terms(
+        self, denoiser: DenoiserFunction, batch: Batch, epsilon: float
+    ) -> tuple[NoisyBatch, Tensor, Tensor, Tensor]:
+        """The noise, and of each position the integrand per unit of time, the reconstruction and the prior term, all
+        ``[B, L]``."""
         x, process, source = batch.tokens, self.process, self.source
 
         def lay_out(denoiser: DenoiserFunction) -> DenoiserFunction:
@@ -132,25 +166,13 @@ class Bound(Reading):
         noisy = noise_of_bound(process, batch, epsilon)
         output = shown(fed(noisy.given, noisy.level, "feedback_path"))
         integrand = output.apply(process.bound_loss(x, noisy.z, noisy.level))
-        density = per_sequence(noisy.weight.to(integrand.dtype) * integrand)
+        density = noisy.weight.to(integrand.dtype) * integrand
 
         clean_end = torch.full((len(x), 1), epsilon, dtype=torch.float64, device=x.device)
         z = process.corrupt(x, clean_end, batch.noise("reconstruction"))
         given = fed(DenoiserInput(z, clean_end.squeeze(-1)), clean_end, "feedback_reconstruction")
         logits = process.predict(shown, given, clean_end)
-        reconstruction = process.reconstruction(logits, x, z, clean_end)
-        prior = process.prior(x, 1 - clean_end)
-        # α falls by this much per token and unit of drawn time, whatever the schedule and the clocks.
-        fall = -(noisy.weight * process.dalpha(noisy.level)).expand(x.shape).sum(-1)
-        return Likelihood(
-            diffusion=(1 - 2 * epsilon) * density,
-            reconstruction=per_sequence(reconstruction),
-            prior=per_sequence(prior),
-            time=batch.times(0.0, 1.0),
-            level=noisy.level.mean(-1),
-            alpha=process.alpha(noisy.level).mean(-1),
-            nats_per_alpha=density / fall,
-        )
+        return noisy, density, process.reconstruction(logits, x, z, clean_end), process.prior(x, 1 - clean_end)
 
 
 def per_sequence(nats: Tensor) -> Tensor:

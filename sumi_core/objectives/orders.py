@@ -44,7 +44,7 @@ class InOrder(Reading):
 
     @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
-        nats = self.token_nats(denoiser, batch, epsilon).sum(-1)
+        nats = self.by_position(denoiser, batch, epsilon).sum(-1)
         zeros = torch.zeros_like(nats)
         return Likelihood(
             diffusion=nats,
@@ -57,8 +57,8 @@ class InOrder(Reading):
         )
 
     @no_grad
-    def token_nats(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
-        """−log p_θ(x_i | what was written before it), ``[B, L]`` float64."""
+    def by_position(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
+        """−log p_θ(x_i | what was written before it)."""
         x, process = batch.tokens, self.process
         length = x.shape[1]
         z = process.sample_prior(batch.noise("canvas"), length).to(x.device)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -89,6 +90,33 @@ def test_an_autoregressive_model_gives_the_chain_rule_exactly(exact: Model) -> N
                 logits = exact.exported.denoiser(DenoiserInput(seen)).logits()[0, -1]
             nats -= float(logits[: exact.exported.parts.num_tokens].double().log_softmax(-1)[token])
     assert table.loc[1, "nats"] == pytest.approx(nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["model", "exact"])
+def test_the_tokens_of_a_text_add_up_to_its_nats(kind: str, request: pytest.FixtureRequest) -> None:
+    opened: Model = request.getfixturevalue(kind)
+    scores, whole = opened.score(TEXTS), opened.likelihood(TEXTS)
+    for number, own in scores.groupby("text"):
+        assert own["nats"].sum() == pytest.approx(whole["nats"][number], rel=1e-6)
+        assert list(own["position"]) == list(range(whole["tokens"][number]))
+        assert bytes(own["token"].iloc[:-1]) == TEXTS[int(str(number))].encode()
+        assert own["token"].iloc[-1] == opened.exported.tokenizer.eos_id
+    assert "".join(scores[scores["text"] == 0]["string"]) == TEXTS[0]
+    assert (scores["nats_mc_stderr"] == 0).all() == (kind == "exact")
+    assert scores["exact"].all() == (kind == "exact")
+
+
+def test_the_error_of_a_token_covers_other_levels_and_noise(model: Model) -> None:
+    one, other = (model.score(TEXTS[1:2], levels=128, seed=seed) for seed in (1, 2))
+    error = np.hypot(one["nats_mc_stderr"], other["nats_mc_stderr"])
+    square = float((((one["nats"] - other["nats"]) / error) ** 2).mean())
+    assert 0.3 < square < 1.5
+    assert model.score(["a"], levels=1)["nats_mc_stderr"].isna().all()
+
+
+def test_tokens_that_cannot_be_scored_are_refused(model: Model) -> None:
+    with pytest.raises(ConfigError, match="score: texts: text 1 is empty; leave it out"):
+        model.score(["a", ""])
 
 
 @pytest.mark.parametrize(

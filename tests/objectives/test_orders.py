@@ -82,7 +82,7 @@ def test_tokens_are_read_left_to_right_by_the_causal_factors() -> None:
     world = World("absorbing", tokens=3, length=3)
     batch = Batch(world.x, torch.zeros(27, dtype=torch.int64), torch.arange(27), 27, 0, 0)
     reading = InOrder(world.process, "left_to_right")
-    nats = reading.token_nats(FromLogits(world.denoiser), batch, EPSILON)  # type: ignore[arg-type]
+    nats = reading.by_position(FromLogits(world.denoiser), batch, EPSILON)  # type: ignore[arg-type]
     joint = world.p.reshape(3, 3, 3)
     prefixes = [joint.sum((1, 2)), joint.sum(2), joint]
     before = torch.ones(27, dtype=torch.float64)

@@ -108,6 +108,7 @@ def run(root: Path, *arguments: str) -> tuple[str, set[str]]:
     ("arguments", "told", "may_load"),
     [
         (["--help"], "Commands:", set()),
+        (["score", "--help"], "what each token of a text costs", set()),
         (["list"], "demo  2/2 done", set()),
         (["plan", "demo"], "0 outputs to compute", set()),
         (["lineage", "demo.s1"], "every SHA-256 verified", set()),
