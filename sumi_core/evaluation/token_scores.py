@@ -40,8 +40,8 @@ def token_scores(
     """One row for each token of each text, the end-of-text token last; arguments as of ``text_likelihoods``.
 
     Columns: text (its number, from 0), position (in the text, from 0), token (its id), string (what it stands for;
-    empty for the end of text, and a replacement character for a part of one), nats, nats_mc_stderr (over noise levels and
-    noise, of levels drawn independently, which errs on the large side since they are spread evenly; 0 for an exact
+    empty for the end of text, and a replacement character for a part of one), nats, nats_mc_stderr (over noise levels
+    and noise, of levels drawn independently, which errs on the large side since they are spread evenly; 0 for an exact
     likelihood, NaN for one level), exact. Raises ValueError as ``text_likelihoods``."""
     import pandas as pd
 
