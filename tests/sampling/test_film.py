@@ -112,3 +112,16 @@ def test_rows_that_are_drawn_after_each_other_are_one_film(monkeypatch: pytest.M
     assert (film.tokens[:, ~place] == BLANK).all()
     with pytest.raises(ValueError, match="at least one canvas"):
         Camera().film()
+
+
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_the_belief_in_a_token_is_the_posterior_of_all_at_that_token(process: str, schedule: str) -> None:
+    world = World(process, schedule)
+    z = world.z.repeat(3, 1)
+    t = torch.tensor([0.0, 0.3, 1.0]).double().repeat_interleave(len(world.z))[:, None]
+    token = torch.randint(world.states, z.shape, generator=torch.Generator().manual_seed(1))
+    logits = torch.randn(*z.shape, world.states, generator=torch.Generator().manual_seed(2)).double()
+    wanted = world.process.log_posterior(logits, z, t).exp().gather(-1, world.process.shown(token)[..., None])[..., 0]
+    found = world.process.belief(logits, z, t, token)
+    known = ~wanted.isnan()
+    torch.testing.assert_close(found[known], wanted[known])
