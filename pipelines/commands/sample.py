@@ -217,7 +217,7 @@ def _looking(
 
             from pipelines.watching import LiveCanvas
 
-            looks.append(stack.enter_context(LiveCanvas(Console(stderr=True), tokenizer, mask_id, grows=sampler.grows)))
+            looks.append(stack.enter_context(LiveCanvas(Console(stderr=True), sampler, tokenizer)))
 
         def look(canvas: Canvas) -> None:
             for each in looks:
@@ -227,7 +227,7 @@ def _looking(
     if film is not None:
         from sumi_core.evaluation.film import write_film
 
-        write_film(camera.film(grows=sampler.grows), tokenizer, mask_id, film)
+        write_film(camera.film(sampler), tokenizer, mask_id, film)
         note(f"film: {film}")
 
 

@@ -37,7 +37,7 @@ DEFINITIONS = (
     "mask that gives way is none. revised share: of the tokens, those revised at least once. revisions per token: of "
     "all tokens. ± over texts.",
     "last change: when a token that changed did so for the last time, as a share of the steps; the mean over such "
-    "tokens of a text. 0: at once, 1: in the last step. ± over texts.",
+    "tokens of a text, over texts in which one did. 1: in the last step. ± over texts.",
 )
 
 
@@ -93,7 +93,7 @@ def shoot(
     camera = Camera()
     progress(0, 1, "films", "filming")
     sampler.sample(denoiser, num=num, length=length, steps=steps, seed=seed, watch=camera)
-    return camera.film(grows=sampler.grows)
+    return camera.film(sampler)
 
 
 def write_film(film: Film, tokenizer: Tokenizer, mask_id: int | None, file: Path) -> None:
@@ -132,8 +132,11 @@ def revision_figures(film: Film) -> dict[str, float]:
         "revisions_per_token": revisions.sum(-1) / count,
         "last_change": (last * moved).sum(-1) / np.maximum(moved.sum(-1), 1),
     }
+    figures["last_change"] = figures["last_change"][moved.any(-1)]
     found: dict[str, float] = {}
     for name, values in figures.items():
+        if not len(values):
+            continue
         estimate = mean_estimate(values)
         found |= {name: estimate.value, f"{name}_stderr": estimate.stderr}
     return found

@@ -383,13 +383,13 @@ def test_the_terminal_shows_the_canvas_as_it_stands(project: Project) -> None:
     exported = load_exported(exported_folder(project, find_target(project, "tiny.uniform", ())))
     console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
     seen: list[str] = []
-    with LiveCanvas(console, exported.tokenizer, None, grows=False) as live:
+    sampler = exported.parts.sampler
+    with LiveCanvas(console, sampler, exported.tokenizer) as live:
 
         def look(canvas: Canvas) -> None:
             live(canvas)
             seen.append(live.picture(canvas).plain)
 
-        sampler = exported.parts.sampler
         drawn = sampler.sample(exported.denoiser.eval(), num=1, length=12, steps=3, seed=1, watch=look)
     assert [text.split("\n")[0] for text in seen] == [f"{calls} network calls" for calls in range(4)]
     shown = "".join(token_text(int(token), exported.tokenizer, None) for token in drawn.tokens[0])
