@@ -142,8 +142,10 @@ def read_drafts(model: Model, sampler: Speculative, context: Context) -> Told:
         kept = standing(*sharp, x, sampler.options.verify)
         found.append((pick(p, x) - pick(d, x), overlap(*sharp), agreement(*sharp), kept))
         context.progress(start + len(x), len(tokens), "sequences", "drafts")
-    fields = (torch.cat(part).unflatten(1, (-1, n)).cpu().numpy() for part in zip(*found, strict=True))
-    return Told(*fields, document=documents_of(context.text, context.chosen))
+    cost, together, same, kept = (
+        torch.cat(part).unflatten(1, (-1, n)).cpu().numpy() for part in zip(*found, strict=True)
+    )
+    return Told(cost, together, same, kept, documents_of(context.text, context.chosen))
 
 
 @dataclass(frozen=True)
