@@ -299,6 +299,7 @@ def draw_task_accuracy(tables: Mapping[str, pd.DataFrame], parallel: float | Non
     axes.set_xscale("log", base=2)
     calls = sorted({1.0, *(float(own) for table in tables.values() for own in table["calls"])})
     axes.set_xticks(calls, [f"{own:g}" for own in calls])
+    axes.set_xlim(calls[0] / 1.2, calls[-1] * 1.2)
     axes.minorticks_off()
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("network calls of an answer")

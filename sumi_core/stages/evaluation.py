@@ -165,6 +165,7 @@ _TOO_FEW = 100_000  # tokens: `smoke` takes every stage once and learns nothing,
 _GIVEN = (
     *("bytes", "documents", "sequences", "tokens", "sample_steps", "time_epsilon"),
     *("gradient_noise.gradients", "gradient_noise.sequences", "yardsticks.*", "samples.validation.*"),
+    "tasks.instances",
 )
 
 STAGE = Stage(

@@ -84,4 +84,4 @@ def _question(given: dict[str, Any], longest: int) -> str:
 
 
 def _compact(given: dict[str, Any]) -> str:
-    return json.dumps(given, separators=(",", ":"))
+    return json.dumps(given, separators=(",", ":"), allow_nan=False)
