@@ -54,7 +54,9 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
         "evaluation={sequences: 4, times_per_sequence: 2, sampling_steps: [2], samples: 2}",
         "runtime={device: cpu, threads: 1, data_workers: 1, log_every: 1, checkpoint_every: 1}",
     ]
-    if not of_tasks and len({cell.experiment.shards.sequence_length for cell in sweep.cells}) == 1:  # else cells are named for it
+    if (
+        not of_tasks and len({cell.experiment.shards.sequence_length for cell in sweep.cells}) == 1
+    ):  # else cells are named for it
         overrides.append(f"shards.sequence_length={max(16, *map(max, blocks))}")
     if "vocab_size" in sweep.cells[0].experiment.tokenizer:
         overrides.append("tokenizer.vocab_size=280")
