@@ -1,6 +1,6 @@
 """What drawing costs beside the network: a step's sampling arithmetic, free and held to a JSON schema, at a large V.
 
-    python benchmarks/sampling_step.py [--vocab-size 50000] [--length 128] [--batch-size 4] [--rounds 5] [--threads 2]
+    python benchmarks/sampling_step.py [--vocab-size 50000] [--length 128] [--batch-size 4] [--rounds 5] [--threads 1]
 
 Times one step of the ancestral sampler under uniform noise with a denoiser of 12 layers of width 768 (``--layers``,
 ``--width``), and with one that returns the logits which that network gave, so that their difference is the network and
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
     import torch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +26,10 @@ from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import find_target
 
 if TYPE_CHECKING:
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
+    from sumi_core.sampling.canvas import Canvas
     from sumi_core.sampling.conditions import Condition, Place
+    from sumi_core.sampling.sampler import Sampler
 
 
 def sample_command(
@@ -85,6 +90,11 @@ def sample_command(
             "The same seed gives the same texts in the first and the last.",
         ),
     ] = None,
+    film: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write how the texts came to be: a page with a scrub bar (.html) or a GIF."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the first text being written, in the terminal.")] = False,
 ) -> None:
     """Write texts with a trained model.
 
@@ -96,6 +106,7 @@ def sample_command(
     from sumi_core.export.loading import load_exported
     from sumi_core.lineage.writing import Writing
 
+    _check_looking(film, watch)
     asked = _conditions(conditions, prompt, suffix, template, regex, schema, forbid, require)
     num = num or (4 if conditions is None else 1)
     project = Project.find()
@@ -132,7 +143,8 @@ def sample_command(
         note(f"--steps has no effect on {name}, which writes token by token")
     with deterministic(experiment.runtime.threads):
         denoiser = exported.denoiser.to(choose_device(experiment.runtime.device)).eval()
-        samples = writing.sample(denoiser, steps_used, seed)
+        with _looking(film, watch, sampler, tokenizer) as look:
+            samples = writing.sample(denoiser, steps_used, seed, look)
     texts, calls = writing.texts(samples, tokenizer), counted(int(samples.nfe.max()), "network call")
     made = sum(len(row.tokens) for row in writing.rows) - writing.given
     rate = "" if mode is None else f", {made / int(samples.nfe.sum()):.2f} tokens a call"
@@ -176,6 +188,47 @@ def _conditions(
                 "command line", f"--{name}", "the file of --conditions says it for each text; leave it out"
             )
     return read_conditions(file)
+
+
+def _check_looking(film: Path | None, watch: bool) -> None:
+    """Raise ConfigError for a film that could not be written, and for a terminal that is none."""
+    if film is not None and film.suffix.lower() not in (".html", ".gif"):
+        raise ConfigError("command line", "--film", f"{film} is neither .html nor .gif; name a file of that kind")
+    if film is not None and not film.resolve().parent.is_dir():
+        raise ConfigError("command line", "--film", f"there is no folder {film.resolve().parent}; create it")
+    if watch and not sys.stderr.isatty():
+        raise ConfigError("command line", "--watch", "needs a terminal; write --film FILE to look later")
+
+
+@contextlib.contextmanager
+def _looking(
+    film: Path | None, watch: bool, sampler: Sampler, tokenizer: Tokenizer
+) -> Iterator[Callable[[Canvas], None] | None]:
+    """What looks on while texts are written: for a film, for the terminal, for both. The film is written at the end."""
+    from sumi_core.sampling.film import Camera
+
+    mask_id = sampler.process.mask_id if sampler.needs_process else None
+    camera, looks = Camera(), list[Callable[["Canvas"], None]]()
+    with contextlib.ExitStack() as stack:
+        if film is not None:
+            looks.append(camera)
+        if watch:
+            from rich.console import Console
+
+            from pipelines.watching import LiveCanvas
+
+            looks.append(stack.enter_context(LiveCanvas(Console(stderr=True), tokenizer, mask_id, grows=sampler.grows)))
+
+        def look(canvas: Canvas) -> None:
+            for each in looks:
+                each(canvas)
+
+        yield look if looks else None
+    if film is not None:
+        from sumi_core.evaluation.film import write_film
+
+        write_film(camera.film(grows=sampler.grows), tokenizer, mask_id, film)
+        note(f"film: {film}")
 
 
 def note(line: str) -> None:

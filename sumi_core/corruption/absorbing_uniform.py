@@ -54,6 +54,12 @@ class AbsorbingUniform(ForwardProcess):
         token = noise.integers(self.num_tokens, x.shape[-1])
         return torch.where(t == 0, x, torch.where(kept & (token != x), x, token + self.num_tokens))
 
+    def noise_on(self, z: Tensor, t: Tensor, u: Tensor, noise: Noise) -> Tensor:
+        stays = noise.uniform(z.shape[-1], dtype=torch.float64) * self.alpha(t) < self.alpha(u)
+        other = (z + 1 + noise.integers(self.num_tokens - 1, z.shape[-1])) % self.num_tokens  # any but its own
+        moved = torch.where(stays | (t == u) | (z >= self.num_tokens), z, other + self.num_tokens)
+        return torch.where((t == 0) & (u > 0), self.corrupt(z, u, noise), moved)
+
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
         return noise.integers(self.num_tokens, length) + self.num_tokens
 
@@ -106,6 +112,11 @@ class AbsorbingUniform(ForwardProcess):
 
     def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
         return super().belief(logits, z, t, self.shown(token))
+
+    def noise_chance(self, p: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        # What is certain was never hit; a suspected u was hit, or is what x is anyway.
+        hit, token = self.noise_fraction(t), z % self.num_tokens
+        return torch.where(z >= self.num_tokens, hit / (hit + self.alpha(t) * pick(p, token).double()), 0.0)
 
     # --- the bound --------------------------------------------------------------------------------------------------
 

@@ -169,7 +169,7 @@ class ForwardProcess(Part, ABC):
 
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
-        return (self.log_denoiser(logits.double()) + self.log_evidence(z, t)).log_softmax(-1)
+        return (self.token_logits(logits.double()) + self.log_evidence(z, t)).log_softmax(-1)
 
     def noise_chance(self, p: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """The chance that what stands at a position is noise, given all the others: 1 − α p(z)/q_θ(z) for leave-one-out
@@ -181,11 +181,11 @@ class ForwardProcess(Part, ABC):
     def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
         """p_θ(x_i = ``token`` | z) of one state at every position, ``[B, L]`` float64, a chunk of rows at a time."""
         rows, places = logits.reshape(-1, logits.shape[-1]), z.reshape(-1)
-        levels, wanted = t.expand(z.shape).reshape(-1), token.reshape(-1)
-        found = [
-            pick(self.log_posterior(rows[own][None], places[own][None], levels[own][None])[0], wanted[own])
-            for own in chunks_of(rows, None)
-        ]
+        levels, wanted, found = t.expand(z.shape).reshape(-1), token.reshape(-1), []
+        for own in chunks_of(rows, None):  # at large V this is part of what a sampling step costs beside the network
+            table = self.log_evidence(places[own][None], levels[own][None])[0]
+            table += self.token_logits(rows[own])
+            found.append(pick(table.log_softmax(-1), wanted[own]))
         return torch.cat(found).exp().reshape(z.shape)
 
     # --- the bound: −log p(x) ≤ Σ_i [∫ bound_integrand dt + reconstruction + prior] ---------------------------------

@@ -6,6 +6,7 @@ MEASUREMENTS = Registry(
     "measurement",
     "sumi_core.evaluation.measurement:Measurement",
     {
+        "coding": "sumi_core.evaluation.coding:Coding",
         "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
         "drafts": "sumi_core.evaluation.drafts:Drafts",
         "film": "sumi_core.evaluation.film:DenoisingFilm",

@@ -7,12 +7,11 @@ revisions.parquet a row for each step: shares of the tokens that changed and tha
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from sumi_core.base.progress import Progress, unwatched
@@ -23,10 +22,7 @@ from sumi_core.evaluation.corruption_picture import token_text
 from sumi_core.evaluation.film_gif import write_gif
 from sumi_core.evaluation.film_page import film_html
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
-from sumi_core.sampling.canvas import Canvas
-from sumi_core.sampling.drawing import device_of, rows_at_once
-from sumi_core.sampling.film import film_of, joined
-from sumi_core.sampling.generate import generate
+from sumi_core.sampling.film import Camera
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,18 +64,16 @@ class DenoisingFilm(Measurement):
             seed=context.config.seed,
             progress=context.progress,
         )
-        title = f"How a text of {length} tokens is written"
-        strings = film_strings(film, model.tokenizer, model.process.mask_id if model.process else None)
-        page, picture = context.plot("film.html"), context.plot("film.gif")
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(film_html(film, strings, title, film_note(film)), encoding="utf-8")
-        write_gif(film, strings, picture, title)
+        mask_id = model.process.mask_id if model.process else None
+        files = context.plot("film.html"), context.plot("film.gif")
+        for file in files:
+            write_film(film, model.tokenizer, mask_id, file)
         figures = revision_figures(film)
         return Findings(
             summary={"revisions": figures},
             estimates=named_estimates("revisions", figures),
             tables={"revisions.parquet": revisions_by_step(film)},
-            plots=(page, picture),
+            plots=files,
             texts=("## Revisions", _sentence(film, figures)),
             definitions=DEFINITIONS,
         )
@@ -96,17 +90,20 @@ def shoot(
     progress: Progress = unwatched,
 ) -> Film:
     """The film of ``num`` texts: those that ``draw_texts`` draws with the same arguments."""
-    films, blank, block = [], torch.empty(0, dtype=torch.int64), rows_at_once(sampler, length)
-    for start in range(0, num, block):
-        progress(start, num, "texts", "filming")
-        rows = range(start, min(start + block, num))
-        canvas = Canvas.blank(
-            [blank] * len(rows), [length] * len(rows), seed=seed, steps=steps, rows=rows, device=device_of(denoiser)
-        )
-        canvases = generate(sampler, denoiser, canvas)
-        shown = (dataclasses.replace(canvas, tokens=sampler.shown(canvas.tokens)) for canvas in canvases)
-        films.append(film_of(shown, grows=sampler.grows))
-    return joined(films)
+    camera = Camera()
+    progress(0, 1, "films", "filming")
+    sampler.sample(denoiser, num=num, length=length, steps=steps, seed=seed, watch=camera)
+    return camera.film(grows=sampler.grows)
+
+
+def write_film(film: Film, tokenizer: Tokenizer, mask_id: int | None, file: Path) -> None:
+    """Write a film: as a page of all its texts where the file ends in ``.html``, else the first text as a GIF."""
+    title, strings = f"How a text of {film.tokens.shape[2]} tokens is written", film_strings(film, tokenizer, mask_id)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix.lower() == ".html":
+        file.write_text(film_html(film, strings, title, film_note(film)), encoding="utf-8")
+    else:
+        write_gif(film, strings, file, title)
 
 
 def film_strings(film: Film, tokenizer: Tokenizer, mask_id: int | None) -> dict[int, str]:

@@ -20,15 +20,27 @@ if TYPE_CHECKING:
 
 _TEMPLATE = Path(__file__).with_name("film_page.html")
 _UNKNOWN = 255  # no confidence
+# Cividis (Nuñez et al., 2018) from dark to light, which people with any kind of colour vision can order.
+CIVIDIS = (
+    (0, 34, 78),
+    (18, 53, 112),
+    (59, 73, 108),
+    (87, 93, 109),
+    (112, 113, 115),
+    (138, 134, 120),
+    (165, 156, 116),
+    (195, 179, 105),
+    (225, 204, 85),
+    (254, 232, 56),
+)
 
 
 def film_html(film: Film, strings: Mapping[int, str], title: str, note: str = "") -> str:
-    """The page. strings: how each token of the film is shown. Equal films give equal bytes.
-
-    Colours are those of cividis (Nuñez et al., 2018), which people with any kind of colour vision can order."""
+    """The page. strings: how each token of the film is shown. Equal films give equal bytes."""
     data = {
         "strings": {str(token): text for token, text in sorted(strings.items())},
         "mask": MASK,
+        "colours": CIVIDIS,
         "frames": len(film.tokens),
         "texts": [_text(film, row) for row in range(film.tokens.shape[1])],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.experiments.schema import Experiment
     from sumi_core.models.interface import DenoiserFunction
+    from sumi_core.sampling.canvas import Canvas
     from sumi_core.sampling.drawing import Samples
     from sumi_core.sampling.sampler import Sampler
 
@@ -63,8 +64,9 @@ class Writing:
             row = read_row(condition, tokenizer, length, place)
             sample_length(len(row.tokens), experiment.shards.sequence_length, place.where, place.key)
             if row.stretch is not None and not sampler.holds_languages:
+                asked = ("regex", "schema", "forbid", "require", "template")
                 raise place.error(
-                    "regex" if condition.regex else "",
+                    next(name for name in asked if getattr(condition, name) not in (None, [], "")),
                     f"sampler {type(sampler).__name__} decides about every token by itself and cannot hold a text to a "
                     "language; choose another with evaluation.sampler",
                 )
@@ -94,8 +96,10 @@ class Writing:
                 )
         return [note for note in found if note]
 
-    def sample(self, denoiser: DenoiserFunction, steps: int, seed: int) -> Samples:
-        """Write them."""
+    def sample(
+        self, denoiser: DenoiserFunction, steps: int, seed: int, watch: Callable[[Canvas], None] | None = None
+    ) -> Samples:
+        """Write them. watch: as in ``draw_texts``."""
         ends = [row.stretch is not None and row.stretch.open_ended for row in self.rows]
         return self.sampler.sample(
             denoiser,
@@ -108,6 +112,7 @@ class Writing:
             constraints=languages(self.rows),
             end_of_text=all(ends),
             text=self.revised,
+            watch=watch,
         )
 
     def texts(self, samples: Samples, tokenizer: Tokenizer) -> list[str]:

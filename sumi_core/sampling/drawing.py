@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +44,7 @@ def draw_texts(
     constraints: Sequence[Constraint] = (),
     end_of_text: bool = False,
     text: Tensor | Sequence[Tensor] | None = None,
+    watch: Callable[[Canvas], None] | None = None,
 ) -> Samples:
     """Draw ``num`` texts on the denoiser's device, in its current train/eval mode.
 
@@ -53,7 +53,8 @@ def draw_texts(
     and which of them stand, ``[length]`` bool. told: the network has learnt to read a level for each token, and is
     given 0 where tokens stand. Any other takes them for tokens at the level of all others, which is exact for masks
     alone: under uniform noise it trusts what is given too little. text: a finished text of that length, or one for
-    each, that the sampler revises; a prompt then says how much of it stands.
+    each, that the sampler revises; a prompt then says how much of it stands. watch: is given every canvas as it comes:
+    those of some rows, then those of the next ones.
 
     Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, for a text of another length or
     a sampler that revises none, and for fewer than 1 step.
@@ -91,7 +92,10 @@ def draw_texts(
         )
         if revised:
             canvas = canvas.revising([revised[row] for row in rows])
-        written.append(deque(generate(sampler, denoiser, canvas, end_of_text=end_of_text), maxlen=1).pop())
+        for canvas in generate(sampler, denoiser, canvas, end_of_text=end_of_text):  # noqa: B020 — the last one stays
+            if watch is not None:
+                watch(canvas)
+        written.append(canvas)
     tokens = torch.full((num, longest), sampler.eos_id, dtype=torch.int64, device=device)
     for canvas in written:
         place = torch.arange(canvas.length, device=device)

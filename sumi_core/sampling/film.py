@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +60,26 @@ class Film:
         return frame - last
 
 
-def film_of(canvases: Iterable[Canvas], *, grows: bool = False) -> Film:
-    """The film of all canvases of a run of ``generate``. grows: of the sampler. Raises ValueError for no canvas."""
-    frames = list(canvases)
-    if not frames:
-        raise ValueError("a film needs at least one canvas")
+class Camera:
+    """Records every canvas that it is shown, to be handed to ``draw_texts`` as ``watch``."""
+
+    def __init__(self) -> None:
+        self._runs: list[list[Canvas]] = []
+
+    def __call__(self, canvas: Canvas) -> None:
+        if not self._runs or self._runs[-1][-1].rows != canvas.rows:
+            self._runs.append([])
+        self._runs[-1].append(canvas)
+
+    def film(self, *, grows: bool = False) -> Film:
+        """The film of all rows. grows: of the sampler. Raises ValueError where there is no canvas."""
+        if not self._runs:
+            raise ValueError("a film needs at least one canvas")
+        return _joined([_film(frames, grows) for frames in self._runs])
+
+
+def _film(frames: Sequence[Canvas], grows: bool) -> Film:
+    """The film of one run of ``generate``."""
     last = frames[-1]
     tokens = torch.stack([canvas.tokens for canvas in frames])
     confidence = torch.stack([canvas.confidence for canvas in frames])
@@ -79,20 +94,29 @@ def film_of(canvases: Iterable[Canvas], *, grows: bool = False) -> Film:
     )
 
 
-def joined(films: Sequence[Film]) -> Film:
-    """The rows of several films of texts of one length as one. The last frame of a shorter film stands on."""
-    longest = max(len(film.tokens) for film in films)
+def _joined(films: Sequence[Film]) -> Film:
+    """The rows of several films as one. The last frame of a shorter film stands on, and shorter texts are blank behind
+    their ends."""
+    longest, frames = (max(film.tokens.shape[axis] for film in films) for axis in (2, 0))
 
-    def held(frames: NDArray[Any]) -> NDArray[Any]:
-        return np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), 0)])
-
-    def all_of(name: str) -> NDArray[Any]:
-        return np.concatenate([held(getattr(film, name)) for film in films], 1)
+    def held(name: str, blank: Any) -> NDArray[Any]:
+        parts = []
+        for film in films:
+            part = getattr(film, name)
+            part = np.concatenate([part, np.repeat(part[-1:], frames - len(part), 0)])
+            parts.append(_filled(part, longest, blank) if part.ndim == 3 else part)
+        return np.concatenate(parts, 1)
 
     return Film(
-        tokens=all_of("tokens"),
-        confidence=all_of("confidence"),
-        frozen=np.concatenate([film.frozen for film in films]),
+        tokens=held("tokens", BLANK),
+        confidence=held("confidence", np.nan),
+        frozen=np.concatenate([_filled(film.frozen, longest, False) for film in films]),
         lengths=np.concatenate([film.lengths for film in films]),
-        nfe=all_of("nfe"),
+        nfe=held("nfe", 0),
     )
+
+
+def _filled(part: NDArray[Any], longest: int, blank: Any) -> NDArray[Any]:
+    """With as many places at the end, all ``blank``."""
+    room = [(0, 0)] * (part.ndim - 1) + [(0, longest - part.shape[-1])]
+    return np.pad(part, room, constant_values=blank)

@@ -66,6 +66,7 @@ class Corrector(Ancestral):
 
         Positions that are given, and those whose clock stands at either end, are not redrawn. Where the process has a
         mask the network reads one at the position that is redrawn, so that its state cannot leak into the prediction.
+        A network that takes feedback is given none: an earlier prediction has seen the position's own token.
         """
         process, z, clocks = self.process, canvas.tokens, canvas.state
         assert isinstance(clocks, Clocks)
@@ -205,4 +206,4 @@ class SelfCorrection(Corrector):
         assert isinstance(canvas.state, Clocks)
         level = canvas.state.at(time.to(canvas.device).expand(len(canvas.tokens))).level
         z = self.process.corrupt(canvas.tokens, level, canvas.noise("sample_back", 0))
-        return canvas.written(z)
+        return canvas.written(z, predicted=None)  # what was predicted of the finished text is no feedback for this one

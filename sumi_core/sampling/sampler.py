@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -112,6 +112,7 @@ class Sampler(Part, ABC):
         constraints: Sequence[Constraint] = (),
         end_of_text: bool = False,
         text: Tensor | Sequence[Tensor] | None = None,
+        watch: Callable[[Canvas], None] | None = None,
     ) -> Samples:
         """Draw ``num`` texts; see ``draw_texts``."""
         return draw_texts(
@@ -127,4 +128,5 @@ class Sampler(Part, ABC):
             constraints=constraints,
             end_of_text=end_of_text,
             text=text,
+            watch=watch,
         )

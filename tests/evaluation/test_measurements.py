@@ -79,8 +79,8 @@ def measured(evaluation: Artifact) -> dict[str, str]:
 
 def test_the_default_evaluation_has_every_measurement_that_any_model_has() -> None:
     assert [own["name"] for own in resolve({}, "tests").evaluation.measurements] == DEFAULT
-    of_several_modes = ["drafts", "readings"]
-    assert sorted([*DEFAULT, *of_several_modes, "tasks"]) == MEASUREMENTS.names()
+    on_request = ["coding", "drafts", "readings", "tasks"]
+    assert sorted(DEFAULT + on_request) == MEASUREMENTS.names()
     assert "text" not in MEASUREMENTS, "the store calls the likelihood of other texts so"
 
 

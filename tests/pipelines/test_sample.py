@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,16 +12,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.commands.sample import exported_folder
+from pipelines.watching import LiveCanvas, style_of
 from sumi_core.base.options import ConfigError
 from sumi_core.corruption.fitted import fit_profile
+from sumi_core.evaluation.corruption_picture import token_text
 from sumi_core.experiments.resolve import resolve
+from sumi_core.export.loading import load_exported
 from sumi_core.lineage.models import sample_length
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import LineageError, find_target
+from sumi_core.sampling.canvas import Canvas
 from sumi_core.stages.identity import stage_fingerprint
 from sumi_core.stages.store import Store
 from tests.pipelines.tiny import compute, enter, tiny_project
@@ -209,6 +215,12 @@ def test_a_file_gives_every_text_a_condition_of_its_own(project: Project, tmp_pa
         sample("tiny.uniform", "--conditions", str(tmp_path / "none.yaml"))
 
 
+def test_a_correction_has_no_condition(project: Project) -> None:
+    for option, value in [("--regex", "a"), ("--template", "a[[3]]"), ("--forbid", "b"), ("--suffix", "c")]:
+        with pytest.raises(ConfigError, match=f"--correct: corrects a whole text as it is; leave out {option}"):
+            sample("tiny.uniform", "--correct", "and the", option, value)
+
+
 TOLD = ["objective={name: nelbo, token_levels: 0.5}", "model.time_conditioning=adaln"]
 
 
@@ -235,11 +247,16 @@ def test_a_prompt_that_ends_inside_a_block_is_warned_of(project: Project) -> Non
     assert "give whole blocks of 8 tokens" in sample(*asked, "--prompt", "And")[1]
     assert told not in sample(*asked, "--prompt", "And then")[1]
     assert told not in sample(*asked, "--prompt", "And", "--mode", "ar")[1]
+    said = sample(*asked, "--template", "And then[[8]] the end")[1]
+    assert told not in said
+    assert "this model writes from left to right and does not see what is given behind a gap" in said
     stdout, _ = sample(*asked, "--regex", r"(\d{3} )*")
     assert re.fullmatch(r"---\n(\d{3} )*\n", stdout)
     own = "evaluation.sampler={name: threshold}"
     with pytest.raises(ConfigError, match="--regex: sampler Threshold decides about every token by itself"):
         sample(*asked, own, "--regex", "a*")
+    with pytest.raises(ConfigError, match="--require: sampler Threshold decides"):
+        sample(*asked, own, "--require", "a")
 
 
 # --- modes ----------------------------------------------------------------------------------------------------------
@@ -332,3 +349,53 @@ def test_what_cannot_be_corrected_is_refused(project: Project) -> None:
         result = CliRunner().invoke(app, ["sample", *arguments])
         assert isinstance(result.exception, ConfigError)
         assert told in str(result.exception)
+
+
+# --- looking on -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["film.html", "film.GIF"])
+def test_a_film_is_written_beside_the_texts(project: Project, tmp_path: Path, name: str) -> None:
+    stdout, said = sample("tiny.uniform", "--num", "2", "--seed", "3", "--film", str(tmp_path / name))
+    assert stdout == sample("tiny.uniform", "--num", "2", "--seed", "3")[0], "the texts are those without"
+    assert f"sumi: film: {tmp_path / name}" in said
+    written = (tmp_path / name).read_bytes()
+    assert written.startswith(b"GIF89a" if name == "film.GIF" else b"<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--film", "film.txt"], "--film: film.txt is neither .html nor .gif; name a file of that kind"),
+        (["--film", "nowhere/film.gif"], "nowhere; create it"),
+        (["--watch"], "--watch: needs a terminal; write --film FILE to look later"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_before_anything_is_written(
+    project: Project, arguments: list[str], told: str
+) -> None:
+    result = CliRunner().invoke(app, ["sample", "tiny.uniform", *arguments])
+    assert result.exit_code == 1
+    assert told in str(result.exception)
+
+
+def test_the_terminal_shows_the_canvas_as_it_stands(project: Project) -> None:
+    exported = load_exported(exported_folder(project, find_target(project, "tiny.uniform", ())))
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
+    seen: list[str] = []
+    with LiveCanvas(console, exported.tokenizer, None, grows=False) as live:
+
+        def look(canvas: Canvas) -> None:
+            live(canvas)
+            seen.append(live.picture(canvas).plain)
+
+        sampler = exported.parts.sampler
+        drawn = sampler.sample(exported.denoiser.eval(), num=1, length=12, steps=3, seed=1, watch=look)
+    assert [text.split("\n")[0] for text in seen] == [f"{calls} network calls" for calls in range(4)]
+    shown = "".join(token_text(int(token), exported.tokenizer, None) for token in drawn.tokens[0])
+    assert seen[-1].split("\n", 1)[1].replace("\n", "") == shown
+    assert "48;2;" in console.file.getvalue()  # type: ignore[attr-defined]  # a background colour
+
+
+def test_colours_are_dark_for_what_is_unsure() -> None:
+    assert (style_of(0.0), style_of(1.0)) == ("white on rgb(0,34,78)", "black on rgb(254,232,56)")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import torch
 
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.interface import FromLogits
-from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling import SAMPLERS, drawing
 from sumi_core.sampling.canvas import Canvas
-from sumi_core.sampling.film import BLANK, Film, film_of, joined
+from sumi_core.sampling.film import BLANK, Camera, Film
 from sumi_core.sampling.generate import generate
 from tests.corruption.enumerable import CASES, World
 
@@ -38,6 +40,13 @@ def test_a_revision_replaces_what_was_held_for_right() -> None:
     assert own.changed().sum(0).tolist() == [[2, 3, 0, 1]]
     assert own.age()[:, 0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 2, 0], [1, 0, 3, 1]]
     assert own.written.tolist() == [[True, True, False, True]]
+
+
+def film_of(canvases: Iterable[Canvas], grows: bool = False) -> Film:
+    camera = Camera()
+    for canvas in canvases:
+        camera(canvas)
+    return camera.film(grows=grows)
 
 
 def run(world: World, sampler: str = "ancestral", steps: int = 6, num: int = 40) -> list[Canvas]:
@@ -86,13 +95,33 @@ def test_a_text_that_grows_is_blank_where_nothing_stands() -> None:
     assert not found.revised().any()
 
 
-def test_films_of_several_runs_are_one_film() -> None:
-    canvases = run(World("uniform"), num=3)
-    whole = film_of(canvases)
-    short = film_of(canvases[:4])
-    both = joined([whole, short])
-    assert both.tokens.shape == (7, 6, 2)
-    assert (both.tokens[:, :3] == whole.tokens).all()
-    assert (both.tokens[3:, 3:] == short.tokens[3]).all(), "the last frame stands on"
+def test_rows_that_are_drawn_after_each_other_are_one_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of unequal length, so that one canvas of two rows is narrower than the other."""
+    world, camera, whole = World("uniform"), Camera(), Camera()
+    writer = SAMPLERS.build("ancestral", {}, process=world.process, vocabulary=Vocabulary(world.tokens, 0))
+    wanted = {"num": 4, "length": [2, 2, 1, 1], "steps": 3, "seed": 5}
+    denoiser = FromLogits(lambda z, t: torch.zeros(*z.shape, world.states))
+    samples = writer.sample(denoiser, **wanted, watch=whole)
+    monkeypatch.setattr(drawing, "_BLOCK_ENTRIES", 2 * 2 * world.states)
+    writer.sample(denoiser, **wanted, watch=camera)
+    film = camera.film()
+    assert film.tokens.shape == (4, 4, 2)
+    place = np.arange(2) < film.lengths[:, None]
+    assert (film.tokens[-1] == samples.tokens.numpy())[place].all()
+    assert (film.tokens == whole.film().tokens)[:, place].all()
+    assert (film.tokens[:, ~place] == BLANK).all()
     with pytest.raises(ValueError, match="at least one canvas"):
-        film_of([])
+        Camera().film()
+
+
+@pytest.mark.parametrize(("process", "schedule"), CASES)
+def test_the_belief_in_a_token_is_the_posterior_of_all_at_that_token(process: str, schedule: str) -> None:
+    world = World(process, schedule)
+    z = world.z.repeat(3, 1)
+    t = torch.tensor([0.0, 0.3, 1.0]).double().repeat_interleave(len(world.z))[:, None]
+    token = torch.randint(world.states, z.shape, generator=torch.Generator().manual_seed(1))
+    logits = torch.randn(*z.shape, world.states, generator=torch.Generator().manual_seed(2)).double()
+    wanted = world.process.log_posterior(logits, z, t).exp().gather(-1, world.process.shown(token)[..., None])[..., 0]
+    found = world.process.belief(logits, z, t, token)
+    known = ~wanted.isnan()
+    torch.testing.assert_close(found[known], wanted[known])

@@ -136,23 +136,26 @@ def everywhere(stretch: Stretch, rows: int) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("process", "parameterisation"),
-    [("uniform", "leave_one_out"), ("uniform", "posterior"), ("absorbing", "leave_one_out")],
+    ("process", "parameterisation", "temperature"),
+    [("uniform", "leave_one_out", 1.0), ("uniform", "posterior", 2.0), ("absorbing", "leave_one_out", 1.0)],
 )
-def test_one_step_of_diffusion_draws_the_exact_conditional(process: str, parameterisation: str) -> None:
+def test_one_step_of_diffusion_draws_the_exact_conditional(
+    process: str, parameterisation: str, temperature: float
+) -> None:
     """What one step predicts of pure noise, conditioned on the language: with the exact denoiser the product of the
-    true marginals, since noise says nothing."""
+    true marginals, since noise says nothing. A temperature acts on them first."""
     from sumi_core.corruption import PARAMETERISATIONS
 
     world = World(process, length=3)
     world.process.parameterisation = PARAMETERISATIONS.build(parameterisation, {})
-    sampler = SAMPLERS.build("ancestral", {}, process=world.process, vocabulary=Vocabulary(4, EOS))
+    options = {"temperature": temperature}
+    sampler = SAMPLERS.build("ancestral", options, process=world.process, vocabulary=Vocabulary(4, EOS))
     log_p = torch.stack([torch.bincount(world.x[:, i], world.p, minlength=4) for i in range(3)]).log()
     logits = torch.nn.functional.pad(log_p, (0, world.states - 4))
     denoiser = FromLogits(lambda z, t: logits.expand(len(z), -1, -1))
     stretch = Stretch(automaton_of("(ab?)*", TOKENS[:4]), 0, 3, open_ended=True)
     drawn = sampler.sample(denoiser, num=400, length=3, steps=1, seed=0, constraints=everywhere(stretch, 400))
-    _, wanted = conditional(log_p, "(ab?)*", True, TOKENS[:4])
+    _, wanted = conditional((log_p / temperature).log_softmax(-1), "(ab?)*", True, TOKENS[:4])
     assert chi_square(drawn.tokens @ torch.tensor([16, 4, 1]), wanted) > 1e-3
 
 

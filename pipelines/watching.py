@@ -1,0 +1,71 @@
+"""A text that is being written, live in a terminal: the canvas of the first text, coloured as in its film."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from sumi_core.evaluation.corruption_picture import LINE_END, MASK, token_text
+from sumi_core.evaluation.film_page import CIVIDIS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
+    from sumi_core.sampling.canvas import Canvas
+
+_FRAME_SECONDS = 0.04  # at least: a small model is faster than the eye
+
+
+class LiveCanvas:
+    """Shows every canvas that it is given; to be entered, and handed to ``draw_texts`` as ``watch``."""
+
+    def __init__(self, console: Console, tokenizer: Tokenizer, mask_id: int | None, *, grows: bool) -> None:
+        from rich.live import Live
+
+        self._tokenizer, self._mask_id, self._grows = tokenizer, mask_id, grows
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._shown = 0.0
+
+    def __enter__(self) -> LiveCanvas:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, canvas: Canvas) -> None:
+        if canvas.rows[0] != 0:
+            return
+        time.sleep(max(0.0, self._shown + _FRAME_SECONDS - time.monotonic()))
+        self._live.update(self.picture(canvas), refresh=True)
+        self._shown = time.monotonic()
+
+    def picture(self, canvas: Canvas) -> Text:
+        """The first text of a canvas: the surer the model was of a token, the lighter; grey: it has said nothing."""
+        from rich.text import Text
+
+        shown = Text(f"{int(canvas.nfe[0])} network calls\n", style="bold")
+        length = int(canvas.lengths[0])
+        rows = zip(canvas.tokens[0].tolist(), canvas.confidence[0].tolist(), canvas.frozen[0].tolist(), strict=True)
+        for token, chance, given in list(rows)[:length]:
+            if self._grows and math.isnan(chance) and not given:
+                continue
+            text = token_text(token, self._tokenizer, self._mask_id)
+            plain = math.isnan(chance) or text == MASK
+            shown.append(text, style="underline" if given else "bright_black" if plain else style_of(chance))
+            if LINE_END in text:
+                shown.append("\n")
+        return shown
+
+
+def style_of(chance: float) -> str:
+    """The style of a token that was held for right with a probability."""
+    red, green, blue = CIVIDIS[min(int(chance * len(CIVIDIS)), len(CIVIDIS) - 1)]
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 125
+    return f"{'white' if dark else 'black'} on rgb({red},{green},{blue})"

@@ -1,0 +1,93 @@
+"""Bits per byte as the size of a file: validation text, coded by the model's own next-token predictions and decoded
+again, byte for byte.
+
+packed.parquet    the file: 32-bit words, and how many texts of how many tokens it holds
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from sumi_core.base.registry import Part
+from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
+from sumi_core.evaluation.samples import evenly, sequence_bytes
+from sumi_core.models.interface import DenoiserFunction
+from sumi_core.objectives.likelihood import ChainRule
+from sumi_core.sampling.coding import pack, unpack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DEFINITION = (
+    "coded bits per byte: the size of a file that holds validation texts, coded by the model's next-token predictions, "
+    "over their bytes; the file was decoded and compared with the texts, byte for byte. predicted: what the likelihood "
+    "says of the same texts. The coder's own loss is the difference: rounded probabilities and the end of the file. "
+    "A decoder needs the model too."
+)
+
+
+class Coding(Measurement):
+    """A file of validation texts; empty for a model that has no exact next-token reading."""
+
+    reads = ("sequences",)
+
+    @dataclass
+    class Options(Part.Options):
+        """texts: sequences that the file holds, of those that are evaluated."""
+
+        texts: Annotated[int, Field(ge=1, le=4096, description="validation sequences that the file holds")] = 16
+
+    def run(self, model: Model, context: Context) -> Findings:
+        """Pack, unpack and compare. Raises RuntimeError where another text comes out."""
+        reading = model.objective.readings.get("autoregressive")
+        if not isinstance(reading, ChainRule):
+            return Findings()
+        import pandas as pd
+
+        rows = np.stack(evenly(context.tokens, self.options.texts))
+        texts = torch.from_numpy(rows)
+        vocabulary = Vocabulary(reading.num_tokens, reading.eos_id)
+        context.progress(0, 2, "passes", "packing validation text")
+        packed = pack(model.denoiser, texts, vocabulary)
+        context.progress(1, 2, "passes", "unpacking it")
+        again = unpack(model.denoiser, packed, len(rows), rows.shape[1], vocabulary)
+        context.progress(2, 2, "passes", "unpacking it")
+        written = [sequence_bytes(row, model.tokenizer) for row in rows]
+        if [sequence_bytes(row, model.tokenizer) for row in again.numpy()] != written:
+            raise RuntimeError("a packed text was unpacked as another one: the model does not compute the same twice")
+        size = sum(map(len, written))
+        figures = {
+            "bits_per_byte": packed.nbytes * 8 / size,
+            "predicted_bits_per_byte": predicted_bits(reading, model.denoiser, texts.to(model.device)) / size,
+            "file_bytes": float(packed.nbytes),
+            "text_bytes": float(size),
+        }
+        table = pd.DataFrame([{"packed": packed.tobytes(), "texts": len(rows), "tokens": rows.shape[1]}])
+        return Findings(
+            summary={"coding": figures},
+            estimates=named_estimates("coding", figures),
+            tables={"packed.parquet": table},
+            texts=("## A file that unpacks", _sentence(figures)),
+            definitions=(_DEFINITION,),
+        )
+
+
+def predicted_bits(reading: ChainRule, denoiser: DenoiserFunction, texts: Tensor) -> float:
+    """−log₂ p of all texts ``[B, L]``."""
+    with torch.no_grad():
+        return float(reading.token_nats(denoiser, texts).double().sum()) / math.log(2)
+
+
+def _sentence(figures: dict[str, float]) -> str:
+    return (
+        f"{figures['text_bytes']:,.0f} bytes of validation text make a file of {figures['file_bytes']:,.0f} bytes, "
+        f"{figures['bits_per_byte']:.4f} bits per byte; the likelihood says {figures['predicted_bits_per_byte']:.4f}. "
+        "Decoded by the same model, the file gives the text back, byte for byte."
+    )
