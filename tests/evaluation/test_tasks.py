@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from sumi_core.evaluation.measurement import (
     write_findings,
 )
 from sumi_core.evaluation.tasks import Asked, Tasks
-from sumi_core.models.interface import FromLogits
+from sumi_core.models.interface import DenoiserInput, FromLogits
 from sumi_core.sampling import SAMPLERS
 from tests.corruption.enumerable import build_process
 
@@ -259,3 +260,23 @@ def test_a_model_that_trusts_the_question_too_little_is_said_to(tokenizer: Token
     for noise, wanted in (("uniform", True), ("absorbing", False), (None, False)):
         found = measure(model(of, tokenizer, noise, knowing(of)), of, tmp_path, [1])
         assert any("trusts it too little" in text for text in found.texts) == wanted
+
+
+def test_a_model_that_reads_levels_is_told_that_the_question_is_clean(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    of = Instances({"name": "copy", "letters": 2}, tokenizer, 8)
+    own, levels = model(of, tokenizer, "uniform", knowing(of)), []
+    answers = own.denoiser
+
+    def read(tokens: Tensor, level: Tensor | None) -> Tensor:
+        assert level is not None
+        levels.append(level)
+        return answers(DenoiserInput(tokens, level)).logits()
+
+    told = dataclasses.replace(own, denoiser=FromLogits(read), told=True)  # type: ignore[arg-type]
+    found = measure(told, of, tmp_path, [2])
+    assert not any("trusts it too little" in text for text in found.texts)
+    begin = of.task.question_length
+    for level in levels:
+        assert (level[:, :begin] == 0).all()
+        assert (level[:, begin:-1] > 0).all()
+        assert (level[:, -1] == 0).all()
