@@ -163,8 +163,9 @@ def answers(asked: Asked, form: str, model: Model, context: Context) -> list[dic
         (torch.from_numpy(tokens), torch.from_numpy(own)) for tokens, own in zip(asked.tokens, frozen, strict=True)
     ]
     rows: list[dict[str, Any]] = []
-    for steps in sorted(set(config.sampling_steps)) if sampler.uses_steps else [length]:
-        context.progress(0, 1, "numbers of steps", f"tasks, {form}, {steps} steps")
+    steps_list = sorted(set(config.sampling_steps)) if sampler.uses_steps else [length]
+    for done, steps in enumerate(steps_list):
+        context.progress(done, len(steps_list), "sampling runs", f"{form}, {steps} steps")
         drawn = sampler.sample(
             model.denoiser,
             num=len(given),

@@ -1,4 +1,4 @@
-"""Go on with a balanced text of brackets: ``b:([{}(=)])()[]…``."""
+"""Go on with a balanced text of brackets: ``b:([{=}])``."""
 
 from __future__ import annotations
 
