@@ -44,8 +44,8 @@ DEFINITIONS = (
     "tokens per call: tokens written / network calls, of all instances together.",
 )
 _PARALLEL = (
-    "In one call: a denoiser that knows the exact distribution of each token given the question, and draws all of them "
-    "independently, solves {:.4g} of the instances."
+    "Generation in one call: a denoiser that knows the exact distribution of each token given the question, and draws "
+    "all of them independently, solves {:.4g} of the instances."
 )
 _TRUST = (
     "This model reads what is given as if noise could have written it, and trusts it too little; one trained with "
