@@ -272,6 +272,48 @@ def plot_readings(tables: Mapping[str, pd.DataFrame], path: Path, title: str = "
     return _write(draw_readings(tables, title), path)
 
 
+def draw_task_accuracy(tables: Mapping[str, pd.DataFrame], parallel: float | None = None, title: str = "") -> Figure:
+    """Share of solved instances against network calls with 95 % intervals; what has only the form of an answer, dotted.
+
+    tables: by what a line is called, the rows of ``task_accuracy.parquet`` (columns calls, accuracy, low, high,
+    validity). parallel: the accuracy of independent drawing in one step, a cross at one call."""
+    figure, axes = _figure(7.0, 4.2)
+    for index, (label, table) in enumerate(tables.items()):
+        colour, marker = _style(index)
+        points = table.sort_values("calls")
+        errors = [points["accuracy"] - points["low"], points["high"] - points["accuracy"]]
+        axes.errorbar(
+            points["calls"],
+            points["accuracy"],
+            errors,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linewidth=1.4,
+            capsize=2,
+            label=f"{label}: solved",
+        )
+        axes.plot(points["calls"], points["validity"], color=colour, linestyle=":", label=f"{label}: valid")
+    if parallel is not None:
+        axes.plot(1, parallel, "x", color=_GREY, markersize=9, label="exact marginals, drawn in one call")
+    axes.set_xscale("log", base=2)
+    calls = sorted({1.0, *(float(own) for table in tables.values() for own in table["calls"])})
+    axes.set_xticks(calls, [f"{own:g}" for own in calls])
+    axes.set_xlim(calls[0] / 1.2, calls[-1] * 1.2)
+    axes.minorticks_off()
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("network calls of an answer")
+    axes.set_ylabel("share of instances")
+    return _finished(figure, axes, title)
+
+
+def plot_task_accuracy(
+    tables: Mapping[str, pd.DataFrame], path: Path, parallel: float | None = None, title: str = ""
+) -> Path:
+    """Write ``draw_task_accuracy`` as a PNG file; returns its path."""
+    return _write(draw_task_accuracy(tables, parallel, title), path)
+
+
 def _band(axes: Axes, across: Any, values: Any, error: Any, colour: str) -> None:
     """± one standard error of a mean over seeds, where there are several."""
     if error is not None:
