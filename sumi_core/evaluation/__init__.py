@@ -6,6 +6,8 @@ MEASUREMENTS = Registry(
     "measurement",
     "sumi_core.evaluation.measurement:Measurement",
     {
+        "calibration": "sumi_core.evaluation.calibration:Calibration",
+        "chain_rule": "sumi_core.evaluation.chain_rule:ChainRuleOrders",
         "coding": "sumi_core.evaluation.coding:Coding",
         "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
         "drafts": "sumi_core.evaluation.drafts:Drafts",

@@ -177,12 +177,17 @@ def readings_table(measured: Mapping[str, SequenceLikelihoods], block_lengths: M
     return pd.DataFrame(rows)
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, str]:
+def shown_reading(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of ``readings_table`` as reports print it, without the length of blocks."""
     difference = with_error(row["difference"], row["difference_stderr"])
     return {
         "reading": row["reading"],
-        "block length": str(row["block_length"] or "–"),
         "bits per byte": with_error(row["bits_per_byte"], row["bits_per_byte_stderr"], "=" if row["exact"] else "≤"),
         "Monte-Carlo error": "–" if row["exact"] else with_error(row["bits_per_byte_mc_stderr"], digits=4),
         "difference": difference if row["difference"] < 0 else f"+{difference}" if row["difference"] else "–",
     }
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, str]:
+    shown = shown_reading(row)
+    return {"reading": shown.pop("reading"), "block length": str(row["block_length"] or "–"), **shown}

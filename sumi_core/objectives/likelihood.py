@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -60,7 +60,7 @@ class Likelihood:
 class Reading(ABC):
     """One way to read a likelihood off a model. A model trained for several modes has several."""
 
-    exact: ClassVar[bool]  # the likelihood itself, or an upper bound on −log p
+    exact: bool  # the likelihood itself, or an upper bound on −log p
 
     @abstractmethod
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
