@@ -112,8 +112,8 @@ def read_row(condition: Condition, tokenizer: Tokenizer, length: int, place: Pla
     total = length if _REST in parts.gaps else fixed
     if _REST in parts.gaps and fixed >= length:
         both = " with the suffix" if condition.prompt and condition.suffix else ""
-        problem = f"has {fixed} tokens{both}, which leaves nothing to write in {length}; shorten it or raise "
-            f"{place.key}length"
+        problem = f"has {fixed} tokens{both}, which leaves nothing to write in {length}"
+        problem += f"; shorten it or raise {place.key}length"
         raise place.error(parts.key, problem)
     if condition.length not in (None, total):
         raise place.error("length", f"is {length}, but the template has {total} tokens; leave the length out")
