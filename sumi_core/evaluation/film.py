@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
+from sumi_core.base.files import replacing
 from sumi_core.base.progress import Progress, unwatched
 from sumi_core.base.registry import Part
 from sumi_core.base.statistics import mean_estimate
@@ -97,13 +98,19 @@ def shoot(
 
 
 def write_film(film: Film, tokenizer: Tokenizer, mask_id: int | None, file: Path) -> None:
-    """Write a film: as a page of all its texts where the file ends in ``.html``, else the first text as a GIF."""
+    """Write a film: as a page of all its texts where the file ends in ``.html``, else the first text as a GIF.
+
+    Raises OSError, which names the file; nothing half-written stays."""
     title, strings = f"How a text of {film.tokens.shape[2]} tokens is written", film_strings(film, tokenizer, mask_id)
     file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix.lower() == ".html":
-        file.write_text(film_html(film, strings, title, film_note(film)), encoding="utf-8")
-    else:
-        write_gif(film, strings, file, title)
+    try:
+        with replacing(file) as temporary:
+            if file.suffix.lower() == ".html":
+                temporary.write_text(film_html(film, strings, title, film_note(film)), encoding="utf-8")
+            else:
+                write_gif(film, strings, temporary, title)
+    except OSError as error:  # a full disk does not say where it is
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def film_strings(film: Film, tokenizer: Tokenizer, mask_id: int | None) -> dict[int, str]:
