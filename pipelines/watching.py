@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.sampling.canvas import Canvas
+    from sumi_core.sampling.sampler import Sampler
 
 _FRAME_SECONDS = 0.04  # at least: a small model is faster than the eye
 
@@ -23,10 +24,11 @@ _FRAME_SECONDS = 0.04  # at least: a small model is faster than the eye
 class LiveCanvas:
     """Shows every canvas that it is given; to be entered, and handed to ``draw_texts`` as ``watch``."""
 
-    def __init__(self, console: Console, tokenizer: Tokenizer, mask_id: int | None, *, grows: bool) -> None:
+    def __init__(self, console: Console, sampler: Sampler, tokenizer: Tokenizer) -> None:
         from rich.live import Live
 
-        self._tokenizer, self._mask_id, self._grows = tokenizer, mask_id, grows
+        self._sampler, self._tokenizer = sampler, tokenizer
+        self._mask_id = sampler.process.mask_id if sampler.needs_process else None
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._shown = 0.0
 
@@ -52,9 +54,10 @@ class LiveCanvas:
 
         shown = Text(f"{int(canvas.nfe[0])} network calls\n", style="bold")
         length = int(canvas.lengths[0])
-        rows = zip(canvas.tokens[0].tolist(), canvas.confidence[0].tolist(), canvas.frozen[0].tolist(), strict=True)
+        tokens = self._sampler.shown(canvas.tokens[0])
+        rows = zip(tokens.tolist(), canvas.confidence[0].tolist(), canvas.frozen[0].tolist(), strict=True)
         for token, chance, given in list(rows)[:length]:
-            if self._grows and math.isnan(chance) and not given:
+            if self._sampler.grows and math.isnan(chance) and not given:
                 continue
             text = token_text(token, self._tokenizer, self._mask_id)
             plain = math.isnan(chance) or text == MASK

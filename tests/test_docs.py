@@ -14,7 +14,7 @@ import pytest
 from pipelines.cli import COMMANDS
 from sumi_core import api
 from sumi_core.corruption import CLOCKS, CORRUPTION_PRESETS, PARAMETERISATIONS, PROCESSES, SCHEDULES
-from sumi_core.data import CLUSTERINGS, SOURCES, TOKENIZERS
+from sumi_core.data import CLUSTERINGS, SOURCES, TASKS, TOKENIZERS
 from sumi_core.evaluation import MEASUREMENTS, METRICS
 from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.sweeps import load_sweep, load_sweeps
@@ -31,6 +31,7 @@ DOCS = ROOT / "docs"
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 CELLS = [1, 12, 4]  # of the experiments that experiments.md writes, in its order
 PARTS = {
+    "corpus.source.task": TASKS,
     "process": PROCESSES,
     "clock": CLOCKS,
     "schedule": SCHEDULES,
@@ -78,7 +79,7 @@ def test_every_part_stands_in_the_row_of_its_section() -> None:
 
 def test_the_sources_are_written_as_a_config_takes_them() -> None:
     written = re.findall(r"`(\{name: [^`…]*\})` \|$", PAGES["experiments.md"], re.MULTILINE)
-    assert len(written) == 4
+    assert len(written) == 5
     for text in written:
         source: Any = parse_yaml(text, "experiments.md")
         resolve({"corpus": {"source": source}}, "experiments.md")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.sampling.canvas import Canvas
     from sumi_core.sampling.conditions import Condition, Place
+    from sumi_core.sampling.film import Camera
     from sumi_core.sampling.sampler import Sampler
 
 
@@ -105,6 +106,7 @@ def sample_command(
     from sumi_core.experiments.build import build_parts
     from sumi_core.export.loading import load_exported
     from sumi_core.lineage.writing import Writing
+    from sumi_core.sampling.film import Camera
 
     _check_looking(film, watch)
     asked = _conditions(conditions, prompt, suffix, template, regex, schema, forbid, require)
@@ -143,16 +145,20 @@ def sample_command(
         note(f"--steps has no effect on {name}, which writes token by token")
     with deterministic(experiment.runtime.threads):
         denoiser = exported.denoiser.to(choose_device(experiment.runtime.device)).eval()
-        with _looking(film, watch, sampler, tokenizer) as look:
+        camera = None if film is None else Camera()
+        with _looking(camera, watch, sampler, tokenizer) as look:
             samples = writing.sample(denoiser, steps_used, seed, look)
     texts, calls = writing.texts(samples, tokenizer), counted(int(samples.nfe.max()), "network call")
     made = sum(len(row.tokens) for row in writing.rows) - writing.given
     rate = "" if mode is None else f", {made / int(samples.nfe.sum()):.2f} tokens a call"
     many = len(texts) > 1
-    note(f"{counted(len(texts), 'text')} of {length} tokens, seed {seed}, {calls}{' each' if many else ''}{rate}")
+    size = f"{'' if len({len(row.tokens) for row in writing.rows}) == 1 else 'up to '}{length} tokens"
+    note(f"{counted(len(texts), 'text')} of {size}, seed {seed}, {calls}{' each' if many else ''}{rate}")
     for number, text in enumerate(texts, start=1):
         print(f"--- {number}" if many else "---")
         print(visible(text))
+    if film is not None and camera is not None:  # last, so that the texts are there whatever becomes of the file
+        _write_film(camera, sampler, tokenizer, film)
 
 
 def _conditions(
@@ -194,6 +200,8 @@ def _check_looking(film: Path | None, watch: bool) -> None:
     """Raise ConfigError for a film that could not be written, and for a terminal that is none."""
     if film is not None and film.suffix.lower() not in (".html", ".gif"):
         raise ConfigError("command line", "--film", f"{film} is neither .html nor .gif; name a file of that kind")
+    if film is not None and film.is_dir():
+        raise ConfigError("command line", "--film", f"{film} is a folder; name a file")
     if film is not None and not film.resolve().parent.is_dir():
         raise ConfigError("command line", "--film", f"there is no folder {film.resolve().parent}; create it")
     if watch and not sys.stderr.isatty():
@@ -202,33 +210,31 @@ def _check_looking(film: Path | None, watch: bool) -> None:
 
 @contextlib.contextmanager
 def _looking(
-    film: Path | None, watch: bool, sampler: Sampler, tokenizer: Tokenizer
+    camera: Camera | None, watch: bool, sampler: Sampler, tokenizer: Tokenizer
 ) -> Iterator[Callable[[Canvas], None] | None]:
-    """What looks on while texts are written: for a film, for the terminal, for both. The film is written at the end."""
-    from sumi_core.sampling.film import Camera
-
-    mask_id = sampler.process.mask_id if sampler.needs_process else None
-    camera, looks = Camera(), list[Callable[["Canvas"], None]]()
+    """What looks on while texts are written: for a film, for the terminal, for both."""
+    looks: list[Callable[[Canvas], None]] = [] if camera is None else [camera]
     with contextlib.ExitStack() as stack:
-        if film is not None:
-            looks.append(camera)
         if watch:
             from rich.console import Console
 
             from pipelines.watching import LiveCanvas
 
-            looks.append(stack.enter_context(LiveCanvas(Console(stderr=True), tokenizer, mask_id, grows=sampler.grows)))
+            looks.append(stack.enter_context(LiveCanvas(Console(stderr=True), sampler, tokenizer)))
 
         def look(canvas: Canvas) -> None:
             for each in looks:
                 each(canvas)
 
         yield look if looks else None
-    if film is not None:
-        from sumi_core.evaluation.film import write_film
 
-        write_film(camera.film(grows=sampler.grows), tokenizer, mask_id, film)
-        note(f"film: {film}")
+
+def _write_film(camera: Camera, sampler: Sampler, tokenizer: Tokenizer, file: Path) -> None:
+    from sumi_core.evaluation.film import write_film
+
+    mask_id = sampler.process.mask_id if sampler.needs_process else None
+    write_film(camera.film(sampler), tokenizer, mask_id, file)
+    note(f"film: {file}")
 
 
 def note(line: str) -> None:

@@ -43,6 +43,29 @@ def mean_estimate(values: ArrayLike) -> Estimate:
     return Estimate(float(array.mean()), float(spread))
 
 
+def binomial_estimate(successes: int, trials: int) -> Estimate:
+    """Share p of successes in independent trials and its standard error √(p (1 − p) / n), which is 0 at both ends:
+    ``wilson_interval`` says what these leave open. Raises ValueError for no trial."""
+    if not 0 <= successes <= trials or not trials:
+        raise ValueError(f"{successes} successes in {trials} trials are not a share")
+    share = successes / trials
+    return Estimate(share, math.sqrt(share * (1 - share) / trials))
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Interval of a share that keeps its level near 0 and 1 (Wilson 1927): the shares p for which the observed one lies
+    within z standard errors √(p (1 − p) / n). z: 1.959964 for 95 %. Raises ValueError for no trial.
+
+    >>> [round(end, 3) for end in wilson_interval(0, 64)]
+    [0.0, 0.057]
+    """
+    share = binomial_estimate(successes, trials).value
+    scale = 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / scale
+    reach = z / scale * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return middle - reach if successes else 0.0, middle + reach if successes < trials else 1.0
+
+
 def _ratio(numerators: ArrayLike, denominators: ArrayLike) -> tuple[Vector, Vector, float]:
     """Both as vectors, and the ratio of their sums."""
     a, b = _vector(numerators, "numerators"), _vector(denominators, "denominators")

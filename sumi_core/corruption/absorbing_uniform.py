@@ -127,7 +127,8 @@ class AbsorbingUniform(ForwardProcess):
     def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         """−α′/(1−α) · [1 − P(u) − 1[x ≠ u] (1 + log P(x))] at a suspected u, P the posterior p(x_i | z), u included.
 
-        What the general bound comes to with ρ_θ(y) = α x_θ(y)/(1 − α + α x_θ(u)) = α/(1 − α) · P(y), y ≠ u."""
+        What the general bound comes to with ρ_θ(y) = (V − 1) α x_θ(y)/(1 − α + α x_θ(u)) = (V − 1) α/(1 − α) · P(y) at
+        a certain y ≠ u."""
         clean, token = x.reshape(-1), (z % self.num_tokens).reshape(-1)
         lift = -self.noise_fraction(t).log().expand(x.shape).reshape(-1)
 

@@ -15,6 +15,7 @@ import torch
 
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
+from sumi_core.kernels.chunks import precision_of
 from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
 
 if TYPE_CHECKING:
@@ -106,6 +107,20 @@ class Interpolating(ForwardProcess):
         others = torch.where(by_noise > 0, 0.0, -torch.inf).to(own)
         table = others.unsqueeze(-1).repeat(1, 1, self.num_states)
         return table.scatter_(-1, z.unsqueeze(-1), own.unsqueeze(-1))
+
+    def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
+        # The evidence for every token but z is the same, so one sum over the tokens is enough.
+        scores = logits[..., : self.num_tokens].to(precision_of(logits))
+        total = scores.logsumexp(-1)
+
+        def predicted(state: Tensor) -> Tensor:
+            score = pick(scores, state.clamp(max=self.num_tokens - 1))
+            return torch.where(state < self.num_tokens, (score - total).double().exp(), 0.0)
+
+        by_noise = self.arrived(z, t, torch.zeros_like(t))
+        odds, stands = self.alpha(t) / by_noise, token == z
+        joined = predicted(token) * (1 + stands * odds) / (1 + predicted(z) * odds)
+        return torch.where(by_noise > 0, joined, stands.to(joined))
 
     def noise_chance(self, p: Tensor, z: Tensor, t: Tensor) -> Tensor:
         by_noise = self.arrived(z, t, torch.zeros_like(t))  # (1 − α) π(z), with its digits where it is small

@@ -21,10 +21,27 @@ SOURCES = Registry(
         "mixture": "sumi_core.data.sources.mixture:Mixture",
         "parquet": "sumi_core.data.sources.files:Parquet",
         "python-stdlib": "sumi_core.data.sources.python_stdlib:PythonStdlib",
+        "task": "sumi_core.data.sources.task:TaskInstances",
         "text": "sumi_core.data.sources.files:TextFiles",
         "web-bible": "sumi_core.data.sources.web_bible:WebBible",
     },
     key="source",
+)
+
+TASKS = Registry(
+    "structured task",
+    "sumi_core.data.tasks.task:Task",
+    {
+        "arithmetic": "sumi_core.data.tasks.arithmetic:Arithmetic",
+        "brackets": "sumi_core.data.tasks.brackets:Brackets",
+        "copy": "sumi_core.data.tasks.copy:Copy",
+        "json": "sumi_core.data.tasks.json_object:JsonObject",
+        "replace": "sumi_core.data.tasks.replace:Replace",
+        "reverse": "sumi_core.data.tasks.reverse:Reverse",
+        "shuffle": "sumi_core.data.tasks.shuffle:Shuffle",
+        "sudoku": "sumi_core.data.tasks.sudoku:Sudoku",
+    },
+    key="task",
 )
 
 TOKENIZERS = Registry(

@@ -16,6 +16,7 @@ MEASUREMENTS = Registry(
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
         "readings": "sumi_core.evaluation.readings:Readings",
         "samples": "sumi_core.evaluation.samples:Samples",
+        "tasks": "sumi_core.evaluation.tasks:Tasks",
         "yardsticks": "sumi_core.evaluation.yardsticks:Yardsticks",
     },
     key="measurement",

@@ -79,7 +79,7 @@ class Calibration(Measurement):
             return Findings()
         import pandas as pd
 
-        from sumi_core.evaluation.plots import plot_calibration
+        from sumi_core.evaluation.calibration_plot import plot_calibration
 
         options, document = self.options, documents_of(context.text, context.chosen)
         rows: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ from pydantic import Field
 from sumi_core.base.registry import Part
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
-from sumi_core.evaluation.samples import evenly, sequence_bytes
+from sumi_core.evaluation.samples import evenly
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.objectives.likelihood import ChainRule
 from sumi_core.sampling.coding import pack, unpack
@@ -59,10 +59,9 @@ class Coding(Measurement):
         context.progress(1, 2, "passes", "unpacking it")
         again = unpack(model.denoiser, packed, len(rows), rows.shape[1], vocabulary)
         context.progress(2, 2, "passes", "unpacking it")
-        written = [sequence_bytes(row, model.tokenizer) for row in rows]
-        if [sequence_bytes(row, model.tokenizer) for row in again.numpy()] != written:
+        if not torch.equal(again, texts):
             raise RuntimeError("a packed text was unpacked as another one: the model does not compute the same twice")
-        size = sum(map(len, written))
+        size = sum(len(model.tokenizer.decode_bytes(row)) for row in rows)
         figures = {
             "bits_per_byte": packed.nbytes * 8 / size,
             "predicted_bits_per_byte": predicted_bits(reading, model.denoiser, texts.to(model.device)) / size,

@@ -3,8 +3,9 @@
 One pass of two streams over pure noise gives, for the same text, d_j, what the diffusion mode says of the j-th token of
 a block that is not written yet, and p, what the autoregressive mode says of it given all that stands before:
 
-    E[−log d_j(x)] − E[−log p(x)]      what drafting that token costs, in nats; added up over a block, no less than the
-                                       total correlation of its tokens given what stands before (docs/mathematics.md 11)
+    E[−log d_j(x)] − E[−log p(x)]      what drafting that token costs, in nats; added up over a block, if the
+                                       autoregressive mode is exact, no less than the total correlation of its tokens
+                                       given what stands before (docs/mathematics.md 11)
     E[Σ_v min(p_v, d_v)], agreement    the chance that such a draft stands, by rejection and by shared noise
 
 The blocks are those of the layout, and the text is real; a sampler's canvases may be shorter, and its text is its own.
@@ -33,7 +34,7 @@ from sumi_core.kernels.row_loss import pick
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.sampling import SAMPLERS
-from sumi_core.sampling.acceptance import agreement, overlap, tokens_per_forward
+from sumi_core.sampling.acceptance import agreement, overlap, standing, tokens_per_forward
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.choosing import tempered
 from sumi_core.sampling.drafting import Standing
@@ -47,18 +48,20 @@ if TYPE_CHECKING:
 
 _DEFINITIONS = (
     "draft cost: nats that a token costs more under what the diffusion mode says of it in a block of pure noise than "
-    "under the autoregressive mode; ± over documents. Its sum over a block is no less than the total correlation of "
-    "the block's tokens given the text before.",
+    "under the autoregressive mode; ± over documents. If the autoregressive mode were exact, its sum over a block "
+    "would be no less than the total correlation of the block's tokens given the text before.",
     "overlap, agreement: the chance that a draft at that offset stands if those before it do, by rejection (1 − total "
     "variation) and by shared noise; at the temperature of the sampler, on validation text.",
-    "tokens per forward: of speculative decoding; predicted: by the chance that the drafts before an offset all stand "
-    "on validation text. found: in texts that the model writes. Slots per token: what the passes compute.",
+    "tokens per forward: of speculative decoding; predicted: by the chance that the drafts up to an offset all stand, "
+    "a mean along validation text, exact for text of the model itself at temperature 1. found: in texts that the model "
+    "writes. Slots per token: what the passes compute.",
 )
 
 
 class Drafts(Measurement):
     """Cost and acceptance of drafts by offset, beside what decoding shows; empty for a model without both modes."""
 
+    version = "2"
     reads = ("sequences", "samples", "sampler", "seed")
 
     def run(self, model: Model, context: Context) -> Findings:
@@ -95,11 +98,13 @@ class Drafts(Measurement):
 @dataclass(frozen=True)
 class Told:
     """What one pass says of N sequences of K blocks of n tokens, each field ``[N, K, n]`` float64. cost: nats of the
-    text under d less those under p. overlap, agreement: of p and d. document: ``[N]``, in which a sequence begins."""
+    text under d less those under p. overlap, agreement: of p and d. standing: of the text's own tokens, by the rule of
+    the sampler. document: ``[N]``, in which a sequence begins."""
 
     cost: NDArray[np.float64]
     overlap: NDArray[np.float64]
     agreement: NDArray[np.float64]
+    standing: NDArray[np.float64]
     document: NDArray[np.int64]
 
     def at_offset(self, values: NDArray[np.float64], offset: int) -> Estimate:
@@ -108,9 +113,11 @@ class Told:
         return ratio_over_units(sums, np.full(len(sums), values.shape[1]), self.document)
 
     def stands(self, rule: str) -> list[float]:
-        """P_j, j = 1 … n − 1: the chance that the drafts at offsets 1 … j all stand, the text being what they are."""
-        chances = self.agreement if rule == "gumbel" else self.overlap
-        return [float(value) for value in chances[:, :, 1:].cumprod(-1).mean((0, 1))]
+        """P_j, j = 1 … n − 1: the chance that the drafts at offsets 1 … j all stand (``acceptance.standing``)."""
+        chances = (self.agreement if rule == "gumbel" else self.overlap)[:, :, 1:]
+        before = np.ones_like(chances)
+        before[:, :, 1:] = self.standing[:, :, 1:-1].cumprod(-1)
+        return [float(value) for value in (before * chances).mean((0, 1))]
 
 
 @no_grad
@@ -119,7 +126,7 @@ def read_drafts(model: Model, sampler: Speculative, context: Context) -> Told:
     objective, process, n = model.objective, model.process, sampler.layout.options.length
     assert process is not None
     temperature = sampler.options.temperature
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Tensor, ...]] = []
     tokens = torch.from_numpy(np.stack(context.tokens))
     for start in range(0, len(tokens), context.batch_size):
         x = tokens[start : start + context.batch_size].to(model.device)
@@ -132,10 +139,13 @@ def read_drafts(model: Model, sampler: Speculative, context: Context) -> Told:
         d = process.reverse(logits, z, level, torch.zeros_like(level))[..., : objective.num_tokens].log()
         p = of_text.logits()[..., : objective.num_tokens].double().log_softmax(-1)
         sharp = tempered(p, temperature), tempered(d, temperature)
-        found.append((pick(p, x) - pick(d, x), overlap(*sharp), agreement(*sharp)))
+        kept = standing(*sharp, x, sampler.options.verify)
+        found.append((pick(p, x) - pick(d, x), overlap(*sharp), agreement(*sharp), kept))
         context.progress(start + len(x), len(tokens), "sequences", "drafts")
-    cost, together, same = (torch.cat(part).unflatten(1, (-1, n)).cpu().numpy() for part in zip(*found, strict=True))
-    return Told(cost, together, same, documents_of(context.text, context.chosen))
+    cost, together, same, kept = (
+        torch.cat(part).unflatten(1, (-1, n)).cpu().numpy() for part in zip(*found, strict=True)
+    )
+    return Told(cost, together, same, kept, documents_of(context.text, context.chosen))
 
 
 @dataclass(frozen=True)
@@ -214,7 +224,7 @@ def figures_of(told: Told, found: Found, sampler: Speculative) -> dict[str, floa
     figures["tokens_per_forward"] = found.tokens / found.nfe
     figures["slots_per_token"] = found.slots / found.tokens
     count = drafted(sampler)
-    if options.draft_steps == 1 and count < told.cost.shape[2]:
+    if options.draft_steps == 1 and not options.recycle and count < told.cost.shape[2]:  # canvases of pure noise
         predicted = told.stands(options.verify)[:count]
         figures["tokens_per_forward_predicted"] = tokens_per_forward(options.shape, predicted)
     return {name: value for name, value in figures.items() if not math.isnan(value)}

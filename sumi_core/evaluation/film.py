@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
+from sumi_core.base.files import replacing
 from sumi_core.base.progress import Progress, unwatched
 from sumi_core.base.registry import Part
 from sumi_core.base.statistics import mean_estimate
@@ -37,7 +38,7 @@ DEFINITIONS = (
     "mask that gives way is none. revised share: of the tokens, those revised at least once. revisions per token: of "
     "all tokens. ± over texts.",
     "last change: when a token that changed did so for the last time, as a share of the steps; the mean over such "
-    "tokens of a text. 0: at once, 1: in the last step. ± over texts.",
+    "tokens of a text, over texts in which one did. 1: in the last step. ± over texts.",
 )
 
 
@@ -93,17 +94,23 @@ def shoot(
     camera = Camera()
     progress(0, 1, "films", "filming")
     sampler.sample(denoiser, num=num, length=length, steps=steps, seed=seed, watch=camera)
-    return camera.film(grows=sampler.grows)
+    return camera.film(sampler)
 
 
 def write_film(film: Film, tokenizer: Tokenizer, mask_id: int | None, file: Path) -> None:
-    """Write a film: as a page of all its texts where the file ends in ``.html``, else the first text as a GIF."""
+    """Write a film: as a page of all its texts where the file ends in ``.html``, else the first text as a GIF.
+
+    Raises OSError, which names the file; nothing half-written stays."""
     title, strings = f"How a text of {film.tokens.shape[2]} tokens is written", film_strings(film, tokenizer, mask_id)
     file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix.lower() == ".html":
-        file.write_text(film_html(film, strings, title, film_note(film)), encoding="utf-8")
-    else:
-        write_gif(film, strings, file, title)
+    try:
+        with replacing(file) as temporary:
+            if file.suffix.lower() == ".html":
+                temporary.write_text(film_html(film, strings, title, film_note(film)), encoding="utf-8")
+            else:
+                write_gif(film, strings, temporary, title)
+    except OSError as error:  # a full disk does not say where it is
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def film_strings(film: Film, tokenizer: Tokenizer, mask_id: int | None) -> dict[int, str]:
@@ -132,8 +139,11 @@ def revision_figures(film: Film) -> dict[str, float]:
         "revisions_per_token": revisions.sum(-1) / count,
         "last_change": (last * moved).sum(-1) / np.maximum(moved.sum(-1), 1),
     }
+    figures["last_change"] = figures["last_change"][moved.any(-1)]
     found: dict[str, float] = {}
     for name, values in figures.items():
+        if not len(values):
+            continue
         estimate = mean_estimate(values)
         found |= {name: estimate.value, f"{name}_stderr": estimate.stderr}
     return found

@@ -55,6 +55,7 @@ def write_gif(film: Film, strings: Mapping[int, str], path: Path, title: str, ro
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures[0].save(
         path,
+        format="GIF",  # whatever the name of the path
         save_all=True,
         append_images=pictures[1:],
         duration=[each] * (len(pictures) - 1) + [round(1000 * _HOLD)],

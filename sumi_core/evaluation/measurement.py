@@ -39,7 +39,8 @@ ESTIMATES, FINDINGS = "metrics.parquet", "findings.json"
 
 @dataclass(frozen=True)
 class Model:
-    """A finished model, opened. denoiser: in evaluation mode, on ``device``."""
+    """A finished model, opened. denoiser: in evaluation mode, on ``device``. told: whether it has learnt to read a
+    noise level for each token, so that what is given can be told to be clean."""
 
     denoiser: nn.Module
     objective: Objective
@@ -47,6 +48,7 @@ class Model:
     process: ForwardProcess | None
     tokenizer: Tokenizer
     device: torch.device
+    told: bool = False
 
 
 def _no_texts() -> Iterator[str]:
@@ -57,13 +59,18 @@ def _no_counts() -> NDArray[np.int64]:
     return np.zeros(0, dtype=np.int64)
 
 
+def _no_source() -> Mapping[str, Any]:
+    raise ValueError("this text comes from no corpus")
+
+
 @dataclass(frozen=True)
 class Context:
     """What a model is measured on, and where the measurement writes.
 
     text: the sequences to measure on, as a rule the validation split. folder: for plots; tables are returned.
     batch_size: sequences of one network call. train_texts: opens the documents of the train split, as often as it is
-    called. train_counts: reads how often each token occurs there, ``[V]``."""
+    called. train_counts: reads how often each token occurs there, ``[V]``. source: the resolved component
+    ``{name, **options}`` of the corpus source that the text comes from."""
 
     config: EvaluationConfig
     text: Sequences
@@ -71,6 +78,7 @@ class Context:
     batch_size: int = 64
     train_texts: Callable[[], Iterator[str]] = _no_texts
     train_counts: Callable[[], NDArray[np.int64]] = _no_counts
+    source: Callable[[], Mapping[str, Any]] = _no_source
     log: Log = print
     progress: Progress = unwatched
 
@@ -172,6 +180,7 @@ _SOURCES = {  # a part of a model → the stages of which one must be declared
     "denoiser": _MODEL,
     "objective": _MODEL,
     "process": _MODEL,
+    "told": _MODEL,
     "sampler": _MODEL,
     "tokenizer": ("tokenizer", "token_shards", *_MODEL),
 }

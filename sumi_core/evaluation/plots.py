@@ -1,9 +1,5 @@
 """Plots from plain tables. ``draw_…`` returns a matplotlib figure, ``plot_…`` writes it as a PNG file; neither touches
-global state.
-
-Colours are those of Okabe & Ito (2008), which people with any kind of colour vision can tell apart; lines differ in
-their marker too.
-"""
+global state."""
 
 from __future__ import annotations
 
@@ -13,15 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sumi_core.evaluation.plot_style import (
+    GREY,
+    LEGEND_ENTRIES,
+    add_legend,
+    band,
+    figure_of,
+    finished,
+    style_of,
+    tidy,
+    write,
+)
+
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
-_MARKERS = "os^Dv<>P"
-_GREY = "#8A8A8A"
-_LEGEND_ENTRIES = 16  # more would cover the plot
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,6 @@ class Gap:
     index: int
 
 
-_METADATA: dict[str, dict[str, None]] = {
-    ".png": {"Software": None},
-    ".svg": {"Date": None},
-    ".pdf": {"CreationDate": None},
-}
-
-
 def draw_loss_history(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """Training and validation loss against tokens seen, one colour a cell; tokens on a logarithmic axis.
 
@@ -62,11 +57,11 @@ def draw_loss_history(histories: Mapping[str, pd.DataFrame], title: str = "") ->
     Names that end in ``loss`` or ``nats_per_token`` are drawn: validation solid with markers, training thin. A column
     ``error`` (standard error over seeds) becomes a band around the validation loss.
     """
-    figure, axes = _figure(7.0, 4.2)
+    figure, axes = figure_of(7.0, 4.2)
     for index, (label, history) in enumerate(histories.items()):
         if history.empty:
             continue
-        colour, marker = _style(index)
+        colour, marker = style_of(index)
         losses = history[history["name"].str.endswith(("loss", "nats_per_token"))]
         for name, group in losses.groupby("name", sort=True):
             points = group[group["tokens"] > 0].sort_values("tokens")
@@ -77,16 +72,16 @@ def draw_loss_history(histories: Mapping[str, pd.DataFrame], title: str = "") ->
             shown = f"{label} ({'validation' if validation else 'training'})"
             axes.plot(points["tokens"], points["value"], color=colour, label=shown, **style)
             if validation:
-                _band(axes, points["tokens"], points["value"], points.get("error"), colour)
+                band(axes, points["tokens"], points["value"], points.get("error"), colour)
     axes.set_xscale("log")
     axes.set_xlabel("tokens seen in training")
     axes.set_ylabel("loss (nats per token)")
-    return _finished(figure, axes, title)
+    return finished(figure, axes, title)
 
 
 def plot_loss_history(histories: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
     """Write ``draw_loss_history`` as a PNG file; returns its path."""
-    return _write(draw_loss_history(histories, title), path)
+    return write(draw_loss_history(histories, title), path)
 
 
 def draw_loss_by_level(curves: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
@@ -104,14 +99,14 @@ def draw_loss_by_level(curves: Mapping[str, pd.DataFrame], title: str = "") -> F
     for index, (label, curve) in enumerate(curves.items()):
         if curve.empty:
             continue
-        colour, marker = _style(index)
+        colour, marker = style_of(index)
         middle = (curve["low"] + curve["high"]) / 2
         common: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.4, "label": label}
         part.plot(middle, curve["bits_per_byte"], **common)
-        _band(part, middle, curve["bits_per_byte"], curve.get("bits_per_byte_error"), colour)
+        band(part, middle, curve["bits_per_byte"], curve.get("bits_per_byte_error"), colour)
         if "per_alpha_error" in curve:
             curve_axes.plot(curve["noise"], curve["per_alpha"], **common)
-            _band(curve_axes, curve["noise"], curve["per_alpha"], curve["per_alpha_error"], colour)
+            band(curve_axes, curve["noise"], curve["per_alpha"], curve["per_alpha_error"], colour)
         else:
             curve_axes.errorbar(curve["noise"], curve["per_alpha"], yerr=curve["per_alpha_stderr"], capsize=2, **common)
     part.set_ylabel("part of the bound in this interval (bits per byte)")
@@ -120,9 +115,9 @@ def draw_loss_by_level(curves: Mapping[str, pd.DataFrame], title: str = "") -> F
     curve_axes.set_xlabel("share of tokens hit, 1 − α")
     for axes in (part, curve_axes):
         axes.set_xlim(0, 1)
-        _tidy(axes)
+        tidy(axes)
         axes.set_ylim(bottom=0)
-    _legend(part)
+    add_legend(part)
     if title:
         figure.suptitle(title)
     return figure
@@ -130,19 +125,19 @@ def draw_loss_by_level(curves: Mapping[str, pd.DataFrame], title: str = "") -> F
 
 def plot_loss_by_level(curves: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
     """Write ``draw_loss_by_level`` as a PNG file; returns its path."""
-    return _write(draw_loss_by_level(curves, title), path)
+    return write(draw_loss_by_level(curves, title), path)
 
 
 def draw_comparison(bars: Sequence[Bar], title: str = "") -> Figure:
     """Bits per byte of cells (coloured, with ± one standard error; dots: each seed) among the yardsticks (grey, dotted
     lines)."""
     ordered = sorted(bars, key=lambda bar: bar.value)
-    figure, axes = _figure(8.0, 1.2 + 0.34 * len(ordered))
+    figure, axes = figure_of(8.0, 1.2 + 0.34 * len(ordered))
     reach = max((bar.value for bar in ordered), default=1.0)
     for row, bar in enumerate(ordered):
-        colour = "#D0D0D0" if bar.index is None else _style(bar.index)[0]
+        colour = "#D0D0D0" if bar.index is None else style_of(bar.index)[0]
         if bar.index is None:
-            axes.axvline(bar.value, color=_GREY, linewidth=0.8, linestyle=":", zorder=0)
+            axes.axvline(bar.value, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         known = bar.stderr > 0  # not of NaN either
         axes.barh(row, bar.value, color=colour, height=0.7, xerr=bar.stderr if known else None, capsize=3)
         axes.plot(bar.seeds, [row] * len(bar.seeds), "o", color="white", markeredgecolor="black", markersize=3)
@@ -158,21 +153,21 @@ def draw_comparison(bars: Sequence[Bar], title: str = "") -> Figure:
     axes.set_xlim(0, 1.25 * reach)
     axes.set_xlabel("bits per byte of validation text (lower is better; ≤ upper bound, = exact)")
     axes.grid(axis="y", visible=False)
-    return _finished(figure, axes, title, legend=False)
+    return finished(figure, axes, title, legend=False)
 
 
 def plot_comparison(bars: Sequence[Bar], path: Path, title: str = "") -> Path:
     """Write ``draw_comparison`` as a PNG file; returns its path."""
-    return _write(draw_comparison(bars, title), path)
+    return write(draw_comparison(bars, title), path)
 
 
 def plot_differences(gaps: Sequence[Gap], path: Path, title: str = "", reference: str = "") -> Path:
     """Differences in bits per byte to the reference (the line at 0) with 95 % intervals, best first; hollow where
     methods are not told apart, full between trained models."""
     ordered = sorted(gaps, key=lambda gap: gap.value)
-    figure, axes = _figure(8.0, 1.4 + 0.34 * len(ordered))
+    figure, axes = figure_of(8.0, 1.4 + 0.34 * len(ordered))
     for row, gap in enumerate(ordered):
-        colour, marker = _style(gap.index)
+        colour, marker = style_of(gap.index)
         axes.plot([gap.low, gap.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
         filled = "white" if gap.significant is False else colour
         axes.plot(gap.value, row, marker, color=filled, markeredgecolor=colour, markersize=7)
@@ -181,7 +176,7 @@ def plot_differences(gaps: Sequence[Gap], path: Path, title: str = "", reference
     axes.set_ylim(len(ordered) - 0.4, -0.6)
     hollow = "; hollow: not significant after correction" if any(gap.significant is not None for gap in ordered) else ""
     axes.set_xlabel(f"bits per byte minus those of {reference} (95 % intervals{hollow})")
-    return _write(_finished(figure, axes, title, legend=False), path)
+    return write(finished(figure, axes, title, legend=False), path)
 
 
 def draw_quality_against_steps(table: pd.DataFrame, title: str = "") -> Figure:
@@ -201,9 +196,9 @@ def draw_quality_against_steps(table: pd.DataFrame, title: str = "") -> Figure:
     for panel, name in zip(panels.flat, names, strict=False):
         rows = table[table["name"] == name]
         for value in rows[rows["steps"] == 0]["value"].drop_duplicates():
-            panel.axhline(value, color=_GREY, linestyle="--", linewidth=1.2, label="validation text")
+            panel.axhline(value, color=GREY, linestyle="--", linewidth=1.2, label="validation text")
         for cell, points in rows[rows["steps"] > 0].groupby("cell", sort=False):
-            colour, marker = _style(cells[cell])
+            colour, marker = style_of(cells[cell])
             points = points.sort_values("steps")
             panel.errorbar(
                 points["steps"], points["value"], yerr=points["stderr"].fillna(0.0), color=colour, marker=marker,
@@ -216,13 +211,13 @@ def draw_quality_against_steps(table: pd.DataFrame, title: str = "") -> Figure:
             panel.set_xlim(steps[0] / 1.4, steps[-1] * 1.4)
         panel.set_xlabel("sampling steps (network calls)")
         panel.set_ylabel(name)
-        _tidy(panel)
+        tidy(panel)
     for panel in list(panels.flat)[len(names) :]:
         panel.set_visible(False)
     shown = {
         label: handle for panel in panels.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    if 0 < len(shown) <= _LEGEND_ENTRIES:
+    if 0 < len(shown) <= LEGEND_ENTRIES:
         figure.legend(shown.values(), shown.keys(), loc="outside right upper", fontsize=8, frameon=False)
     if title:
         figure.suptitle(title)
@@ -231,7 +226,7 @@ def draw_quality_against_steps(table: pd.DataFrame, title: str = "") -> Figure:
 
 def plot_quality_against_steps(table: pd.DataFrame, path: Path, title: str = "") -> Path:
     """Write ``draw_quality_against_steps`` as a PNG file; returns its path."""
-    return _write(draw_quality_against_steps(table, title), path)
+    return write(draw_quality_against_steps(table, title), path)
 
 
 def draw_readings(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
@@ -239,9 +234,9 @@ def draw_readings(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure
     documents, and the exact figure of the same model as a line across.
 
     tables: by cell, the table of ``readings.readings_table``. Columns ``bits_per_byte_stderr`` become error bars."""
-    figure, axes = _figure(7.0, 4.2)
+    figure, axes = figure_of(7.0, 4.2)
     for index, (label, table) in enumerate(tables.items()):
-        colour, marker = _style(index)
+        colour, marker = style_of(index)
         blocks = table[table["block_length"] > 0].sort_values("block_length")
         named = f"{label} " if label else ""
         axes.errorbar(
@@ -264,102 +259,51 @@ def draw_readings(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure
     axes.minorticks_off()
     axes.set_xlabel("tokens of a block")
     axes.set_ylabel("bits per byte")
-    return _finished(figure, axes, title)
+    return finished(figure, axes, title)
 
 
 def plot_readings(tables: Mapping[str, pd.DataFrame], path: Path, title: str = "") -> Path:
     """Write ``draw_readings`` as a PNG file; returns its path."""
-    return _write(draw_readings(tables, title), path)
+    return write(draw_readings(tables, title), path)
 
 
-def draw_calibration(curve: pd.DataFrame, table: pd.DataFrame, title: str = "") -> Figure:
-    """Accuracy against confidence, a line for each noise level (on the diagonal when calibrated), and accuracy and
-    calibration error by noise; error bars are over documents.
+def draw_task_accuracy(tables: Mapping[str, pd.DataFrame], parallel: float | None = None, title: str = "") -> Figure:
+    """Share of solved instances against network calls with 95 % intervals; what has only the form of an answer, dotted.
 
-    curve, table: reliability.parquet and calibration.parquet of ``evaluation.calibration``."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
-    reliability, by_noise = figure.subplots(1, 2)
-    reliability.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1.2, label="calibrated")
-    for index, (noise, points) in enumerate(curve.groupby("noise")):
-        colour, marker = _style(index)
-        reliability.errorbar(
-            points["confidence"], points["accuracy"], points["accuracy_stderr"].fillna(0.0), color=colour,
-            marker=marker, markersize=4, linewidth=1.4, capsize=2, label=f"{noise:g} of the tokens hit",
-        )  # fmt: skip
-    for index, name in enumerate(("accuracy", "calibration_error")):
-        colour, marker = _style(index)
-        by_noise.errorbar(
-            table["noise"], table[name], table[f"{name}_stderr"].fillna(0.0), color=colour, marker=marker, markersize=4,
-            linewidth=1.4, capsize=2, label=name.replace("_", " "),
-        )  # fmt: skip
-    reliability.set_xlabel("confidence: probability of the most probable token")
-    reliability.set_ylabel("accuracy")
-    by_noise.set_xlabel("share of tokens hit, 1 − α")
-    for axes in (reliability, by_noise):
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-        _tidy(axes)
-        _legend(axes)
-    if title:
-        figure.suptitle(title)
-    return figure
-
-
-def plot_calibration(curve: pd.DataFrame, table: pd.DataFrame, path: Path, title: str = "") -> Path:
-    """Write ``draw_calibration`` as a PNG file; returns its path."""
-    return _write(draw_calibration(curve, table, title), path)
+    tables: by what a line is called, the rows of ``task_accuracy.parquet`` (columns calls, accuracy, low, high,
+    validity). parallel: the accuracy of independent drawing in one step, a cross at one call."""
+    figure, axes = figure_of(7.0, 4.2)
+    for index, (label, table) in enumerate(tables.items()):
+        colour, marker = style_of(index)
+        points = table.sort_values("calls")
+        errors = [points["accuracy"] - points["low"], points["high"] - points["accuracy"]]
+        axes.errorbar(
+            points["calls"],
+            points["accuracy"],
+            errors,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linewidth=1.4,
+            capsize=2,
+            label=f"{label}: solved",
+        )
+        axes.plot(points["calls"], points["validity"], color=colour, linestyle=":", label=f"{label}: valid")
+    if parallel is not None:
+        axes.plot(1, parallel, "x", color=GREY, markersize=9, label="exact marginals, drawn in one call")
+    axes.set_xscale("log", base=2)
+    calls = sorted({1.0, *(float(own) for table in tables.values() for own in table["calls"])})
+    axes.set_xticks(calls, [f"{own:g}" for own in calls])
+    axes.set_xlim(calls[0] / 1.2, calls[-1] * 1.2)
+    axes.minorticks_off()
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("network calls of an answer")
+    axes.set_ylabel("share of instances")
+    return finished(figure, axes, title)
 
 
-def _band(axes: Axes, across: Any, values: Any, error: Any, colour: str) -> None:
-    """± one standard error of a mean over seeds, where there are several."""
-    if error is not None:
-        axes.fill_between(across, values - error, values + error, color=colour, alpha=0.18, linewidth=0)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _style(index: int) -> tuple[str, str]:
-    return COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
-
-
-def _tidy(axes: Axes) -> None:
-    axes.grid(True, color="#E6E6E6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
-
-
-def _legend(axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    kept = dict(zip(labels, handles, strict=True))
-    if 0 < len(kept) <= _LEGEND_ENTRIES:
-        axes.legend(kept.values(), kept.keys(), fontsize=8, frameon=False)
-
-
-def _finished(figure: Figure, axes: Axes, title: str, *, legend: bool = True) -> Figure:
-    _tidy(axes)
-    if not legend:
-        axes.grid(axis="y", visible=False)
-    else:
-        _legend(axes)
-    if title:
-        axes.set_title(title, loc="left", fontsize=11)
-    return figure
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    """Write the file, of the kind that its suffix names, without time and software: the same figures give the same
-    bytes. Text in SVG and PDF stays text."""
-    from matplotlib import rc_context
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "sumi", "svg.fonttype": "none", "pdf.fonttype": 42}):
-        figure.savefig(path, dpi=130, metadata=_METADATA[path.suffix])
-    return path
+def plot_task_accuracy(
+    tables: Mapping[str, pd.DataFrame], path: Path, parallel: float | None = None, title: str = ""
+) -> Path:
+    """Write ``draw_task_accuracy`` as a PNG file; returns its path."""
+    return write(draw_task_accuracy(tables, parallel, title), path)

@@ -100,6 +100,11 @@ def level_per_token(experiment: Experiment) -> bool:
     return bool(objective.level_per_token(experiment.objective, experiment.to_dict()))
 
 
+def reads_token_levels(experiment: Experiment) -> bool:
+    """Whether the denoiser has learnt to read a noise level for each token: what is given can be told to be clean."""
+    return experiment.model.time_conditioning != "none" and level_per_token(experiment)
+
+
 def earlier_flops(experiment: Experiment, vocabulary: int) -> float:
     """Training FLOPs of all cells that the weights of this one come from, each training once. Weights go from cell to
     cell with their tokenizer, so the vocabulary is the same."""

@@ -54,9 +54,10 @@ def sample_length(length: int | None, trained: int, where: str = "command line",
     square."""
     length = trained if length is None else length
     if length > LONGEST * trained:
+        more = "" if dashes.endswith(".") else f", or more texts with {dashes}num"  # a condition has no number of texts
         problem = (
             f"{length:,} tokens is more than {LONGEST} times the {trained:,} it was trained on, far beyond where its "
-            f"texts decay; write at most {LONGEST * trained}, or more texts with {dashes}num"
+            f"texts decay; write at most {LONGEST * trained:,}{more}"
         )
         raise ConfigError(where, f"{dashes}length", problem)
     return length

@@ -2,9 +2,7 @@
 
 Params are what was decided or given: the configuration, the labels on the axes of the sweep, and figures that no
 training changes (the size of the corpus, the number of parameters). Metrics are what came out. Headline metrics have
-plain names, which MLflow's search takes without quotes (``metrics.bits_per_byte < 2``). A comparison of runs shows
-plain names as "Model metrics", among sections in the order of their names; the other figures of a stage are
-``stages.<stage>/…``, so that none comes before.
+plain names, which MLflow's search takes without quotes (``metrics.bits_per_byte < 2``) and sorts first.
 """
 
 from __future__ import annotations
@@ -50,22 +48,14 @@ def constants(artifact: Artifact) -> dict[str, float]:
     return {prefix + name: value for name, value in numbers(artifact.summary) if _matches(name, records.constants)}
 
 
-def section_of(stage: str) -> str:
-    """How the names of a stage's metrics begin, but for headline metrics and those of the training."""
-    return f"stages.{stage}/"
-
-
 def metrics(artifact: Artifact) -> dict[str, float]:
-    """What came out of a stage: ``bits_per_byte``, ``training_seconds``,
-    ``stages.evaluation/samples.steps_4.distinct_1``."""
+    """What came out of a stage: ``bits_per_byte``, ``training_seconds``, ``evaluation/samples.steps_4.distinct_1``."""
     stage = STAGES[artifact.stage]
     found: dict[str, float] = {}
     for name, value in numbers(artifact.summary):
         if not _matches(name, (*stage.records.constants, *stage.records.in_history)):
             plain = stage.records.of_model and "." not in name and name not in _NAMES.values()
-            found[_NAMES.get(name, name) if stage.records.history or plain else section_of(stage.name) + name] = float(
-                value
-            )
+            found[_NAMES.get(name, name) if stage.records.history or plain else f"{stage.name}/{name}"] = float(value)
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.options import ConfigError, typed
-from sumi_core.experiments.size import level_per_token
+from sumi_core.experiments.size import reads_token_levels
 from sumi_core.experiments.yaml_files import parse_yaml
 from sumi_core.lineage.models import sample_length
 from sumi_core.sampling.conditions import Condition, Place, Row, languages, read_row
@@ -58,7 +58,7 @@ class Writing:
         """``num`` rows of each condition, one condition after the other. length: of texts that have none of their own.
 
         Raises ConfigError for a condition that cannot be kept."""
-        told = experiment.model.time_conditioning != "none" and level_per_token(experiment)
+        told = reads_token_levels(experiment)
         rows = []
         for condition, place in conditions:
             row = read_row(condition, tokenizer, length, place)

@@ -13,7 +13,7 @@ from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage.plan import CellPlan, plan
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import mlflow_exists
-from sumi_core.lineage.tracked_figures import NONE, evaluation_constants, section_of, training_name
+from sumi_core.lineage.tracked_figures import NONE, evaluation_constants, training_name
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.reports.differences import CellLikelihood
 from sumi_core.reports.row import TRAINING_METRICS, Row
@@ -29,8 +29,7 @@ from sumi_core.reports.table import (
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-_FIGURES = section_of("evaluation")
-_READING = f"{_FIGURES}readings."
+_READING = "evaluation/readings."
 _YARDSTICK = "evaluation/yardsticks."
 
 
@@ -104,8 +103,8 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
     if "readings" in _measured(planned.cell):
         row.readings = _below(metrics, _READING)
     if "gradient_noise" in _measured(planned.cell):
-        row.gradient_variance = metrics.get(f"{_FIGURES}gradient_noise.variance")
-        row.gradient_variance_stderr = metrics.get(f"{_FIGURES}gradient_noise.variance_stderr")
+        row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
+        row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")
     for name in TRAINING_METRICS:
         value = run.data.params.get(name, metrics.get(training_name(name)))
         value = None if value == NONE else value

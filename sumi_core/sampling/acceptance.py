@@ -30,6 +30,21 @@ def agreement(p: Tensor, d: Tensor) -> Tensor:
     return torch.where((p > 0) & (d > 0), 1 / rivals, 0.0).sum(-1)
 
 
+def standing(p: Tensor, d: Tensor, x: Tensor, rule: str) -> Tensor:
+    """The chance that the draft is x and stands, over p(x), under ``rejection`` or by shared noise (``gumbel``):
+    ``[..., V]`` float64 and x ``[...]`` → ``[...]``. Its mean over x ~ p is ``overlap`` or ``agreement``; where p(x) is
+    0, which no x ~ p has, it is that instead.
+
+    So the first j drafts all stand with P_j = E_{x~p} [Π_{i<j} standing_i(x_i) · chance_j], a mean along texts."""
+    own, drafted = (part.gather(-1, x.unsqueeze(-1))[..., 0] for part in (p, d))
+    if rule == "rejection":
+        found, chance = (drafted / own).clamp(max=1), overlap(p, d)
+    else:  # 1 / Σ_w max(p_w / p_x, d_w / d_x), over p_x
+        rivals = torch.maximum(p, d * (own / drafted).unsqueeze(-1)).sum(-1)
+        found, chance = torch.where(drafted > 0, 1 / rivals, 0.0), agreement(p, d)
+    return torch.where(own > 0, found, chance)
+
+
 def tokens_per_forward(shape: str, stands: Sequence[float]) -> float:
     """Tokens that a pass writes on average. stands: P_j, the chance that the first j drafts all stand, j = 1 … k.
 

@@ -77,7 +77,7 @@ class Adaptive(Blockwise):
         draws = _Addressed(self.process, self._noise(canvas, place.block, place.number + 1), z.shape[1])
         after = self.rule.step(belief, posterior, place.number, canvas.steps, draws)
         assert after.logits is not None
-        chance = pick(after.logits.softmax(-1), after.best)
+        chance = pick(posterior.exp(), after.best)  # not of what the rule sharpened
         return Move(after.z, after.best, chance, after.done, after)
 
 

@@ -20,7 +20,7 @@ from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.languages import ReverseStep
 from sumi_core.sampling.memory import fed
 from sumi_core.sampling.sampler import Sampler
-from sumi_core.sampling.truncation import Sharpening, changes, sharpened
+from sumi_core.sampling.truncation import LANGUAGE_CUT, Sharpening, changes, cuts, sharpened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +79,11 @@ class Ancestral(Sampler):
 
     process: ForwardProcess
     options: Options
+
+    def check(self, canvas: Canvas) -> None:
+        super().check(canvas)
+        if canvas.joint is not None and (self.options.temperature == 0 or cuts(self.options)):
+            raise ValueError(LANGUAGE_CUT)
 
     def levels(self, steps: int) -> Tensor:
         """The times of the network calls and, last, 0: ``[steps + 1]`` float64, falling from 1."""
@@ -153,6 +158,10 @@ class Ancestral(Sampler):
         """Leave-one-out logits ``[..., S]`` as the temperature and the truncation of the options change them."""
         if not changes(self.options):
             return logits
+        if self.options.temperature > 0 and not cuts(
+            self.options
+        ):  # in logarithms: nothing possible becomes impossible
+            return self.process.token_logits(logits.double()) / self.options.temperature
         probs = sharpened(logits[..., : self.num_tokens], self.options)
         return torch.nn.functional.pad(probs.log(), (0, self.num_states - self.num_tokens), value=-torch.inf)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _GAP = re.compile(r"\[\[(\d*)\]\]")
 _ANYTHING = r"[\s\S]*"
+_LONGEST_GAP = 1_000_000  # far above what any model writes, and memory for it is there
 
 
 @dataclass
@@ -110,9 +111,9 @@ def read_row(condition: Condition, tokenizer: Tokenizer, length: int, place: Pla
     fixed = sum(len(own) for own in ids) + sum(gap for gap in parts.gaps if gap != _REST)
     total = length if _REST in parts.gaps else fixed
     if _REST in parts.gaps and fixed >= length:
-        problem = (
-            f"has {fixed} tokens, which leaves nothing to write in {length}; shorten it or raise {place.key}length"
-        )
+        both = " with the suffix" if condition.prompt and condition.suffix else ""
+        problem = f"has {fixed} tokens{both}, which leaves nothing to write in {length}"
+        problem += f"; shorten it or raise {place.key}length"
         raise place.error(parts.key, problem)
     if condition.length not in (None, total):
         raise place.error("length", f"is {length}, but the template has {total} tokens; leave the length out")
@@ -138,6 +139,8 @@ def _parts(condition: Condition, place: Place) -> _Parts:
     gaps = [int(gap) if gap else _REST for gap in written]
     if not gaps or 0 in gaps:
         raise place.error("template", "has no gap to fill in; write [[12]] for 12 tokens or [[]] for a free length")
+    if max(gaps) > _LONGEST_GAP:
+        raise place.error("template", f"a gap of {max(gaps):,} tokens is longer than any text; shorten it")
     if gaps == [_REST] * len(gaps) and (len(gaps) > 1 or texts[-1]):
         return _Parts("template", [texts[0], ""], [_REST], tails=texts[1:])
     if _REST in gaps[:-1] or (gaps[-1] == _REST and texts[-1]):
@@ -164,6 +167,9 @@ def _stretch(
     keys = [name for name, value in asked.items() if value is not None]
     if condition.regex is not None and condition.schema is not None:
         raise place.error("schema", "a regular expression and a schema cannot both decide; leave one out")
+    for name in ("forbid", "require"):
+        if "" in getattr(condition, name):
+            raise place.error(name, "the empty text is in every text; leave it out")
     if not keys and not parts.tails:
         return None
     if len(gaps) > 1:

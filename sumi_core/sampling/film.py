@@ -14,6 +14,8 @@ from sumi_core.sampling.canvas import Canvas
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sumi_core.sampling.sampler import Sampler
+
 
 BLANK = -1  # no token yet
 
@@ -22,9 +24,9 @@ BLANK = -1  # no token yet
 class Film:
     """T frames of B rows of L tokens; the first frame is the canvas before any call of the network.
 
-    tokens: ``[T, B, L]`` int64. confidence: ``[T, B, L]`` float32, that of the canvas, NaN where there is none.
-    frozen: ``[B, L]`` bool, what was given. lengths: ``[B]`` int64, tokens of each finished row. nfe: ``[T, B]`` int64,
-    passes of the network so far.
+    tokens: ``[T, B, L]`` int64, as a reader sees them. confidence: ``[T, B, L]`` float32, that of the canvas, NaN where
+    there is none. frozen: ``[B, L]`` bool, what was given. lengths: ``[B]`` int64, tokens of each finished row. nfe:
+    ``[T, B]`` int64, passes of the network so far.
 
     A token is ``BLANK`` where a sampler that writes from the left has not been yet. A *revision* is a change of a token
     that was more likely right than wrong, as the network saw it when it was drawn: noise that gives way to noise is no
@@ -71,19 +73,19 @@ class Camera:
             self._runs.append([])
         self._runs[-1].append(canvas)
 
-    def film(self, *, grows: bool = False) -> Film:
-        """The film of all rows. grows: of the sampler. Raises ValueError where there is no canvas."""
+    def film(self, sampler: Sampler) -> Film:
+        """The film of all rows, as ``sampler`` wrote them. Raises ValueError where there is no canvas."""
         if not self._runs:
             raise ValueError("a film needs at least one canvas")
-        return _joined([_film(frames, grows) for frames in self._runs])
+        return _joined([_film(frames, sampler) for frames in self._runs])
 
 
-def _film(frames: Sequence[Canvas], grows: bool) -> Film:
+def _film(frames: Sequence[Canvas], sampler: Sampler) -> Film:
     """The film of one run of ``generate``."""
     last = frames[-1]
-    tokens = torch.stack([canvas.tokens for canvas in frames])
+    tokens = torch.stack([sampler.shown(canvas.tokens) for canvas in frames])
     confidence = torch.stack([canvas.confidence for canvas in frames])
-    if grows:
+    if sampler.grows:
         tokens = torch.where(confidence.isnan() & ~last.frozen, BLANK, tokens)
     return Film(
         tokens=tokens.cpu().numpy(),

@@ -64,7 +64,7 @@ class Corrector(Ancestral):
         """The canvas with one position of each row redrawn given all others, at ``time`` ``[]`` float64: one network
         call. number: of the correction, counted over the run; it addresses the choice of the position.
 
-        Positions that are given, and those whose clock stands at either end, are not redrawn. Where the process has a
+        Positions that are given, and those whose clock stands at either end, are not redrawn. Where the noise has a
         mask the network reads one at the position that is redrawn, so that its state cannot leak into the prediction.
         A network that takes feedback is given none: an earlier prediction has seen the position's own token.
         """
@@ -73,7 +73,8 @@ class Corrector(Ancestral):
         now = clocks.at(time.to(z.device).expand(len(z)))
         level = now.level.expand(z.shape)
         place, possible = self._chosen(canvas, (level > 0) & (level < 1), number)
-        read = z if process.mask_id is None else z.scatter(1, place, process.mask_id)
+        occurs = process.mask_id is not None and float(process.stationary()[process.mask_id]) > 0
+        read = z.scatter(1, place, process.mask_id) if occurs and process.mask_id is not None else z
         clean = self._predicted(denoiser, canvas, read, now, place)
         probs = process.marginal(clean, level.gather(1, place))
         uniform = canvas.noise("sample", canvas.age + 1).uniform(1, dtype=torch.float64)

@@ -51,6 +51,8 @@ def schema_expression(schema: Any, place: str = "") -> str:
     if keywords & {"enum", "const"}:
         return _listed(schema, keywords, place)
     kind = schema.get("type")
+    if kind is None and (unknown := sorted(keywords - set().union(*_KEYWORDS.values()))):
+        raise SchemaError(place, f"keyword '{unknown[0]}' is not supported; write a type, an enum or a const instead")
     if not isinstance(kind, str) or kind not in _KEYWORDS:
         raise SchemaError(place, f"type is {kind!r}; write one of {', '.join(_KEYWORDS)}, or an enum or const")
     _refuse_others(keywords - {"type"}, _KEYWORDS[kind], place, f"type '{kind}'")

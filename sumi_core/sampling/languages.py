@@ -147,7 +147,8 @@ def _each(marginals: Marginals, places: range, uniform: Tensor) -> tuple[Tensor,
     tokens = [torch.zeros(0, dtype=torch.int64, device=uniform.device)]
     chances = [torch.zeros(0, dtype=torch.float64, device=uniform.device)]
     for place in chunks(places.start, places.stop, marginals.width):
-        probs = marginals.at(place).exp()
+        log_p = marginals.at(place)
+        probs = (log_p - log_p.amax(-1, keepdim=True)).exp()  # not normalised, and of any size
         tokens.append(draw_categorical(probs, uniform[place.start - places.start : place.stop - places.start, 1]))
         chances.append(pick(probs, tokens[-1]) / probs.sum(-1))
     return torch.cat(tokens), torch.cat(chances)

@@ -82,10 +82,20 @@ def character_automaton(pattern: str) -> Any:
     try:
         # A bracket that comes first in a class stands for itself, which the library reads as the end of the class.
         written = ATOM.sub(lambda atom: re.sub(r"^(\[\^?)\]", r"\1\\]", atom[0]), pattern)
-        return interegular.parse_pattern(written).to_fsm().reduce()
+        parsed = interegular.parse_pattern(written)
+        # A bounded text of n characters passes n + 1 states; the library would build them all before anyone counts.
+        if max(length or 0 for length in parsed.lengths) >= MOST_STATES:
+            raise _too_large()
+        return parsed.to_fsm().reduce()
     except (Unsupported, InvalidSyntax) as error:
         reason = str(error).partition("\n")[0] or "the syntax"
         raise PatternError(f"'{pattern}' cannot be made an automaton: {reason}; write it without") from None
+
+
+def _too_large() -> PatternError:
+    return PatternError(
+        f"the expression needs more than {MOST_STATES:,} states; bound its repeats lower, or write a simpler one"
+    )
 
 
 def literal(text: str) -> str:
@@ -128,10 +138,7 @@ class _ByBytes:
         key = (left, meaning)
         if key not in self.numbers:
             if len(self.numbers) == MOST_STATES:
-                raise PatternError(
-                    f"the expression needs more than {MOST_STATES:,} states; bound its repeats lower, or write a "
-                    "simpler one"
-                )
+                raise _too_large()
             self.numbers[key] = len(self.numbers)
             self.waiting.append(key)
         return self.numbers[key]

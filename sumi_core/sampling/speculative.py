@@ -54,8 +54,8 @@ class Speculative(Sampler):
     1 + q + (q + 1)² of them, and q + 1 more where a canvas begins with a copy of the token before it.
 
     verify ``gumbel``: the very text that sampler ``autoregressive`` writes with this seed and temperature;
-    ``rejection``: a text of the same distribution, of which as many drafts stand as possible. At temperature 0 both
-    write the most probable tokens.
+    ``rejection``: a text of the same distribution, in which each draft by itself stands as often as possible. At
+    temperature 0 both write the most probable tokens.
 
     draft_steps: passes that denoise a canvas before its tokens are drafts; each of them writes a token of the
     autoregressive mode, too, and the canvas begins one later. recycle: the next canvas begins with the drafts behind

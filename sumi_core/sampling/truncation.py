@@ -43,9 +43,20 @@ class Sharpening(Truncation):
     ] = later(1.0)
 
 
+#: Why a step that draws all tokens of a text at once cannot cut some off and hold the text to a language.
+LANGUAGE_CUT = (
+    "temperature 0, top_k, top_p and min_p may cut off every text of the language; leave them out of evaluation.sampler"
+)
+
+
+def cuts(options: Any) -> bool:
+    """Whether ``sharpened`` would leave tokens out, but for a temperature of 0."""
+    return bool(options.top_k or options.top_p < 1 or options.min_p)
+
+
 def changes(options: Any) -> bool:
     """Whether ``sharpened`` would change anything."""
-    return bool(options.temperature != 1 or options.top_k or options.top_p < 1 or options.min_p)
+    return bool(options.temperature != 1 or cuts(options))
 
 
 def sharpened(logits: Tensor, options: Any) -> Tensor:

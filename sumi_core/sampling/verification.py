@@ -8,8 +8,9 @@ is drawn from p_{k+1}. So k + 1 distributions give between 1 and k + 1 tokens.
 Gumbel noise that belongs to position i; a draft stands while it is that token. The text is the same text.
 
 *Rejection* (2211.17192, 2302.01318): y ~ d stands with probability min(1, p(y)/d(y)), else a token is drawn from
-(p − d)⁺. The text has the same distribution, and no rule accepts more. It holds if y_i ~ d_i independently given
-everything that d_i was computed from; a token that was decided before has all of d_i on it.
+(p − d)⁺. The text has the same distribution, and no rule that judges a draft by itself accepts more. It holds if
+y_i ~ d_i independently given everything that d_i was computed from; a token that was decided before has all of d_i on
+it.
 """
 
 from __future__ import annotations

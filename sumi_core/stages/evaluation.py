@@ -86,13 +86,15 @@ def open_model(experiment: Experiment, exported: Path) -> Model:
     sampler alone."""
     from sumi_core.evaluation.measurement import Model
     from sumi_core.experiments.build import build_parts
+    from sumi_core.experiments.size import reads_token_levels
     from sumi_core.export.loading import load_exported, with_references
 
     device = choose_device(experiment.runtime.device)
     loaded = load_exported(exported)
     parts = build_parts(with_references(experiment, exported), loaded.parts.vocabulary)
     denoiser = loaded.denoiser.to(device).eval()
-    return Model(denoiser, parts.objective, parts.sampler, parts.process, loaded.tokenizer, device)
+    told = reads_token_levels(experiment)
+    return Model(denoiser, parts.objective, parts.sampler, parts.process, loaded.tokenizer, device, told)
 
 
 def _material(context: StageContext, measurement: type[Measurement], folder: Path) -> Context:
@@ -114,6 +116,11 @@ def _material(context: StageContext, measurement: type[Measurement], folder: Pat
         tables = read_tables({"token_counts": folders["token_shards"]}, shards.index["vocab_size"])
         return tables["token_counts"].numpy()
 
+    def source() -> Mapping[str, Any]:
+        require_input(measurement, "the corpus source", "corpus")
+        component: Mapping[str, Any] = experiment.corpus.source
+        return component
+
     return Context(
         declared_settings(experiment.evaluation, measurement),
         declared_text(shards.split("validation"), measurement),
@@ -121,6 +128,7 @@ def _material(context: StageContext, measurement: type[Measurement], folder: Pat
         experiment.runtime.evaluation_batch,
         train_texts,
         train_counts,
+        source,
         context.log,
         context.progress,
     )
@@ -157,6 +165,7 @@ _TOO_FEW = 100_000  # tokens: `smoke` takes every stage once and learns nothing,
 _GIVEN = (
     *("bytes", "documents", "sequences", "tokens", "sample_steps", "time_epsilon"),
     *("gradient_noise.gradients", "gradient_noise.sequences", "yardsticks.*", "samples.validation.*"),
+    "tasks.instances",
 )
 
 STAGE = Stage(

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 1000  # MLflow's own limit for one request
-# MLflow's comparison of runs opens on the metric that was sent first. No two objectives share their training loss.
-FIRST = "validation/bits_per_byte"
-_KEYS = ("train/", "validation/", "system/", "tokens/", "tokens_seen")
+# MLflow's comparison of runs shows sections in the order of their names, plain names after all of them, and in each
+# first what was sent first. No two objectives share their training loss.
+_TOKENS = "by_tokens/"
+_FIRST = ("validation/bits_per_byte", f"{_TOKENS}bits_per_byte")
+_KEYS = ("train/", "validation/", "system/", _TOKENS, "tokens_seen")
 
 
 class MetricSink(Protocol):
@@ -33,9 +35,10 @@ class SinkUnavailable(RuntimeError):
 
 
 class MlflowSink:
-    """An MLflow run. Points go there in batches, each at its step; ``train/loss`` and ``validation/*`` also as
-    ``tokens/<name>`` with the number of tokens as MLflow's step, so that runs of different batch size can be laid
-    over each other, and ``tokens_seen`` gives the tokens of each step (an x-axis to choose in MLflow's charts).
+    """An MLflow run. Points go there in batches, each at its step; ``validation/*`` and ``train/loss`` also as
+    ``by_tokens/*`` and ``by_tokens/train_loss`` with the number of tokens as MLflow's step, so that runs of
+    different batch size can be laid over each other, and ``tokens_seen`` gives the tokens of each step (an x-axis to
+    choose in MLflow's charts).
 
     A key's points at or below its last step in the run are there already: a resumed training computes the same values
     again, so they are left out.
@@ -70,7 +73,7 @@ class MlflowSink:
             if step > self._last.get(key, -1):
                 fresh.append(Metric(key, value, stamp, step))
                 self._last[key] = step
-        fresh.sort(key=lambda metric: metric.key != FIRST)  # the others in their order
+        fresh.sort(key=lambda metric: metric.key not in _FIRST)  # the others in their order
         for start in range(0, len(fresh), _BATCH):
             self._client.log_batch(self.run_id, metrics=fresh[start : start + _BATCH])
 
@@ -89,7 +92,8 @@ def _metrics(point: Point) -> Iterable[tuple[str, float, int, int]]:
     yield point.name, point.value, point.time, point.step
     yield "tokens_seen", float(point.tokens), point.time, point.step
     if point.name == "train/loss" or point.name.startswith("validation/"):
-        yield f"tokens/{point.name}", point.value, point.time, point.tokens
+        name = point.name.removeprefix("validation/").replace("/", "_")
+        yield _TOKENS + name, point.value, point.time, point.tokens
 
 
 class Publisher:
@@ -126,7 +130,7 @@ class Publisher:
 
     def _waits(self) -> bool:
         """Whether nothing was sent yet, and a validation may still come first."""
-        validated = any(point.name == FIRST for point in self._unsent)
+        validated = any(point.name == _FIRST[0] for point in self._unsent)
         return not validated and time.monotonic() < self._waits_until
 
     def flush(self, *, insist: bool = False) -> bool:

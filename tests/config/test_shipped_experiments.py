@@ -43,8 +43,10 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
     sweep = SWEEPS[name]
     blocks = [_block_lengths(cell) for cell in sweep.cells]
     steps = max(2, *map(len, blocks))
+    of_tasks = {cell.experiment.corpus.source["name"] for cell in sweep.cells} == {"task"}
+    made_up = f"corpus.source={{name: jsonl, paths: ['{documents}']}}"
     overrides = [
-        f"corpus.source={{name: jsonl, paths: ['{documents}']}}",
+        "corpus.source.instances=80" if of_tasks else made_up,  # a task is measured on its own instances
         "corpus.validation_fraction=0.3",
         "model={hidden_size: 16, intermediate_size: 24, num_layers: 1, num_heads: 2, num_kv_heads: 1}",
         f"training={{steps: {steps}, warmup_steps: 1, batch_size: 4, accumulation: 1, validate_every: 1}}",
@@ -52,7 +54,9 @@ def reduced(name: str, documents: Path) -> dict[str, Experiment]:
         "evaluation={sequences: 4, times_per_sequence: 2, sampling_steps: [2], samples: 2}",
         "runtime={device: cpu, threads: 1, data_workers: 1, log_every: 1, checkpoint_every: 1}",
     ]
-    if len({cell.experiment.shards.sequence_length for cell in sweep.cells}) == 1:  # else cells are named for it
+    if (
+        not of_tasks and len({cell.experiment.shards.sequence_length for cell in sweep.cells}) == 1
+    ):  # else cells are named for it
         overrides.append(f"shards.sequence_length={max(16, *map(max, blocks))}")
     if "vocab_size" in sweep.cells[0].experiment.tokenizer:
         overrides.append("tokenizer.vocab_size=280")

@@ -55,7 +55,7 @@ def test_costs_and_chances_are_those_of_each_block_by_itself(noise: str, read_ou
     assert model.process is not None
     x = torch.tensor(Sequences(10, LENGTH, V).rows.astype(np.int64))
     z = model.process.sample_prior(Noise(EVALUATION + SEED, "drafts", 0, range(10)), LENGTH)
-    cost, overlap = torch.zeros(10, LENGTH // N, N).double(), torch.zeros(10, LENGTH // N, N).double()
+    cost, overlap, kept = (torch.zeros(10, LENGTH // N, N).double() for _ in range(3))
     with torch.no_grad():
         p = denoiser.logits(torch.cat([torch.full((10, 1), EOS), x[:, :-1]], 1))[..., :V].log_softmax(-1)
         for block in range(LENGTH // N):
@@ -66,10 +66,14 @@ def test_costs_and_chances_are_those_of_each_block_by_itself(noise: str, read_ou
             cost[:, block] = (own.gather(-1, wanted) - d.gather(-1, wanted))[..., 0]
             sharp = [(each / temperature).softmax(-1) for each in (own, d)]
             overlap[:, block] = 1 - (sharp[0] - sharp[1]).abs().sum(-1) / 2
+            sharp_own, sharp_drafted = (each.gather(-1, wanted)[..., 0] for each in sharp)
+            kept[:, block] = (sharp_drafted / sharp_own).clamp(max=1)
     np.testing.assert_allclose(table["cost"], cost.mean((0, 1)), atol=1e-12)
     np.testing.assert_allclose(table["cost_stderr"], cost.mean(1).std(0) / 10**0.5, atol=1e-12)
     np.testing.assert_allclose(table["overlap"], overlap.mean((0, 1)), atol=1e-12)
-    np.testing.assert_allclose(table["predicted"][1:], overlap[..., 1:].cumprod(-1).mean((0, 1)), atol=1e-12)
+    kept[..., 0] = 1  # the first token is no draft
+    stand = (kept.cumprod(-1)[..., :-1] * overlap[..., 1:]).mean((0, 1))
+    np.testing.assert_allclose(table["predicted"][1:], stand, atol=1e-12)
     assert (table["agreement"] < table["overlap"]).all()
 
 

@@ -79,7 +79,7 @@ def measured(evaluation: Artifact) -> dict[str, str]:
 
 def test_the_default_evaluation_has_every_measurement_that_any_model_has() -> None:
     assert [own["name"] for own in resolve({}, "tests").evaluation.measurements] == DEFAULT
-    on_request = ["calibration", "chain_rule", "coding", "drafts", "readings"]
+    on_request = ["calibration", "chain_rule", "coding", "drafts", "readings", "tasks"]
     assert sorted(DEFAULT + on_request) == MEASUREMENTS.names()
     assert "text" not in MEASUREMENTS, "the store calls the likelihood of other texts so"
 
@@ -292,10 +292,12 @@ USES: dict[str, Callable[[Model, Context], object]] = {
     "process": lambda model, context: model.process,
     "sampler": lambda model, context: model.sampler,
     "tokenizer": lambda model, context: model.tokenizer,
+    "told": lambda model, context: model.told,
     "device": lambda model, context: model.device,
     "tokens": lambda model, context: context.tokens,
     "bytes": lambda model, context: context.text.bytes(0),
     "train_texts": lambda model, context: context.train_texts(),
+    "source": lambda model, context: context.source(),
     "train_counts": lambda model, context: context.train_counts(),
 }
 
@@ -304,9 +306,9 @@ USES: dict[str, Callable[[Model, Context], object]] = {
     ("inputs", "reads", "allowed"),
     [
         (("token_shards",), ("sampler",), {"tokenizer", "tokens", "bytes", "train_counts"}),
-        (("exported_model",), (), {"denoiser", "objective", "process", "tokenizer"}),
-        (("exported_model",), ("sampler",), {"denoiser", "objective", "process", "sampler", "tokenizer"}),
-        (("corpus",), (), {"train_texts"}),
+        (("exported_model",), (), {"denoiser", "objective", "process", "told", "tokenizer"}),
+        (("exported_model",), ("sampler",), {"denoiser", "objective", "process", "sampler", "told", "tokenizer"}),
+        (("corpus",), (), {"train_texts", "source"}),
         (("tokenizer",), (), {"tokenizer"}),
     ],
 )

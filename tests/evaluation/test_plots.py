@@ -13,6 +13,7 @@ from sumi_core.evaluation.plots import (
     plot_loss_by_level,
     plot_loss_history,
     plot_quality_against_steps,
+    plot_task_accuracy,
 )
 
 
@@ -37,6 +38,11 @@ def quality() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["cell", "steps", "name", "value", "stderr"])
 
 
+def accuracy(share: float) -> pd.DataFrame:
+    rows = [(1.0, share / 3, share / 4, share / 2, 0.8), (8.0, share, share / 1.2, 1.0, 1.0)]
+    return pd.DataFrame(rows, columns=["calls", "accuracy", "low", "high", "validity"])
+
+
 BARS = [Bar("uniform", 2.3, 0.02, "≤", 0), Bar("autoregressive", 1.9, 0.0, "=", 1), Bar("xz", 2.0), Bar("unigram", 4.3)]
 GAPS = [Gap("absorbing", -0.2, -0.25, -0.15, True, 1), Gap("hybrid", 0.01, -0.02, 0.04, False, 2)]
 PLOTS = {
@@ -44,6 +50,7 @@ PLOTS = {
     "history": lambda path: plot_loss_history({"uniform": history(2.0), "new": pd.DataFrame()}, path, "Loss"),
     "level": lambda path: plot_loss_by_level({"uniform": curve(2.0), "exact": pd.DataFrame()}, path),
     "comparison": lambda path: plot_comparison(BARS, path, "Bits per byte"),
+    "tasks": lambda path: plot_task_accuracy({"generation": accuracy(0.6), "infilling": accuracy(0.9)}, path, 0.1),
     "quality": lambda path: plot_quality_against_steps(quality(), path),
 }
 

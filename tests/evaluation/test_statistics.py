@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sumi_core.base.statistics import (
     Error,
+    binomial_estimate,
     crossed_bootstrap,
     crossed_estimate,
     effective_units,
@@ -19,11 +20,29 @@ from sumi_core.base.statistics import (
     ratio_over_units,
     t_interval,
     two_sided_p,
+    wilson_interval,
 )
 
 
 def test_mean_of_four_numbers():
     assert mean_estimate([1, 2, 3, 4]) == pytest.approx((2.5, math.sqrt(5 / 3) / 2))
+
+
+def test_share_of_successes() -> None:
+    assert binomial_estimate(3, 12) == pytest.approx((0.25, 0.125))
+    assert binomial_estimate(0, 5) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="0 successes in 0 trials are not a share"):
+        binomial_estimate(0, 0)
+
+
+@pytest.mark.parametrize("successes", [0, 1, 7, 20])
+def test_an_interval_of_a_share_ends_where_the_observed_one_is_z_errors_away(successes: int) -> None:
+    low, high = wilson_interval(successes, 20, z=2.0)
+    for end, inside in ((low, successes > 0), (high, successes < 20)):
+        if inside:
+            assert abs(successes / 20 - end) == pytest.approx(2 * math.sqrt(end * (1 - end) / 20))
+    assert (low == 0) == (successes == 0)
+    assert (high == 1) == (successes == 20)
 
 
 def test_ratio_with_equal_denominators_is_the_scaled_mean():

@@ -47,7 +47,7 @@ def test_resumed_training_logs_no_step_twice(mlflow_uri: str) -> None:
     resumed.log(points(range(5, 11)))
     assert logged(client, run_id, "train/loss") == [(step, 1 / step) for step in range(1, 11)]
     assert logged(client, run_id, "tokens_seen") == [(step, step * 64.0) for step in range(1, 11)]
-    assert logged(client, run_id, "tokens/train/loss") == [(step * 64, 1 / step) for step in range(1, 11)]
+    assert logged(client, run_id, "by_tokens/train_loss") == [(step * 64, 1 / step) for step in range(1, 11)]
 
 
 def test_a_name_that_comes_later_is_not_taken_for_logged(mlflow_uri: str) -> None:
@@ -56,7 +56,7 @@ def test_a_name_that_comes_later_is_not_taken_for_logged(mlflow_uri: str) -> Non
     sink.log(points(range(1, 6)))
     sink.log(points(range(5, 6), "validation/nats_per_token"))
     assert logged(client, run_id, "validation/nats_per_token") == [(5, 0.2)]
-    assert logged(client, run_id, "tokens/validation/nats_per_token") == [(320, 0.2)]
+    assert logged(client, run_id, "by_tokens/nats_per_token") == [(320, 0.2)]
 
 
 def test_finished_history_fills_an_empty_run_and_changes_nothing_the_second_time(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -194,7 +195,7 @@ def test_a_file_gives_every_text_a_condition_of_its_own(project: Project, tmp_pa
     file = tmp_path / "conditions.yaml"
     file.write_text("- prompt: In the\n- template: 'a[[3]]b'\n- {regex: '[xy]*', length: 8}\n")
     stdout, said = sample("tiny.uniform", "--conditions", str(file), "--num", "2")
-    assert "6 texts of 32 tokens" in said
+    assert "6 texts of up to 32 tokens" in said
     found = written(stdout)
     assert [text[:6] == "In the" for text in found[:2]] == [True, True]
     assert all(text[0] == "a" and text[-1] == "b" for text in found[2:4])
@@ -206,7 +207,7 @@ def test_a_file_gives_every_text_a_condition_of_its_own(project: Project, tmp_pa
         ("- promt: x", r"conditions\.yaml: \[0\]\.promt: unknown key; did you mean 'prompt'"),
         ("- {}\n- {forbid: x}", r"\[1\]\.forbid: expected a list of texts"),
         ("- {template: x}", r"\[0\]\.template: has no gap"),
-        ("- {length: 600}", r"\[0\]\.length: 600 tokens is more than 16 times the 32"),
+        ("- {length: 600}", r"\[0\]\.length: 600 tokens is more than 16 times the 32 .*; write at most 512$"),
     ]:
         file.write_text(content)
         with pytest.raises(ConfigError, match=complaint):
@@ -363,17 +364,35 @@ def test_a_film_is_written_beside_the_texts(project: Project, tmp_path: Path, na
     assert written.startswith(b"GIF89a" if name == "film.GIF" else b"<!doctype html>")
 
 
+@pytest.mark.parametrize("name", ["film.html", "film.gif"])
+def test_a_film_that_cannot_be_written_costs_no_text_and_leaves_no_file(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sumi_core.base.files.sync", full)
+    result = CliRunner().invoke(app, ["sample", "tiny.uniform", "--num", "2", "--film", str(tmp_path / name)])
+    assert len(texts(result.stdout)) == 2
+    assert isinstance(result.exception, OSError)
+    assert result.exception.filename == str(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--film", "film.txt"], "--film: film.txt is neither .html nor .gif; name a file of that kind"),
+        (["--film", "folder.html"], "--film: folder.html is a folder; name a file"),
         (["--film", "nowhere/film.gif"], "nowhere; create it"),
         (["--watch"], "--watch: needs a terminal; write --film FILE to look later"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_before_anything_is_written(
-    project: Project, arguments: list[str], told: str
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.html").mkdir()
     result = CliRunner().invoke(app, ["sample", "tiny.uniform", *arguments])
     assert result.exit_code == 1
     assert told in str(result.exception)
@@ -383,13 +402,13 @@ def test_the_terminal_shows_the_canvas_as_it_stands(project: Project) -> None:
     exported = load_exported(exported_folder(project, find_target(project, "tiny.uniform", ())))
     console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
     seen: list[str] = []
-    with LiveCanvas(console, exported.tokenizer, None, grows=False) as live:
+    sampler = exported.parts.sampler
+    with LiveCanvas(console, sampler, exported.tokenizer) as live:
 
         def look(canvas: Canvas) -> None:
             live(canvas)
             seen.append(live.picture(canvas).plain)
 
-        sampler = exported.parts.sampler
         drawn = sampler.sample(exported.denoiser.eval(), num=1, length=12, steps=3, seed=1, watch=look)
     assert [text.split("\n")[0] for text in seen] == [f"{calls} network calls" for calls in range(4)]
     shown = "".join(token_text(int(token), exported.tokenizer, None) for token in drawn.tokens[0])

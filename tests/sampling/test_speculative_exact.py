@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.sampling import SAMPLERS
-from sumi_core.sampling.acceptance import agreement, overlap, tokens_per_forward
+from sumi_core.sampling.acceptance import agreement, overlap, standing, tokens_per_forward
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.drafting import Standing
 from sumi_core.sampling.speculative import Speculative
@@ -145,3 +145,23 @@ def test_agreement_at_its_ends() -> None:
     assert agreement(torch.tensor([0.0, 1.0, 0.0]).double(), torch.tensor([0.5, 0.0, 0.5]).double()) == 0
     one = torch.tensor([1.0, 0.0, 0.0]).double()
     assert float(agreement(one, torch.tensor([0.3, 0.7, 0.0]).double())) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("rule", ["rejection", "gumbel"])
+def test_how_often_drafts_stand_is_a_mean_along_texts(rule: str) -> None:
+    """Σ_x p(x) · standing(x) is the chance of one draft; where drafts of two tokens stand, along texts as by
+    enumeration: Σ_y Π min(p, d) under rejection."""
+    generator = torch.Generator().manual_seed(4)
+    p = torch.rand(6, 5, generator=generator, dtype=torch.float64) ** 3
+    d = torch.rand(6, 5, generator=generator, dtype=torch.float64) ** 3
+    d[0, 2] = p[1, 3] = 0
+    p, d = p / p.sum(-1, keepdim=True), d / d.sum(-1, keepdim=True)
+    each = torch.stack([standing(p, d, torch.full((6,), token), rule) for token in range(5)], -1)
+    one = overlap(p, d) if rule == "rejection" else agreement(p, d)
+    torch.testing.assert_close((p * each).sum(-1), one)
+    torch.testing.assert_close(each[1, 3], one[1])
+    if rule == "rejection":  # the first token decides which row the second one has
+        first, second = (p[0], d[0]), (p[1:], d[1:])
+        exact = (torch.minimum(*first) * torch.minimum(*second).sum(-1)).sum()
+        along = (first[0] * each[0] * overlap(*second)).sum()
+        torch.testing.assert_close(along, exact)

@@ -175,3 +175,15 @@ def test_an_expression_of_too_many_states_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sumi_core.sampling.regular.MOST_STATES", 50)
     with pytest.raises(PatternError, match="more than 50 states; bound its repeats lower"):
         by_bytes(".{60}")
+
+
+@pytest.mark.parametrize("pattern", ["(a{1000}){1000}", "a{30000,}", "(?:ab|c{0,30000})"])
+def test_one_whose_texts_pass_too_many_states_is_refused_before_they_are_built(
+    pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object) -> None:
+        raise AssertionError("the states were built")
+
+    monkeypatch.setattr("interegular.fsm.crawl", build)
+    with pytest.raises(PatternError, match="more than 20,000 states"):
+        by_bytes(pattern)

@@ -93,7 +93,7 @@ def test_killed_training_logs_every_step_to_mlflow_once(make_request: MakeReques
     for name in ("train/loss", "train/learning_rate", "validation/bits_per_byte"):
         logged = [(m.step, m.value) for m in client.get_metric_history(run_id, name)]
         assert sorted(logged) == [(p.step, p.value) for p in series(history, name)]
-    by_tokens = [(m.step, m.value) for m in client.get_metric_history(run_id, "tokens/train/loss")]
+    by_tokens = [(m.step, m.value) for m in client.get_metric_history(run_id, "by_tokens/train_loss")]
     assert sorted(by_tokens) == [(p.tokens, p.value) for p in series(history, "train/loss")]
 
 
