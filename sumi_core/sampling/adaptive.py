@@ -77,7 +77,8 @@ class Adaptive(Blockwise):
         draws = _Addressed(self.process, self._noise(canvas, place.block, place.number + 1), z.shape[1])
         after = self.rule.step(belief, posterior, place.number, canvas.steps, draws)
         assert after.logits is not None
-        chance = pick(posterior.exp(), after.best)  # not of what the rule sharpened
+        # Not of what the rule sharpened; a row that waits for others keeps what it had.
+        chance = torch.where(belief.done[:, None], torch.nan, pick(posterior.exp(), after.best))
         return Move(after.z, after.best, chance, after.done, after)
 
 
