@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GAP = re.compile(r"\[\[(\d*)\]\]")
+_NO_GAP = re.compile(r"\[\[[\s\d.,+-]*\]\]")  # meant as one, in all likelihood
 _ANYTHING = r"[\s\S]*"
 _LONGEST_GAP = 1_000_000  # far above what any model writes, and memory for it is there
 
@@ -139,6 +140,8 @@ def _parts(condition: Condition, place: Place) -> _Parts:
     gaps = [int(gap) if gap else _REST for gap in written]
     if not gaps or 0 in gaps:
         raise place.error("template", "has no gap to fill in; write [[12]] for 12 tokens or [[]] for a free length")
+    if near := next(filter(None, map(_NO_GAP.search, texts)), None):
+        raise place.error("template", f"'{near[0]}' is no gap; write [[12]] for 12 tokens or [[]] for a free length")
     if max(gaps) > _LONGEST_GAP:
         raise place.error("template", f"a gap of {max(gaps):,} tokens is longer than any text; shorten it")
     if gaps == [_REST] * len(gaps) and (len(gaps) > 1 or texts[-1]):

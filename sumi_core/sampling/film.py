@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,8 @@ class Camera:
     def __call__(self, canvas: Canvas) -> None:
         if not self._runs or self._runs[-1][-1].rows != canvas.rows:
             self._runs.append([])
-        self._runs[-1].append(canvas)
+        # Neither what the sampler remembers nor its logits: they would be kept for every frame.
+        self._runs[-1].append(dataclasses.replace(canvas, state=None, predicted=None))
 
     def film(self, sampler: Sampler) -> Film:
         """The film of all rows, as ``sampler`` wrote them. Raises ValueError where there is no canvas."""
