@@ -89,7 +89,7 @@ def text_likelihoods(
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Raise ValueError, naming the text by its number, for what is no list of texts that can be read."""
+    """Raise ValueError, naming the text by its number, for anything but a list of texts that can be read."""
     if isinstance(texts, str):
         raise ValueError("expected a list of texts, got one text; write [text]")
     if not texts:

@@ -150,8 +150,8 @@ class Reference(Same):
         return other_tokens(cell, there, others, "whose model predicts for objective.feedback")
 
     def predictor(self, denoiser: DenoiserFunction, process: ForwardProcess, device: torch.device) -> DenoiserFunction:
-        """The other cell's model, read when it is first needed. It is no module of this one: no checkpoint, average or
-        export of the model's weights holds it."""
+        """The other cell's model, read when it is first needed. It is not a module of this one: no checkpoint, average
+        or export of the model's weights holds it."""
         if self._denoiser is None:
             self._denoiser = frozen(self.options.of, process.num_states)
         return cast(DenoiserFunction, self._denoiser.to(device))

@@ -141,7 +141,7 @@ def _parts(condition: Condition, place: Place) -> _Parts:
     if not gaps or 0 in gaps:
         raise place.error("template", "has no gap to fill in; write [[12]] for 12 tokens or [[]] for a free length")
     if near := next(filter(None, map(_NO_GAP.search, texts)), None):
-        raise place.error("template", f"'{near[0]}' is no gap; write [[12]] for 12 tokens or [[]] for a free length")
+        raise place.error("template", f"'{near[0]}' is not a gap; write [[12]] for 12 tokens or [[]] for a free length")
     if max(gaps) > _LONGEST_GAP:
         raise place.error("template", f"a gap of {max(gaps):,} tokens is longer than any text; shorten it")
     if gaps == [_REST] * len(gaps) and (len(gaps) > 1 or texts[-1]):

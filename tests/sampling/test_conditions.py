@@ -116,7 +116,7 @@ def test_the_language_is_what_all_keys_allow(
         ({"template": "abc"}, r"--template: has no gap to fill in; write \[\[12\]\] for 12 tokens"),
         ({"template": "a[[0]]"}, "--template: has no gap to fill in"),
         ({"template": "a[[9999999999999]]"}, "--template: a gap of 9,999,999,999,999 tokens is longer than any text"),
-        ({"template": "a[[ 12 ]]b[[3]]"}, r"--template: '\[\[ 12 \]\]' is no gap; write \[\[12\]\] for 12 tokens"),
+        ({"template": "a[[ 12 ]]b[[3]]"}, r"--template: '\[\[ 12 \]\]' is not a gap; write \[\[12\]\] for 12 tokens"),
         ({"prompt": "x" * 9, "suffix": "y" * 9}, "--prompt: has 18 tokens with the suffix, which leaves nothing"),
         ({"forbid": [""]}, "--forbid: the empty text is in every text; leave it out"),
         ({"require": ["a", ""]}, "--require: the empty text is in every text; leave it out"),
