@@ -288,7 +288,8 @@ class Tracking(MlflowStore):
             profile=json_text(artifact.summary, None),
         )
         tags = [InputTag("mlflow.data.context", context)]
-        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+        with locked(self.locks / "mlflow-datasets.lock"):  # cells share data: each of two runs would find it missing
+            self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
 
     def _log_model(self, run: Run, artifact: Artifact) -> str:
         """A logged model that points at the exported folder; the weights stay in the store, recorded by SHA-256."""

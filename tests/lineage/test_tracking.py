@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 from dataclasses import replace
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from sumi_core.lineage.tracking import Tracking, tracked_failure
 from sumi_core.stages.identity import experiment_fingerprints
 from sumi_core.stages.store import Artifact
 from tests.lineage import fakes
-from tests.lineage.fakes import PLAIN_STAGES, cell_of, compute, fake_project, fake_stages, record
+from tests.lineage.fakes import PLAIN_STAGES, cell_of, compute, record
 from tests.lineage.runs import artifact_of, run_of
 
 
@@ -363,36 +361,3 @@ def test_an_interrupted_run_is_killed_with_the_reason_and_no_tracking_is_fine(pr
     assert killed.data.tags["sumi.error"] == (
         "cancelled before it was done (KeyboardInterrupt); `sumi run` continues it"
     )
-
-
-def _open_a_cell(root: Path, told: SimpleQueue[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        fake_stages(patch)
-        patch.chdir(root)
-        project = Project(root)
-        told.put(project.tracking.open_cell(cell_of(project, "demo.s0")))
-
-
-def test_a_fresh_database_that_four_processes_touch_at_once_is_sound_and_holds_one_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without the lock the four would create the same tables, and break the database for good."""
-    project = fake_project(tmp_path / "project", monkeypatch)
-    processes = multiprocessing.get_context("forkserver")
-    slow_to_import = [
-        "mlflow.store.tracking.sqlalchemy_store",
-        "sumi_core.corruption.uniform",
-        "sumi_core.objectives.nelbo",
-    ]
-    processes.set_forkserver_preload([__name__, *slow_to_import])  # once for the four
-    told = processes.SimpleQueue()
-    started = [processes.Process(target=_open_a_cell, args=(project.root, told)) for _ in range(4)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join()
-    assert [process.exitcode for process in started] == [0, 0, 0, 0]
-    (run_id,) = {told.get() for _ in started}
-    assert [run.info.run_id for run in project.tracking.cell_runs(["demo"])] == [run_id]
-    compute(project, "demo.s0")
-    assert record(project, cell_of(project, "demo.s0")) == run_id
