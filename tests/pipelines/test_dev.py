@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -52,11 +53,12 @@ def fake(name: str, behaviour: str, folder: Path) -> Server:
 
 def group_of(server: Server) -> list[psutil.Process]:
     assert server.process is not None
-    return [
-        process
-        for process in psutil.process_iter()
-        if process.status() != psutil.STATUS_ZOMBIE and os.getsid(process.pid) == server.process.pid
-    ]
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):  # it may end while it is looked at
+            if process.status() != psutil.STATUS_ZOMBIE and os.getsid(process.pid) == server.process.pid:
+                found.append(process)
+    return found
 
 
 def remaining(server: Server) -> list[psutil.Process]:
