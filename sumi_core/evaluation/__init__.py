@@ -14,6 +14,7 @@ MEASUREMENTS = Registry(
         "film": "sumi_core.evaluation.film:DenoisingFilm",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
+        "initial_readings": "sumi_core.evaluation.initial_readings:InitialReadings",
         "readings": "sumi_core.evaluation.readings:Readings",
         "samples": "sumi_core.evaluation.samples:Samples",
         "tasks": "sumi_core.evaluation.tasks:Tasks",
