@@ -6,6 +6,7 @@ MEASUREMENTS = Registry(
     "measurement",
     "sumi_core.evaluation.measurement:Measurement",
     {
+        "audit": "sumi_core.evaluation.audit:Audit",
         "calibration": "sumi_core.evaluation.calibration:Calibration",
         "chain_rule": "sumi_core.evaluation.chain_rule:ChainRuleOrders",
         "coding": "sumi_core.evaluation.coding:Coding",
