@@ -90,13 +90,20 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
         "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
         "parameters": short_count(row.parameters),
         "tokens seen": short_count(row.tokens_seen),
-        "supervised": "–" if row.supervised_share is None else f"{row.supervised_share:.0%}",
+        "supervised": _supervised(row),
         "training FLOPs": short_count(row.flops),
         **total,
         "training time": short_duration(row.seconds),
         "tokens/s": short_count(row.tokens_per_second),
         "peak memory": short_bytes(row.peak_memory_bytes),
     }
+
+
+def _supervised(row: Row) -> str:
+    if row.supervised_share is None:
+        return "–"
+    tokens = None if row.tokens_seen is None else row.supervised_share * row.tokens_seen
+    return f"{short_count(tokens)} ({row.supervised_share:.0%})"
 
 
 def _seeds(row: Row) -> str:
