@@ -45,6 +45,7 @@ def sweep_question(sweep: Sweep) -> Question:
         sweep.reference,
         ", ".join(f"{short_count(value)} {what} for every cell" for what, value in spent.items() if value is not None),
         fingerprint({cell.key: cell.experiment.recipe() for cell in sweep.cells}),
+        sweep.contrasts,
     )
 
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from sumi_core.base.text import counted, short_count, visible, with_error
+from sumi_core.reports.differences import Difference
 from sumi_core.reports.row import Row
 from sumi_core.reports.table import Comparison, standing
 
@@ -34,6 +35,10 @@ def findings(comparison: Comparison) -> list[str]:
     if alone := [row for row in compared if row.significant is None]:
         these = "these trained models with one seed" if parted else "these trained models"
         sentences.append(f"In bits per byte, {these} differ from {comparison.reference}: {_enumerated(alone)}.")
+    if comparison.contrasts:
+        parted = [f"{d.first} − {d.second}: {signed(d.value, d.stderr)} ({_verdict(d)})" for d in comparison.contrasts]
+        over = f", Holm-corrected over these {len(parted)}" if len(parted) > 1 else ""
+        sentences.append(f"Named beforehand, in bits per byte{over}: {'; '.join(parted)}.")
     missing = [row for row in comparison.cell_rows if row.bits_per_byte is None]
     if missing:
         named = ", ".join(f"{row.name} ({row.state})" for row in missing[:_NAMED])
@@ -41,6 +46,12 @@ def findings(comparison: Comparison) -> list[str]:
         of = counted(len(comparison.cell_rows), "cell")
         sentences.append(f"No figures yet for {len(missing)} of {of}: {named}{more}.")
     return sentences
+
+
+def _verdict(d: Difference) -> str:
+    if not d.of_methods:
+        return "of these trained models"
+    return f"{'differ' if d.significant else 'not told apart'}, p = {d.p_adjusted:.2g}"
 
 
 def _enumerated(rows: Sequence[Row]) -> str:
