@@ -254,9 +254,9 @@ def test_a_prompt_that_ends_inside_a_block_is_warned_of(project: Project) -> Non
     stdout, _ = sample(*asked, "--regex", r"(\d{3} )*")
     assert re.fullmatch(r"---\n(\d{3} )*\n", stdout)
     own = "evaluation.sampler={name: threshold}"
-    with pytest.raises(ConfigError, match="--regex: sampler Threshold decides about every token by itself"):
+    with pytest.raises(ConfigError, match="--regex: sampler 'threshold' decides about every token by itself"):
         sample(*asked, own, "--regex", "a*")
-    with pytest.raises(ConfigError, match="--require: sampler Threshold decides"):
+    with pytest.raises(ConfigError, match="--require: sampler 'threshold' decides"):
         sample(*asked, own, "--require", "a")
 
 
