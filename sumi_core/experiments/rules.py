@@ -74,10 +74,18 @@ def check(experiment: Experiment, where: str) -> None:
     sampler_name = experiment.evaluation.sampler["name"]
     sampler = SAMPLERS.get(sampler_name)
     if layout_name not in sampler.layouts:
-        able = " or ".join(other for other in SAMPLERS.names() if layout_name in SAMPLERS.get(other).layouts)
+        known = {name: SAMPLERS.get(name) for name in SAMPLERS.names()}
+        able = [
+            name
+            for name, other in known.items()
+            if layout_name in other.layouts
+            and other.causal in (None, causal)
+            and not (other.needs_process and experiment.process is None)
+        ]
         refuse(
             "evaluation.sampler",
-            f"sampler '{sampler_name}' cannot write under layout '{layout_name}'; choose {able}, or leave it out",
+            f"sampler '{sampler_name}' cannot write under layout '{layout_name}'; "
+            + (f"choose {' or '.join(able)}, or leave it out" if able else "leave it out"),
         )
     if sampler.needs_process and experiment.process is None:
         refuse("evaluation.sampler", f"sampler '{sampler_name}' needs a corruption process; leave it out")
