@@ -86,7 +86,7 @@ def sample_command(
     mode: Annotated[
         str | None,
         typer.Option(
-            metavar="ar|canvas|speculative",
+            metavar="ar|canvas|speculative|whole",
             help="How a model with two modes writes: token by token, block by block, or token by token with drafts. "
             "The same seed gives the same texts in the first and the last.",
         ),

@@ -87,6 +87,10 @@ class Joint(Objective):
     def reports_exactly(cls, own: Mapping[str, Any]) -> bool:
         return bool(own["reported"] == "autoregressive")
 
+    @classmethod
+    def modes(cls, own: Mapping[str, Any]) -> dict[str, bool]:
+        return {"next_token": own["autoregressive_weight"] > 0, "denoising": own["diffusion_weight"] > 0}
+
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)
         options.check()

@@ -77,6 +77,13 @@ class Objective(Part, ABC):
         """Whether a model's main likelihood is exact, or an upper bound on −log p. own: the resolved component."""
         return cls.exact
 
+    @classmethod
+    def modes(cls, own: Mapping[str, Any]) -> dict[str, bool]:
+        """What a model of this objective predicts, and whether its loss asks for it: ``next_token``, a token from the
+        clean ones before it; ``denoising``, tokens in noise from what stands around them. own: the resolved
+        component."""
+        return {"denoising": True} if cls.needs_process else {"next_token": True}
+
     @abstractmethod
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:
         """The training loss of one (micro-)batch: a mean over its tokens."""

@@ -289,7 +289,7 @@ def test_a_model_with_two_modes_writes_in_three_ways_and_the_same_text_in_two(pr
 def test_a_model_with_one_mode_has_none_to_choose(project: Project) -> None:
     with pytest.raises(ConfigError, match=r"--mode: tiny\.uniform is trained with objective 'nelbo' for one mode"):
         sample("tiny.uniform", "--mode", "ar")
-    with pytest.raises(ConfigError, match=r"--mode: no mode is called 'fast'; one of ar, canvas, speculative"):
+    with pytest.raises(ConfigError, match=r"--mode: no mode is called 'fast'; one of ar, canvas, speculative, whole"):
         sample("tiny.uniform", "--mode", "fast")
 
 
