@@ -229,8 +229,8 @@ def test_answers_are_equally_probable(name: str, options: dict[str, int]) -> Non
     [
         (
             {"corpus": {"source": "web-bible"}},
-            "tests: evaluation.measurements: tasks asks the instances of a task, and the corpus is 'web-bible'; write "
-            "corpus.source: {name: task, task: …}, or leave tasks out",
+            "tests: evaluation.measurements: measurement 'tasks' asks the instances of a task, and the corpus is "
+            "'web-bible'; write corpus.source: {name: task, task: …}, or leave tasks out",
         ),
         (
             {"tokenizer": "bpe"},
