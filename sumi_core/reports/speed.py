@@ -1,4 +1,4 @@
-"""What speed costs in quality, method by method: the measurement ``speed`` of all cells of a sweep, over their seeds."""
+"""What speed costs in quality, method by method: the measurement ``speed`` of all cells of a sweep."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def speed_panels(lines: Sequence[Line], labels: Mapping[str, str]) -> dict[str, 
         shared = _shared([*methods.values()])
         several = {line.method for line in own if sum(other.method == line.method for other in own) > 1}
         panels[of] = {
-            ".".join(methods[line.method][shared:]) + (f", {line.sampler}" if line.method in several else ""): line.points
+            ".".join(methods[line.method][shared:])
+            + (f", {line.sampler}" if line.method in several else ""): line.points
             for line in own
         }
     return panels
@@ -121,9 +122,10 @@ def speed_rows(lines: Sequence[Line]) -> list[dict[str, str]]:
     """A row for each line: the area, and quality, cost and time at the steps of the highest quality."""
     rows = []
     for line in lines:
-        best = line.points.loc[line.points["quality"].idxmax()] if line.points["quality"].notna().any() else None
-        if best is None:
+        known = line.points[line.points["quality"].notna()]
+        if known.empty:
             continue
+        best = max(known.to_dict("records"), key=lambda point: point["quality"])
         row = {
             "cell": line.method,
             "of": line.of,

@@ -1,4 +1,4 @@
-"""Speed against quality in the report of a sweep: means over seeds, one panel for each thing judged, the best of all."""
+"""Speed against quality in the report of a sweep: means over seeds, a panel for each thing judged, the best of all."""
 
 from __future__ import annotations
 
