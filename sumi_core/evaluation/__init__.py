@@ -16,6 +16,7 @@ MEASUREMENTS = Registry(
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
         "readings": "sumi_core.evaluation.readings:Readings",
         "samples": "sumi_core.evaluation.samples:Samples",
+        "speed": "sumi_core.evaluation.speed:Speed",
         "tasks": "sumi_core.evaluation.tasks:Tasks",
         "yardsticks": "sumi_core.evaluation.yardsticks:Yardsticks",
     },
@@ -32,4 +33,14 @@ METRICS = Registry(
         "unigram_entropy": "sumi_core.evaluation.metrics:UnigramEntropy",
     },
     key="metric",
+)
+
+QUALITIES = Registry(
+    "quality",
+    "sumi_core.evaluation.quality:Quality",
+    {
+        "sample_figure": "sumi_core.evaluation.quality:SampleFigure",
+        "task_accuracy": "sumi_core.evaluation.quality:TaskAccuracy",
+    },
+    key="quality",
 )

@@ -40,6 +40,7 @@ from sumi_core.reports.findings import certainty, changed, findings, notes, sign
 from sumi_core.reports.from_store import Question, SweepComparison, figures_of, first_sample
 from sumi_core.reports.readings import reading_rows
 from sumi_core.reports.row import Row
+from sumi_core.reports.speed import speed_lines, speed_notes, speed_rows
 from sumi_core.reports.table import Comparison
 
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
@@ -291,6 +292,8 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
             Paragraph("At the most steps of each cell; beside them validation text of the same size."),
             Table(sample_rows(described)),
         ]
+    if lines := speed_lines(comparison):
+        blocks += [Heading("Speed against quality"), Table(speed_rows(lines)), Bullets(speed_notes(lines))]
     for key, steps, text in _first_samples(comparison):
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
         blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
