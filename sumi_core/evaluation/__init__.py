@@ -12,6 +12,7 @@ MEASUREMENTS = Registry(
         "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
         "drafts": "sumi_core.evaluation.drafts:Drafts",
         "film": "sumi_core.evaluation.film:DenoisingFilm",
+        "frontier": "sumi_core.evaluation.frontier:Frontier",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
         "readings": "sumi_core.evaluation.readings:Readings",
@@ -32,4 +33,14 @@ METRICS = Registry(
         "unigram_entropy": "sumi_core.evaluation.metrics:UnigramEntropy",
     },
     key="metric",
+)
+
+SCORERS = Registry(
+    "scorer",
+    "sumi_core.evaluation.scorer:Scorer",
+    {
+        "cell": "sumi_core.evaluation.scorer:CellScorer",
+        "folder": "sumi_core.evaluation.scorer:FolderScorer",
+    },
+    key="scorer",
 )
