@@ -15,6 +15,7 @@ MEASUREMENTS = Registry(
         "frontier": "sumi_core.evaluation.frontier:Frontier",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
+        "mauve": "sumi_core.evaluation.mauve:Mauve",
         "readings": "sumi_core.evaluation.readings:Readings",
         "samples": "sumi_core.evaluation.samples:Samples",
         "tasks": "sumi_core.evaluation.tasks:Tasks",

@@ -178,6 +178,7 @@ _GIVEN = (
     *("bytes", "documents", "sequences", "tokens", "sample_steps", "time_epsilon"),
     *("gradient_noise.gradients", "gradient_noise.sequences", "yardsticks.*", "samples.validation.*"),
     *("tasks.instances", "frontier.texts", "frontier.validation.*", "frontier.scorer_is_model"),
+    *("mauve.texts", "mauve.validation.*"),
 )
 
 STAGE = Stage(
