@@ -6,6 +6,7 @@ import typing
 
 from sumi_core.base.options import ConfigError, parts_in
 from sumi_core.corruption import PROCESSES
+from sumi_core.experiments.modes import without_mode
 from sumi_core.experiments.schema import Experiment
 from sumi_core.layouts import LAYOUTS
 from sumi_core.models import ATTENTION_PATTERNS
@@ -74,10 +75,18 @@ def check(experiment: Experiment, where: str) -> None:
     sampler_name = experiment.evaluation.sampler["name"]
     sampler = SAMPLERS.get(sampler_name)
     if layout_name not in sampler.layouts:
-        able = " or ".join(other for other in SAMPLERS.names() if layout_name in SAMPLERS.get(other).layouts)
+        known = {name: SAMPLERS.get(name) for name in SAMPLERS.names()}
+        able = [
+            name
+            for name, other in known.items()
+            if layout_name in other.layouts
+            and other.causal in (None, causal)
+            and not (other.needs_process and experiment.process is None)
+        ]
         refuse(
             "evaluation.sampler",
-            f"sampler '{sampler_name}' cannot write under layout '{layout_name}'; choose {able}, or leave it out",
+            f"sampler '{sampler_name}' cannot write under layout '{layout_name}'; "
+            + (f"choose {' or '.join(able)}, or leave it out" if able else "leave it out"),
         )
     if sampler.needs_process and experiment.process is None:
         refuse("evaluation.sampler", f"sampler '{sampler_name}' needs a corruption process; leave it out")
@@ -86,6 +95,8 @@ def check(experiment: Experiment, where: str) -> None:
             "evaluation.sampler",
             f"sampler '{sampler_name}' cannot write with {model.attention['name']} attention; leave it out",
         )
+    if problem := without_mode(experiment):
+        refuse("evaluation.sampler", problem)
     if not experiment.evaluation.sampling_steps or min(experiment.evaluation.sampling_steps) < 1:
         refuse("evaluation.sampling_steps", "expected at least one number of steps, each 1 or more")
     if "likelihood" not in [measurement["name"] for measurement in experiment.evaluation.measurements]:
