@@ -178,7 +178,7 @@ def _conditions(
     if file is None:
         read = None if schema is None else read_schema(schema)
         own = Condition(prompt, suffix, template, regex, read, forbid or [], require or [])
-        return [(own, Place("command line", "--"))]
+        return [(own, Place("command line", "--", None if schema is None else str(schema)))]
     others = {
         "prompt": prompt,
         "suffix": suffix,

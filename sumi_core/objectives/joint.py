@@ -78,6 +78,12 @@ class Joint(Objective):
         return None
 
     @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> float:
+        inner = own["diffusion"]
+        noise: type[Diffusion] = OBJECTIVES.get(inner["name"])
+        return 1.0 if own["autoregressive_weight"] else noise.expected_supervision(inner, others)
+
+    @classmethod
     def reports_exactly(cls, own: Mapping[str, Any]) -> bool:
         return bool(own["reported"] == "autoregressive")
 

@@ -67,6 +67,12 @@ class Objective(Part, ABC):
         return False
 
     @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> float:
+        """The share of the tokens seen that have a loss, the mean over a training of full sequences. own, others: as
+        for ``incompatibility``."""
+        return 1.0
+
+    @classmethod
     def reports_exactly(cls, own: Mapping[str, Any]) -> bool:
         """Whether a model's main likelihood is exact, or an upper bound on −log p. own: the resolved component."""
         return cls.exact
