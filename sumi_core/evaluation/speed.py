@@ -25,7 +25,9 @@ from sumi_core.evaluation import QUALITIES
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, NamedEstimate
 from sumi_core.evaluation.parallelism import accuracy_under_parallelism
 from sumi_core.evaluation.timing import Write, machine_of, rate, reference_writer, seconds_of
+from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling.modes import MODES
 from sumi_core.sampling.suitability import unsuitable, usual_samplers
 
 if TYPE_CHECKING:
@@ -78,8 +80,14 @@ class Speed(Measurement):
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        objective = others["objective"]
+        trained = OBJECTIVES.get(objective["name"]).modes(objective)
         for sampler in own["samplers"]:
-            if problem := unsuitable(sampler["name"], others):
+            name = sampler["name"]
+            problem = unsuitable(name, others)
+            if problem is None and not set(MODES[SAMPLERS.get(name).mode].reads) <= trained.keys():
+                problem = f"sampler '{name}' reads what objective '{objective['name']}' does not train; leave it out"
+            if problem:
                 return "evaluation.measurements", f"speed: {problem}"
         if own["quality"] is None and others["corpus"]["source"]["name"] == "task":
             found: tuple[str, str] | None = QUALITIES.get("task_accuracy").incompatibility({}, others)

@@ -6,6 +6,7 @@ import typing
 
 from sumi_core.base.options import ConfigError, parts_in
 from sumi_core.corruption import PROCESSES
+from sumi_core.experiments.modes import without_mode
 from sumi_core.experiments.schema import Experiment
 from sumi_core.layouts import LAYOUTS
 from sumi_core.models import ATTENTION_PATTERNS
@@ -72,6 +73,8 @@ def check(experiment: Experiment, where: str) -> None:
         )
     sampler_name = experiment.evaluation.sampler["name"]
     if problem := unsuitable(sampler_name, plain):
+        refuse("evaluation.sampler", problem)
+    if problem := without_mode(experiment):
         refuse("evaluation.sampler", problem)
     if not experiment.evaluation.sampling_steps or min(experiment.evaluation.sampling_steps) < 1:
         refuse("evaluation.sampling_steps", "expected at least one number of steps, each 1 or more")

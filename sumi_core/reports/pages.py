@@ -91,13 +91,20 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
         "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
         "parameters": short_count(row.parameters),
         "tokens seen": short_count(row.tokens_seen),
-        "supervised": "–" if row.supervised_share is None else f"{row.supervised_share:.0%}",
+        "supervised": _supervised(row),
         "training FLOPs": short_count(row.flops),
         **total,
         "training time": short_duration(row.seconds),
         "tokens/s": short_count(row.tokens_per_second),
         "peak memory": short_bytes(row.peak_memory_bytes),
     }
+
+
+def _supervised(row: Row) -> str:
+    if row.supervised_share is None:
+        return "–"
+    tokens = None if row.tokens_seen is None else row.supervised_share * row.tokens_seen
+    return f"{short_count(tokens)} ({row.supervised_share:.0%})"
 
 
 def _seeds(row: Row) -> str:
@@ -185,6 +192,22 @@ def _pair_row(d: Difference, ranked: bool) -> dict[str, str]:
     }
 
 
+def contrast_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """The differences that were named beforehand, a row each."""
+    return [
+        {
+            "first": d.first,
+            "second": d.second,
+            "first − second": signed(d.value, d.stderr),
+            "95 % interval": short_interval(d.low_95, d.high_95),
+            "seeds": str(d.seeds),
+            "p (Holm)": _p(d.p_adjusted) if d.of_methods else "–",
+            "verdict": "differ" if d.significant else "not told apart" if d.of_methods else "trained models",
+        }
+        for d in comparison.contrasts
+    ]
+
+
 def question_rows(comparison: Comparison, question: Question) -> list[dict[str, str]]:
     """The question, a row for each setting."""
     reference = comparison.reference or "–"
@@ -195,6 +218,7 @@ def question_rows(comparison: Comparison, question: Question) -> list[dict[str, 
         **{f"axis {axis}": ", ".join(labels) for axis, labels in question.axes.items()},
         "cells": f"{len(comparison.cell_rows)}, {done} of them evaluated",
         "differences are taken to": reference,
+        "differences named beforehand": ", ".join(f"{first} − {second}" for first, second in question.contrasts),
         "budget": question.budget,
     }
     return [{"set": name, "to": value} for name, value in settings.items() if value]
@@ -212,6 +236,7 @@ def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
     """The comparison for a terminal or a log in plain text, in lines of ``width`` characters."""
     parts = [
         filled(changed(comparison), width),
+        render_text_table(contrast_rows(comparison), width),
         render_text_table(table_rows(comparison), width),
         render_text_table(seed_rows(comparison), width),
         render_text_table(reading_rows(comparison.method_rows), width),
@@ -290,6 +315,7 @@ def result_blocks(comparison: Comparison, plots: Sequence[Block], level: int = 2
         Heading("What was found", level),
         Paragraph(" ".join(findings(comparison))),
         Paragraph(changed(comparison)),
+        Table(contrast_rows(comparison)),
         Table(_split(rows, costs=False)),
         Paragraph(LEGEND + _seed_legend(comparison)),
         Bullets(notes(comparison)),

@@ -261,8 +261,12 @@ def test_a_line_has_its_colour_in_every_panel_and_what_is_beaten_is_hollow() -> 
         (
             {"name": "speed", "samplers": ["threshold"]},
             "tests: evaluation.measurements: speed: sampler 'threshold' cannot write under layout 'whole'; choose "
-            + " or ".join(name for name in SAMPLERS.names() if "whole" in SAMPLERS.get(name).layouts)
-            + ", or leave it out",
+            "ancestral or first_hitting or predictor_corrector or self_correction, or leave it out",
+        ),
+        (
+            {"name": "speed", "samplers": ["blockwise", "speculative"]},
+            "tests: evaluation.measurements: speed: sampler 'speculative' reads what objective 'nelbo' does not train; "
+            "leave it out",
         ),
         (
             {"name": "speed", "quality": "task_accuracy"},
@@ -276,7 +280,12 @@ def test_a_line_has_its_colour_in_every_panel_and_what_is_beaten_is_hollow() -> 
     ],
 )
 def test_what_cannot_be_measured_is_refused(change: dict[str, Any], sentence: str) -> None:
-    config = {"corpus": {"source": "web-bible"}, "evaluation": {"measurements": ["likelihood", change]}}
+    config: dict[str, Any] = {
+        "corpus": {"source": "web-bible"},
+        "evaluation": {"measurements": ["likelihood", change]},
+    }
+    if "speculative" in change.get("samplers", []):
+        config |= {"model": {"attention": "causal"}, "layout": {"name": "blocks", "read_out": "previous"}}
     with pytest.raises(ConfigError) as raised:
         resolve(config, "tests")
     assert str(raised.value) == sentence
