@@ -72,9 +72,7 @@ def check(experiment: Experiment, where: str) -> None:
             f"{experiment.runtime.devices} devices; choose a multiple of {share}",
         )
     sampler_name = experiment.evaluation.sampler["name"]
-    if problem := unsuitable(sampler_name, plain):
-        refuse("evaluation.sampler", problem)
-    if problem := without_mode(experiment):
+    if problem := unsuitable(sampler_name, plain) or without_mode(experiment):
         refuse("evaluation.sampler", problem)
     if not experiment.evaluation.sampling_steps or min(experiment.evaluation.sampling_steps) < 1:
         refuse("evaluation.sampling_steps", "expected at least one number of steps, each 1 or more")

@@ -11,27 +11,20 @@ from sumi_core.sampling import SAMPLERS
 if TYPE_CHECKING:
     from sumi_core.corruption.process import ForwardProcess
     from sumi_core.layouts.layout import Layout
-    from sumi_core.sampling.sampler import Sampler
-
-_OF_BLOCKS = ("blockwise", "entropy_bound", "threshold")
 
 
 def unsuitable(sampler: str, others: Mapping[str, Any]) -> str | None:
     """Why a sampler cannot write with the model of an experiment, as a sentence; None: it can, unless its own
     ``incompatibility`` refuses. others: every section of the resolved experiment by name, as plain data."""
     layout, attention, cls = others["layout"]["name"], others["model"]["attention"]["name"], SAMPLERS.get(sampler)
-    causal, noise = ATTENTION_PATTERNS.get(attention).causal, others["process"] is not None
-
-    def writes(other: type[Sampler]) -> bool:
-        return layout in other.layouts and other.causal in (None, causal) and (noise or not other.needs_process)
-
     if layout not in cls.layouts:
-        able = [name for name in SAMPLERS.names() if writes(SAMPLERS.get(name))]
-        choice = f"choose {' or '.join(able)}, or leave it out" if able else "leave it out"
-        return f"sampler '{sampler}' cannot write under layout '{layout}'; {choice}"
-    if cls.needs_process and not noise:
+        fitting = (other for other in SAMPLERS.names() if layout in SAMPLERS.get(other).layouts)
+        able = " or ".join(other for other in fitting if unsuitable(other, others) is None)
+        choose = f"choose {able}, or " if able else ""
+        return f"sampler '{sampler}' cannot write under layout '{layout}'; {choose}leave it out"
+    if cls.needs_process and others["process"] is None:
         return f"sampler '{sampler}' needs a corruption process; leave it out"
-    if cls.causal not in (None, causal):
+    if cls.causal not in (None, ATTENTION_PATTERNS.get(attention).causal):
         return f"sampler '{sampler}' cannot write with {attention} attention; leave it out"
     return None
 
@@ -46,6 +39,8 @@ def usual_samplers(process: ForwardProcess | None, layout: Layout, two_modes: bo
     if process is None:
         return ()
     if isinstance(layout, Blocks):
-        return ("autoregressive", *_OF_BLOCKS, "speculative") if two_modes else _OF_BLOCKS
+        modes = ("ar", "canvas", "speculative") if two_modes else ("canvas",)
+        of_blocks = [name for name in SAMPLERS.names() if "blocks" in SAMPLERS.get(name).layouts]
+        return tuple(name for mode in modes for name in of_blocks if SAMPLERS.get(name).mode == mode)
     masks = type(process) is Absorbing and isinstance(process.clock, Shared)
     return ("ancestral", "first_hitting") if masks else ("ancestral",)
