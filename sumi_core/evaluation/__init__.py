@@ -12,8 +12,10 @@ MEASUREMENTS = Registry(
         "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
         "drafts": "sumi_core.evaluation.drafts:Drafts",
         "film": "sumi_core.evaluation.film:DenoisingFilm",
+        "frontier": "sumi_core.evaluation.frontier:Frontier",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
+        "mauve": "sumi_core.evaluation.mauve:Mauve",
         "readings": "sumi_core.evaluation.readings:Readings",
         "samples": "sumi_core.evaluation.samples:Samples",
         "speed": "sumi_core.evaluation.speed:Speed",
@@ -43,4 +45,14 @@ QUALITIES = Registry(
         "task_accuracy": "sumi_core.evaluation.quality:TaskAccuracy",
     },
     key="quality",
+)
+
+SCORERS = Registry(
+    "scorer",
+    "sumi_core.evaluation.scorer:Scorer",
+    {
+        "cell": "sumi_core.evaluation.scorer:CellScorer",
+        "folder": "sumi_core.evaluation.scorer:FolderScorer",
+    },
+    key="scorer",
 )

@@ -20,7 +20,7 @@ from sumi_core.base.text import (
     with_error,
 )
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.definitions import footnotes
+from sumi_core.evaluation.definitions import FRONTIER_NOTES, footnotes
 from sumi_core.evaluation.samples import sample_rows
 from sumi_core.experiments.changed_names import split_name
 from sumi_core.reports.blocks import (
@@ -38,6 +38,7 @@ from sumi_core.reports.definitions import LEGEND, NOTES
 from sumi_core.reports.differences import Difference
 from sumi_core.reports.findings import certainty, changed, findings, notes, signed
 from sumi_core.reports.from_store import Question, SweepComparison, figures_of, first_sample
+from sumi_core.reports.frontier import frontier_rows, frontiers_of, matched_rows, scored_by
 from sumi_core.reports.readings import reading_rows
 from sumi_core.reports.row import Row
 from sumi_core.reports.speed import speed_lines, speed_notes, speed_rows
@@ -294,12 +295,20 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
         ]
     if lines := speed_lines(comparison):
         blocks += [Heading("Speed against quality"), Table(speed_rows(lines)), Bullets(speed_notes(lines))]
+    if frontiers := frontiers_of(comparison):
+        blocks += [
+            Heading("Generative frontiers"),
+            Paragraph(scored_by(comparison)),
+            Table(matched_rows(comparison)),
+            Table(frontier_rows(frontiers)),
+        ]
     for key, steps, text in _first_samples(comparison):
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
         blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
     metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
     definitions = dict.fromkeys(METRICS.from_config(m).definition for m in metrics)
-    return [*blocks, Heading("What the figures mean"), Bullets([*footnotes(list(definitions)), *NOTES])]
+    notes = [*footnotes(list(definitions)), *(FRONTIER_NOTES if frontiers else ()), *NOTES]
+    return [*blocks, Heading("What the figures mean"), Bullets(notes)]
 
 
 def _split(rows: Sequence[Mapping[str, str]], costs: bool) -> list[dict[str, str]]:
