@@ -18,6 +18,7 @@ MEASUREMENTS = Registry(
         "mauve": "sumi_core.evaluation.mauve:Mauve",
         "readings": "sumi_core.evaluation.readings:Readings",
         "samples": "sumi_core.evaluation.samples:Samples",
+        "speed": "sumi_core.evaluation.speed:Speed",
         "tasks": "sumi_core.evaluation.tasks:Tasks",
         "yardsticks": "sumi_core.evaluation.yardsticks:Yardsticks",
     },
@@ -36,6 +37,16 @@ METRICS = Registry(
         "unigram_entropy": "sumi_core.evaluation.metrics:UnigramEntropy",
     },
     key="metric",
+)
+
+QUALITIES = Registry(
+    "quality",
+    "sumi_core.evaluation.quality:Quality",
+    {
+        "sample_figure": "sumi_core.evaluation.quality:SampleFigure",
+        "task_accuracy": "sumi_core.evaluation.quality:TaskAccuracy",
+    },
+    key="quality",
 )
 
 SCORERS = Registry(

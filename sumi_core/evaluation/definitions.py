@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sumi_core.evaluation.samples import VALIDATION
 from sumi_core.evaluation.yardsticks import NOTES
 
+MATCHED = "bits_per_byte_at_validation_entropy"  # of generative frontiers, by number of steps
 BITS_PER_BYTE = (
     "bits per byte: total nats / ln 2 / UTF-8 bytes of the same validation sequences; the nats of end-of-text "
     "tokens are counted, their bytes are 0. ≤ marks an upper bound, estimated by Monte Carlo; = an exact figure."

@@ -29,6 +29,7 @@ from sumi_core.base.text import fenced, markdown_table, with_error
 from sumi_core.data.sequences import spread_indices
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation import SCORERS
+from sumi_core.evaluation.definitions import MATCHED
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, NamedEstimate
 from sumi_core.evaluation.metrics import Distinct, Reference, Repetition
 from sumi_core.evaluation.samples import sample_set, shown_text
@@ -54,7 +55,6 @@ FRONTIER_NOTES = (
     "temperatures has the entropy of validation text; nothing where no pair encloses it. ± over texts (jackknife).",
 )
 _FIGURES = ("bits_per_byte", "perplexity", "entropy", "distinct_1", "distinct_2", "distinct_3", "repetition_4")
-MATCHED = "bits_per_byte_at_validation_entropy"
 _SHOWN_CHARACTERS = 400
 
 

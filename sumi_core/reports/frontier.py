@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sumi_core.base.statistics import Error, mean_estimate, t_interval
 from sumi_core.base.tables import read_table
 from sumi_core.base.text import short_interval, with_error
-from sumi_core.evaluation.frontier import MATCHED
+from sumi_core.evaluation.definitions import MATCHED
 from sumi_core.reports.from_store import SweepComparison, figures_of, folder_of
 
 if TYPE_CHECKING:

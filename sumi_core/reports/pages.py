@@ -42,6 +42,7 @@ from sumi_core.reports.from_store import Question, SweepComparison, figures_of, 
 from sumi_core.reports.frontier import frontier_rows, frontiers_of, matched_rows, scored_by
 from sumi_core.reports.readings import reading_rows
 from sumi_core.reports.row import Row
+from sumi_core.reports.speed import speed_lines, speed_notes, speed_rows
 from sumi_core.reports.table import Comparison
 
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
@@ -293,6 +294,8 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
             Paragraph("At the most steps of each cell; beside them validation text of the same size."),
             Table(sample_rows(described)),
         ]
+    if lines := speed_lines(comparison):
+        blocks += [Heading("Speed against quality"), Table(speed_rows(lines)), Bullets(speed_notes(lines))]
     if frontiers := frontiers_of(comparison):
         blocks += [
             Heading("Generative frontiers"),
