@@ -29,7 +29,7 @@ from sumi_core.base.text import fenced, markdown_table, with_error
 from sumi_core.data.sequences import spread_indices
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation import SCORERS
-from sumi_core.evaluation.definitions import MATCHED
+from sumi_core.evaluation.definitions import FRONTIER_NOTES, MATCHED
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, NamedEstimate
 from sumi_core.evaluation.metrics import Distinct, Reference, Repetition
 from sumi_core.evaluation.samples import sample_set, shown_text
@@ -43,17 +43,6 @@ if TYPE_CHECKING:
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
     from sumi_core.evaluation.scorer import OpenScorer, Scorer, Scores
     from sumi_core.sampling.sampler import Sampler
-
-FRONTIER_NOTES = (
-    "frontier: bits per byte are −log₂ p of texts under the scorer / UTF-8 bytes of the same texts; ends of text in "
-    "them are counted and have no bytes. perplexity: e to the power of the scorer's nats per token of the scorer. Both "
-    "are of all texts together, ± over texts (ratio estimate). They say what the scorer expects, not what is true or "
-    "makes sense, and bits per byte below those of validation text are of text that is too plain.",
-    "entropy: −Σ f log₂ f of the frequencies f of the scorer's tokens within one text, in bits per token; the mean "
-    "over texts, ± over texts. It depends on the length of texts, so only equal lengths compare.",
-    "at the entropy of validation text: the bits per byte of the samples where the line between two neighbouring "
-    "temperatures has the entropy of validation text; nothing where no pair encloses it. ± over texts (jackknife).",
-)
 _FIGURES = ("bits_per_byte", "perplexity", "entropy", "distinct_1", "distinct_2", "distinct_3", "repetition_4")
 _SHOWN_CHARACTERS = 400
 

@@ -20,8 +20,7 @@ from sumi_core.base.text import (
     with_error,
 )
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.definitions import footnotes
-from sumi_core.evaluation.frontier import FRONTIER_NOTES
+from sumi_core.evaluation.definitions import FRONTIER_NOTES, footnotes
 from sumi_core.evaluation.samples import sample_rows
 from sumi_core.experiments.changed_names import split_name
 from sumi_core.reports.blocks import (
