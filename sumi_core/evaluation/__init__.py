@@ -33,6 +33,8 @@ METRICS = Registry(
     {
         "copy_rate": "sumi_core.evaluation.metrics:CopyRate",
         "distinct": "sumi_core.evaluation.metrics:Distinct",
+        "longest_copy": "sumi_core.evaluation.train_metrics:LongestCopy",
+        "real_words": "sumi_core.evaluation.train_metrics:RealWords",
         "repetition": "sumi_core.evaluation.metrics:Repetition",
         "unigram_entropy": "sumi_core.evaluation.metrics:UnigramEntropy",
     },

@@ -106,6 +106,9 @@ class Frontier(Measurement):
         points = self._points(model, context, scorer, length)
         table, matched = frontier_table(points, validation), matched_figures(points, validation)
         statements = _statements(scorer, model, context.corpus())
+        if len(given) < count:
+            few = f"The validation split has {len(given)} sequences, so that its distinct_n are of fewer texts."
+            statements.append(few)
         return Findings(
             summary={"frontier": _summary(scorer, model, points, validation, matched)},
             estimates=tuple(_estimates(points, validation, matched)),

@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
+from sumi_core.base.options import later
 from sumi_core.base.registry import Part
 from sumi_core.base.statistics import jackknife_stderr, ratio_or_nan
 
@@ -134,7 +136,17 @@ class CopyRate(SampleMetric):
     """copy_rate_8: share of the word 8-grams of the samples that occur in the train split, word for word. Validation
     text shows how much of it is mere idiom; well above that: the model recites what it was trained on."""
 
-    size = 8
+    @dataclass
+    class Options(Part.Options):
+        size: Annotated[
+            int, Field(ge=1, le=1000, description="words of an n-gram, which the figure's name ends in")
+        ] = later(8)
+
+    options: Options
+
+    @property
+    def definition(self) -> str:
+        return super().definition.replace("8", str(self.options.size))
 
     def compute(self, samples: SampleSet, reference: Reference) -> dict[str, float]:
         """Share in [0, 1], with its ratio-estimate error over sequences."""
@@ -142,14 +154,15 @@ class CopyRate(SampleMetric):
 
     def compute_all(self, sets: Mapping[str, SampleSet], reference: Reference) -> dict[str, dict[str, float]]:
         """One pass over the train split looks up the samples' n-grams: memory grows with the samples, not the split."""
-        grams = {label: samples.ngrams(self.size) for label, samples in sets.items()}
+        size = self.options.size
+        grams = {label: samples.ngrams(size) for label, samples in sets.items()}
         wanted = {gram for sequences in grams.values() for sequence in sequences for gram in sequence}
         copied: set[Gram] = set()
         for text in reference.train_texts() if wanted else ():
-            copied.update(wanted.intersection(word_ngrams(text.split(), self.size)))
+            copied.update(wanted.intersection(word_ngrams(text.split(), size)))
         return {
             label: _share(
-                f"copy_rate_{self.size}",
+                f"copy_rate_{size}",
                 [sum(gram in copied for gram in sequence) for sequence in sequences],
                 [len(sequence) for sequence in sequences],
             )
