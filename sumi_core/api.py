@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sumi_core.experiments.sweeps import Cell, Sweeps
     from sumi_core.export.loading import ExportedModel
     from sumi_core.models.denoiser import Denoiser
+    from sumi_core.serving.lm_eval import HarnessModel
 
 __all__ = ["Model", "cells", "compare", "open_model", "plan", "to_latex"]
 
@@ -79,6 +80,35 @@ class Model:
         from sumi_core.evaluation.token_scores import token_scores
 
         return self._read(token_scores, "score", texts, levels, seed)
+
+    def harness(
+        self, *, levels: int = 64, overlap: int | None = None, steps: int | None = None, seed: int = 1
+    ) -> HarnessModel:
+        """The model as lm-evaluation-harness asks it: ``lm_eval.simple_evaluate(model=model.harness(), tasks=[…])``.
+
+        Arguments as of ``sumi_core.serving.lm_eval.HarnessModel``. Raises ConfigError where lm_eval is not installed,
+        and for an overlap that leaves no room in the trained length."""
+        try:
+            from sumi_core.serving.lm_eval import HarnessModel
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("lm_eval"):
+                raise
+            problem = "lm-evaluation-harness is not installed; write pip install 'sumi[harness]'"
+            raise ConfigError("harness", "lm_eval", problem) from None
+        trained = self.experiment.shards.sequence_length
+        if overlap is not None and not 0 <= overlap < trained:
+            raise ConfigError("harness", "overlap", f"is {overlap}; a window has {trained} tokens, so give fewer")
+        return HarnessModel(
+            self.experiment,
+            self._parts,
+            self._denoiser,
+            self.exported.tokenizer,
+            device=self._device,
+            levels=levels,
+            overlap=overlap,
+            steps=steps,
+            seed=seed,
+        )
 
     def _read(
         self, read: Callable[..., pd.DataFrame], where: str, texts: Sequence[str], levels: int, seed: int
