@@ -15,11 +15,10 @@ from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, Run
 
 from pipelines.health import is_gone
 from pipelines.jobs import JOBS, OPTIONAL_STAGES
-from sumi_core.experiments.references import stage_refs
 from sumi_core.experiments.sweeps import Sweep
 from sumi_core.lineage.plan import CellPlan, plan_with_ancestors
 from sumi_core.stages import DATA_STAGES
-from sumi_core.stages.identity import ref_fingerprint
+from sumi_core.stages.identity import foreign_refs, ref_fingerprint
 from sumi_core.stages.store import Store
 
 SWEEP_TAG = "sumi/sweep"  # on every run that is requested here
@@ -161,7 +160,7 @@ def _hindrance(
 
 def _not_computed(planned: CellPlan, store: Store) -> str | None:
     """The first cell whose output this one needs and that is not there."""
-    refs = stage_refs(planned.cell.experiment)
+    refs = foreign_refs(planned.cell.experiment)
     return next((ref.cell for ref in refs if store.condition(ref.stage, ref_fingerprint(ref)).state != "whole"), None)
 
 

@@ -86,7 +86,7 @@ def sample_command(
     mode: Annotated[
         str | None,
         typer.Option(
-            metavar="ar|canvas|speculative",
+            metavar="ar|canvas|speculative|whole",
             help="How a model with two modes writes: token by token, block by block, or token by token with drafts. "
             "The same seed gives the same texts in the first and the last.",
         ),
@@ -178,7 +178,7 @@ def _conditions(
     if file is None:
         read = None if schema is None else read_schema(schema)
         own = Condition(prompt, suffix, template, regex, read, forbid or [], require or [])
-        return [(own, Place("command line", "--"))]
+        return [(own, Place("command line", "--", None if schema is None else str(schema)))]
     others = {
         "prompt": prompt,
         "suffix": suffix,

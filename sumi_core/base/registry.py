@@ -125,6 +125,12 @@ class Registry:
             raise PartError(f"'{outside[0].name}' of {outside[0].origin} is not a subclass of {base}; make it one")
         return found
 
+    def name_of(self, part: Part) -> str:
+        """The name by which a config names such a part: the first of several."""
+        target = f"{type(part).__module__}:{type(part).__qualname__}"
+        own = [name for name, known in self._entries.items() if known == target]
+        return next(iter(own or [name for name in self.names() if self.get(name) is type(part)]), type(part).__name__)
+
     def outside_code(self, name: str) -> str | None:
         """A digest of the code of a part from outside; None for one of Sumi's own."""
         return code_digest(self.get(name).__module__) if self._outside(name) else None

@@ -6,7 +6,8 @@ masked positions, and the reverse process fills each mask once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +25,10 @@ class Absorbing(WithMask):
     description = (
         "replaces tokens by a mask until nothing else is left; the model fills masks in, and a token once written stays"
     )
+
+    @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], noise_fraction: float) -> float:
+        return noise_fraction
 
     def stationary(self) -> Tensor:
         return (torch.arange(self.num_states) == self.mask_id).to(torch.float64)

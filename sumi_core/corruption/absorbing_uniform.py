@@ -17,7 +17,8 @@ and level 0 is the text. The denoiser's vocabulary, and its embedding, have twic
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,6 +37,10 @@ class AbsorbingUniform(ForwardProcess):
         "replaces tokens by other tokens and marks where one may be noise; the model reads which tokens are certain "
         "and fills in the others, and a token once written stays"
     )
+
+    @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], noise_fraction: float) -> float:
+        return noise_fraction  # and one in V of the others, which is what x is anyway
 
     @property
     def num_states(self) -> int:

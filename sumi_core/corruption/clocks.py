@@ -7,6 +7,7 @@ likelihood whether or not the denoiser is given their levels (docs/mathematics.m
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -51,6 +52,10 @@ class Clock(Part, ABC):
     def level_per_token(self) -> bool:
         """Whether the denoiser is given a level for each token, ``[B, L]``, rather than one for each text."""
         return True
+
+    def running(self, length: int) -> float:
+        """The share of the positions of a text of ``length`` tokens whose level moves, a mean over t."""
+        return 1.0
 
     @abstractmethod
     def draw(self, noise: Noise, length: int) -> Clocks:
@@ -125,6 +130,9 @@ class Spans(Clock):
     def level_per_token(self) -> bool:
         return bool(self.options.conditioned)
 
+    def running(self, length: int) -> float:
+        return self.window
+
     def draw(self, noise: Noise, length: int) -> Clocks:
         cut = noise.uniform(length, dtype=torch.float64) < 1 / self.mean_length
         cut[:, 0] = False  # the first position starts the first span anyway
@@ -147,6 +155,9 @@ class Staircase(Clock):
     @dataclass
     class Options(Part.Options):
         length: Annotated[int, Field(ge=1, le=2**20, description="tokens of a block")] = 16
+
+    def running(self, length: int) -> float:
+        return 1 / math.ceil(length / self.options.length)
 
     def draw(self, noise: Noise, length: int) -> Clocks:
         lengths = torch.tensor(noise.lengths or [length], device=noise.device).double()[:, None]

@@ -6,6 +6,7 @@ their proportion is fixed; in the hybrid it moves with the noise level.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,10 @@ class Mixture(WithMask):
         share: Annotated[
             float, Field(ge=0.0, le=1.0, description="share of the noise that is random tokens; the rest is masks")
         ] = 0.1
+
+    @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], noise_fraction: float) -> float:
+        return 1.0 if own["share"] else noise_fraction
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)
@@ -66,6 +71,10 @@ class Hybrid(WithMask):
                 description="share of random tokens in a text of which as much is left as is masked; 0: absorbing",
             ),
         ] = 0.1
+
+    @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], noise_fraction: float) -> float:
+        return 1.0 if own["p_uniform"] else noise_fraction
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)

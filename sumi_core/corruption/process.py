@@ -15,6 +15,7 @@ them from a denoiser.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,6 +91,12 @@ class ForwardProcess(Part, ABC):
         """Whether a token of a text in noise may have been written by the noise: not under masks alone."""
         tokens = torch.arange(self.num_tokens)[None]
         return bool(self.supervised(tokens, torch.tensor([[0.5]], dtype=torch.float64)).any())
+
+    @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], noise_fraction: float) -> float:
+        """The share of positions where ``supervised`` holds when ``noise_fraction`` of them are hit. own: the resolved
+        component."""
+        return 1.0
 
     # --- the noise level --------------------------------------------------------------------------------------------
 

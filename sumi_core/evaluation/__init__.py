@@ -12,10 +12,13 @@ MEASUREMENTS = Registry(
         "corruption_picture": "sumi_core.evaluation.corruption_picture:CorruptionPicture",
         "drafts": "sumi_core.evaluation.drafts:Drafts",
         "film": "sumi_core.evaluation.film:DenoisingFilm",
+        "frontier": "sumi_core.evaluation.frontier:Frontier",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
+        "mauve": "sumi_core.evaluation.mauve:Mauve",
         "readings": "sumi_core.evaluation.readings:Readings",
         "samples": "sumi_core.evaluation.samples:Samples",
+        "speed": "sumi_core.evaluation.speed:Speed",
         "tasks": "sumi_core.evaluation.tasks:Tasks",
         "yardsticks": "sumi_core.evaluation.yardsticks:Yardsticks",
     },
@@ -32,4 +35,24 @@ METRICS = Registry(
         "unigram_entropy": "sumi_core.evaluation.metrics:UnigramEntropy",
     },
     key="metric",
+)
+
+QUALITIES = Registry(
+    "quality",
+    "sumi_core.evaluation.quality:Quality",
+    {
+        "sample_figure": "sumi_core.evaluation.quality:SampleFigure",
+        "task_accuracy": "sumi_core.evaluation.quality:TaskAccuracy",
+    },
+    key="quality",
+)
+
+SCORERS = Registry(
+    "scorer",
+    "sumi_core.evaluation.scorer:Scorer",
+    {
+        "cell": "sumi_core.evaluation.scorer:CellScorer",
+        "folder": "sumi_core.evaluation.scorer:FolderScorer",
+    },
+    key="scorer",
 )

@@ -7,9 +7,20 @@ from collections.abc import Sequence
 from sumi_core.evaluation.samples import VALIDATION
 from sumi_core.evaluation.yardsticks import NOTES
 
+MATCHED = "bits_per_byte_at_validation_entropy"  # of generative frontiers, by number of steps
 BITS_PER_BYTE = (
     "bits per byte: total nats / ln 2 / UTF-8 bytes of the same validation sequences; the nats of end-of-text "
     "tokens are counted, their bytes are 0. ≤ marks an upper bound, estimated by Monte Carlo; = an exact figure."
+)
+FRONTIER_NOTES = (
+    "frontier: bits per byte are −log₂ p of texts under the scorer / UTF-8 bytes of the same texts; ends of text in "
+    "them are counted and have no bytes. perplexity: e to the power of the scorer's nats per token of the scorer. Both "
+    "are of all texts together, ± over texts (ratio estimate). They say what the scorer expects, not what is true or "
+    "makes sense, and bits per byte below those of validation text are of text that is too plain.",
+    "entropy: −Σ f log₂ f of the frequencies f of the scorer's tokens within one text, in bits per token; the mean "
+    "over texts, ± over texts. It depends on the length of texts, so only equal lengths compare.",
+    "at the entropy of validation text: the bits per byte of the samples where the line between two neighbouring "
+    "temperatures has the entropy of validation text; nothing where no pair encloses it. ± over texts (jackknife).",
 )
 DOCUMENT_ERROR = (
     "± is one standard error: of bits per byte over validation documents as independent units (ratio estimate; it "

@@ -70,7 +70,7 @@ class Context:
     text: the sequences to measure on, as a rule the validation split. folder: for plots; tables are returned.
     batch_size: sequences of one network call. train_texts: opens the documents of the train split, as often as it is
     called. train_counts: reads how often each token occurs there, ``[V]``. source: the resolved component
-    ``{name, **options}`` of the corpus source that the text comes from."""
+    ``{name, **options}`` of the corpus source that the text comes from; corpus: the whole resolved section."""
 
     config: EvaluationConfig
     text: Sequences
@@ -81,6 +81,7 @@ class Context:
     source: Callable[[], Mapping[str, Any]] = _no_source
     log: Log = print
     progress: Progress = unwatched
+    corpus: Callable[[], Mapping[str, Any]] = _no_source
 
     @cached_property
     def chosen(self) -> list[int]:

@@ -26,7 +26,7 @@ from sumi_core.base.statistics import binomial_estimate, wilson_interval
 from sumi_core.base.text import fenced, markdown_table, with_error
 from sumi_core.data import TASKS
 from sumi_core.data.sequences import spread_indices
-from sumi_core.data.tasks.task import Task
+from sumi_core.data.tasks.task import Task, Verdict
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, NamedEstimate
 from sumi_core.evaluation.samples import sequence_bytes
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from sumi_core.data.tokenizers.tokenizer import Tokenizer
 
 DEFINITIONS = (
     "accuracy: share of validation instances whose answer the task's checker accepts; validity: whose answer has the "
@@ -78,23 +80,13 @@ class Tasks(Measurement):
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
-        source = others["corpus"]["source"]
-        if source["name"] != "task":
-            problem = f"tasks asks the instances of a task, and the corpus is '{source['name']}'; write corpus.source: "
-            return "evaluation.measurements", problem + "{name: task, task: …}, or leave tasks out"
-        if others["tokenizer"]["name"] != "byte":
-            return "tokenizer", "measurement 'tasks' cuts questions from answers byte by byte; write tokenizer: byte"
-        found, wanted = others["shards"]["sequence_length"], TASKS.from_config(source["task"]).length + 1
-        if found != wanted:
-            problem = f"is {found}, but an instance of task '{source['task']['name']}' and its end of text have "
-            return "shards.sequence_length", f"{problem}{wanted} tokens; write {wanted}"
-        return None
+        return without_instances("measurement 'tasks'", "leave tasks out", others)
 
     def run(self, model: Model, context: Context) -> Findings:
         """Ask, check and count."""
         component = context.source()["task"]
         task: Task = TASKS.from_config(component)
-        asked = Asked.of(task, model, context, self.options)
+        asked = Asked.of(task, model, context, instances=self.options.instances, given=self.options.given)
         rows = [row for form in dict.fromkeys(self.options.forms) for row in answers(asked, form, model, context)]
         table = answers_table(rows)
         accuracy = accuracy_table(table)
@@ -110,6 +102,22 @@ class Tasks(Measurement):
         )
 
 
+def without_instances(asker: str, otherwise: str, others: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why an experiment has no instances to ask: a key and a sentence, or None. asker: who asks. otherwise: what to do
+    instead of changing the corpus. others: every section of the resolved experiment by name, as plain data."""
+    source = others["corpus"]["source"]
+    if source["name"] != "task":
+        problem = f"{asker} asks the instances of a task, and the corpus is '{source['name']}'; write corpus.source: "
+        return "evaluation.measurements", problem + f"{{name: task, task: …}}, or {otherwise}"
+    if others["tokenizer"]["name"] != "byte":
+        return "tokenizer", f"{asker} cuts questions from answers byte by byte; write tokenizer: byte"
+    found, wanted = others["shards"]["sequence_length"], TASKS.from_config(source["task"]).length + 1
+    if found != wanted:
+        problem = f"is {found}, but an instance of task '{source['task']['name']}' and its end of text have "
+        return "shards.sequence_length", f"{problem}{wanted} tokens; write {wanted}"
+    return None
+
+
 @dataclass(frozen=True)
 class Asked:
     """Validation instances. numbers: of their sequences. tokens: ``[n, L]`` int64, question, answer, end of text.
@@ -123,9 +131,9 @@ class Asked:
     seed: int
 
     @classmethod
-    def of(cls, task: Task, model: Model, context: Context, options: Tasks.Options) -> Asked:
+    def of(cls, task: Task, model: Model, context: Context, *, instances: int, given: float) -> Asked:
         """Instances spread over the split. Raises ValueError where a sequence is not one instance."""
-        numbers = spread_indices(min(options.instances, len(context.text)), len(context.text))
+        numbers = spread_indices(min(instances, len(context.text)), len(context.text))
         tokens = np.stack([np.asarray(context.text[number], dtype=np.int64) for number in numbers])
         eos = model.tokenizer.eos_id
         ends = tokens == eos
@@ -135,7 +143,7 @@ class Asked:
                 f"{task.length + 1} with its end of text; compute token_shards again"
             )
         texts = [model.tokenizer.decode(row[:-1]) for row in tokens]
-        return cls(task, numbers, tokens, texts, options.given, context.config.seed)
+        return cls(task, numbers, tokens, texts, given, context.config.seed)
 
     def frozen(self, form: str) -> NDArray[np.bool_]:
         """What is given of each instance, ``[n, L]``: the question, the end of text, and places of the answer. These
@@ -150,6 +158,13 @@ class Asked:
                 frozen[row, [begin + place for place in places]] = True
         return frozen
 
+    def judged(self, row: int, ids: NDArray[np.integer[Any]], tokenizer: Tokenizer) -> tuple[str, Verdict]:
+        """The answer in a written sequence ``[L]`` of an instance, and what the checker finds."""
+        begin = self.task.question_length
+        # An end of text within an answer is a byte that no checker accepts.
+        written = sequence_bytes(ids[begin:-1], tokenizer).decode("utf-8", errors="replace")
+        return written, self.task.check(self.texts[row][:begin], written)
+
 
 def answers(asked: Asked, form: str, model: Model, context: Context) -> list[dict[str, Any]]:
     """A row for each instance and number of steps: what was written, at what cost, and what the checker found.
@@ -157,8 +172,8 @@ def answers(asked: Asked, form: str, model: Model, context: Context) -> list[dic
     A sampler that takes the network calls it needs writes once; its steps are the tokens of a sequence."""
     import torch
 
-    sampler, config, task = model.sampler, context.config, asked.task
-    length, begin, frozen = asked.tokens.shape[1], task.question_length, asked.frozen(form)
+    sampler, config = model.sampler, context.config
+    length, begin, frozen = asked.tokens.shape[1], asked.task.question_length, asked.frozen(form)
     given: list[tuple[Tensor, Tensor]] = [
         (torch.from_numpy(tokens), torch.from_numpy(own)) for tokens, own in zip(asked.tokens, frozen, strict=True)
     ]
@@ -176,10 +191,8 @@ def answers(asked: Asked, form: str, model: Model, context: Context) -> list[dic
             told=model.told,
         )
         for row, (ids, calls) in enumerate(zip(drawn.tokens.cpu().numpy(), drawn.nfe.tolist(), strict=True)):
-            # An end of text within an answer is a byte that no checker accepts.
-            written = sequence_bytes(ids[begin:-1], model.tokenizer).decode("utf-8", errors="replace")
+            written, verdict = asked.judged(row, ids, model.tokenizer)
             question, expected = asked.texts[row][:begin], asked.texts[row][begin:]
-            verdict = task.check(question, written)
             rows.append(
                 {
                     "form": form,

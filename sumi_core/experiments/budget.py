@@ -1,10 +1,12 @@
 """What every cell of a sweep may spend on training, in tokens or in FLOPs; the number of steps follows from it.
 
-A step sees batch_size · sequence_length tokens. A token costs what ``models.size`` says: the model's matrices
-and its attention, forward and backward. ``total_flops`` also counts the trainings that a cell's weights come from, so
-that a cell that starts from another one is compared with one that starts from nothing. That other cell is in a file of
-its own: in the same file it would spend the whole budget itself. Steps are whole, so a cell comes within ``TOLERANCE``
-of the budget or is refused: cells that spend different amounts answer no question about methods.
+A step sees batch_size · sequence_length tokens. ``supervised_tokens`` counts those that have a loss, by the share that
+the objective expects: all under uniform noise, about half under absorbing noise or span clocks. A token costs what
+``models.size`` says: the model's matrices and its attention, forward and backward. ``total_flops`` also counts the
+trainings that a cell's weights come from, so that a cell that starts from another one is compared with one that starts
+from nothing. That other cell is in a file of its own: in the same file it would spend the whole budget itself. Steps
+are whole, so a cell comes within ``TOLERANCE`` of the budget or is refused: cells that spend different amounts answer
+no question about methods.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pydantic import Field
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.size import earlier_flops, earlier_trainings, expected_vocabulary, flops_of_token
+from sumi_core.objectives import OBJECTIVES
 
 TOLERANCE = 0.01
 MAX_STEPS = 10**9
@@ -25,9 +28,13 @@ MAX_STEPS = 10**9
 
 @dataclass
 class Budget:
-    """One of the three, equal for every cell; none: each cell has its own ``training.steps``."""
+    """One of the four, equal for every cell; none: each cell has its own ``training.steps``."""
 
     tokens: Annotated[float | None, Field(gt=0.0, description="tokens seen in training, repetitions included")] = None
+    supervised_tokens: Annotated[
+        float | None,
+        Field(gt=0.0, description="tokens seen in training that have a loss, as the noise leads to expect"),
+    ] = None
     flops: Annotated[
         float | None, Field(gt=0.0, description="floating-point operations of the training, forward and backward")
     ] = None
@@ -42,6 +49,9 @@ class Budget:
         tokens, spent = experiment.training.batch_size * experiment.shards.sequence_length, 0.0
         if self.tokens is not None:
             key, budget, per_step = "budget.tokens", self.tokens, float(tokens)
+        elif self.supervised_tokens is not None:
+            key, budget = "budget.supervised_tokens", self.supervised_tokens
+            per_step = tokens * expected_supervision(experiment)
         elif self.flops is not None:
             key, budget = "budget.flops", self.flops
             per_step = tokens * training_flops_per_token(experiment, where, key)
@@ -80,6 +90,12 @@ def _refuse_siblings(experiment: Experiment, where: str, key: str) -> None:
             problem += "spends all of it; write budget: {flops: …}, which counts each cell by itself, or move "
             problem += f"'{ref.cell}' to a file of its own"
             raise ConfigError(where, key, problem)
+
+
+def expected_supervision(experiment: Experiment) -> float:
+    """The share of the tokens seen in training that have a loss."""
+    objective = OBJECTIVES.get(experiment.objective["name"])
+    return float(objective.expected_supervision(experiment.objective, experiment.to_dict()))
 
 
 def training_flops_per_token(experiment: Experiment, where: str, key: str = "budget.flops") -> float:

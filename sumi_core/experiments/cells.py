@@ -84,6 +84,12 @@ class Sweep:
         return named and named + change_suffix(self.overrides)
 
     @property
+    def contrasts(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of groups whose differences the file names, first minus second."""
+        suffix = change_suffix(self.overrides)
+        return tuple((first + suffix, second + suffix) for first, second in self.options.contrasts)
+
+    @property
     def groups(self) -> dict[str, tuple[Cell, ...]]:
         """The cells that differ in their seed alone, by the name they share."""
         found: dict[str, list[Cell]] = {}

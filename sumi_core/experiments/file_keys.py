@@ -24,6 +24,10 @@ class SweepOptions:
         str | None,
         Field(description="the cells that the others are compared with: labels, or a cell's name, without the seed"),
     ] = None
+    contrasts: Annotated[
+        list[list[str]],
+        Field(description="pairs of such names, [first, second]: the differences that the file is written to settle"),
+    ] = field(default_factory=list)
     budget: Budget = field(default_factory=Budget)
     cron: Annotated[
         str | None,
@@ -39,7 +43,7 @@ FILE_KEYS = ("base", "axes", "phases", *_OPTIONS)
 
 
 def read_options(own: Mapping[str, Any], file: Path, groups: set[str]) -> SweepOptions:
-    """What a file says of its sweep, checked; ``reference`` becomes the name of the group it means. Raises
+    """What a file says of its sweep, checked; ``reference`` and ``contrasts`` become names of groups. Raises
     ConfigError."""
     where = str(file)
     options: SweepOptions = typed(SweepOptions, {key: own[key] for key in _OPTIONS if own.get(key) is not None}, where)
@@ -51,10 +55,20 @@ def read_options(own: Mapping[str, Any], file: Path, groups: set[str]) -> SweepO
     if options.cron is not None and (mistake := cron_mistake(options.cron)):
         raise ConfigError(where, "cron", mistake)
     if options.reference is not None:
-        named = [group for group in groups if options.reference in (group, group.removeprefix(f"{file.stem}."))]
-        if not named:
-            known = [group.removeprefix(f"{file.stem}.") for group in groups]
-            problem = f"no cells are called '{options.reference}', without a seed; {nearest(options.reference, known)}"
-            raise ConfigError(where, "reference", problem)
-        options.reference = named[0]
+        options.reference = _group(options.reference, file, groups, "reference")
+    for number, pair in enumerate(options.contrasts):
+        key = f"contrasts[{number}]"
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise ConfigError(where, key, f"expected the names of two different groups of cells, got {pair}")
+        options.contrasts[number] = [_group(name, file, groups, key) for name in pair]
     return options
+
+
+def _group(name: str, file: Path, groups: set[str], key: str) -> str:
+    """The whole name of a group of cells. Raises ConfigError."""
+    named = [group for group in groups if name in (group, group.removeprefix(f"{file.stem}."))]
+    if not named:
+        known = [group.removeprefix(f"{file.stem}.") for group in groups]
+        problem = f"no cells are called '{name}', without a seed; {nearest(name, known)}"
+        raise ConfigError(str(file), key, problem)
+    return named[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from sumi_core.experiments.schema import Experiment, references_in
 from sumi_core.experiments.yaml_files import parse_override
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
+_MEASURED = "evaluation."  # how the keys of options begin that no model is made from
+#: What an experiment measures where only its model is meant, whatever its file asks for.
+_BARE = {"evaluation": {"measurements": ["likelihood"]}}
 
 
 class CircleError(ConfigError):
@@ -46,6 +50,7 @@ class ExperimentFiles:
         self._readings: dict[Path, _Reading] = written._readings if written else {}
         self._bases: dict[Path, list[Layer]] = {}
         self._cells: dict[str, Cell | ConfigError] = {}
+        self._models: dict[str, Experiment] = {}
         self._open: list[str] = []  # the cells that are being resolved, each for the one before
         #: The same files without overrides, and with those that cells of other files are taken with.
         self._written = (written or ExperimentFiles(folder)) if self.overrides else self
@@ -92,6 +97,22 @@ class ExperimentFiles:
             raise found
         return found
 
+    def model(self, file: Path, key: str) -> Experiment:
+        """One cell of a file as a model: without what its evaluation takes from other cells, which may be this one.
+        Raises ConfigError when it cannot be resolved."""
+        if key not in self._models:
+            reading = self._read(file)
+            budget, where = reading.options.budget, str(file)
+            layers = [*self._changes, Layer(where, reading.points[key][1]), *reading.layers]
+
+            def find(name: str, option: str, experiment: Experiment) -> tuple[str, Experiment]:
+                found = self._found(file, name, option, experiment)
+                return found.key, found.experiment
+
+            bare = [Layer(where, _BARE), *layers]
+            self._models[key] = resolve_within(budget, bare, find, 1 + len(self._changes))
+        return self._models[key]
+
     def _read(self, file: Path) -> _Reading:
         if file not in self._readings:
             if not _NAME.fullmatch(file.stem):
@@ -120,6 +141,11 @@ class ExperimentFiles:
         parents: dict[str, Cell] = {}
 
         def find(name: str, option: str, experiment: Experiment) -> tuple[str, Experiment]:
+            if option.startswith(_MEASURED):
+                found, model, parent = self._asked(reading.file, key, name, option, experiment)
+                if parent is not None:
+                    parents[option] = parent
+                return found, model
             parents[option] = self._found(reading.file, name, option, experiment)
             return parents[option].key, parents[option].experiment
 
@@ -127,23 +153,30 @@ class ExperimentFiles:
         if self._changes:
             refuse_untrue_labels(key, experiment, settings, [*self._changes, *layers], budget, find)
         refs = references_in(experiment.sections()) if parents else ()
-        own = (parents[option] for option, *_ in refs)
+        own = (parents[option] for option, *_ in refs if option in parents)
         unique = {(parent.key, parent.overrides): parent for parent in own}
         name = key + change_suffix(self.overrides)
         return Cell(name, reading.file.stem, labels, experiment, self.overrides, tuple(unique.values()))
 
     def _found(self, file: Path, name: str, option: str, experiment: Experiment) -> Cell:
         """The cell that a reference in ``file`` means by ``name``."""
-        try:
+        with _naming(name, option):
             target = self._file(name.partition(".")[0], name, option)
             files = self if target == file else self._others
             return files.cell(target, files._named(target, name, option, experiment.seed))
-        except CircleError as error:
-            raise CircleError("", option, error.problem) from None
-        except ConfigError as error:
-            if error.where == "":
-                raise
-            raise ConfigError("", option, f"'{name}' cannot be taken, since {error}") from None
+
+    def _asked(
+        self, file: Path, own: str, name: str, option: str, experiment: Experiment
+    ) -> tuple[str, Experiment, Cell | None]:
+        """The cell that the evaluation of the cell ``own`` of ``file`` means by ``name``: what it is called, its model,
+        and itself unless it is ``own``, whose model is there before its evaluation."""
+        with _naming(name, option):
+            target = self._file(name.partition(".")[0], name, option)
+            files = self if target == file else self._others
+            key = files._named(target, name, option, experiment.seed, models=True)
+            model = files.model(target, key)
+            itself = (target, key) == (file, own)
+            return key + change_suffix(files.overrides), model, None if itself else files.cell(target, key)
 
     def _file(self, sweep: str, name: str, option: str) -> Path:
         files = [
@@ -158,8 +191,9 @@ class ExperimentFiles:
             raise ConfigError("", option, f"no experiment is called '{sweep}'; {known}")
         return found[0]
 
-    def _named(self, file: Path, name: str, option: str, seed: int) -> str:
-        """The key of the cell in ``file`` that a name means to an experiment of some seed."""
+    def _named(self, file: Path, name: str, option: str, seed: int, *, models: bool = False) -> str:
+        """The key of the cell in ``file`` that a name means to an experiment of some seed. models: only the cells'
+        models are looked at."""
         points = self._read(file).points
         if name in points:
             return name
@@ -171,11 +205,25 @@ class ExperimentFiles:
             raise ConfigError("", option, problem if several else f"no cell is called '{name}'; {known}")
         if len(group) == 1:
             return group[0]
-        same = [key for key in group if self.cell(file, key).experiment.seed == seed]
+        found = {key: self.model(file, key) if models else self.cell(file, key).experiment for key in group}
+        same = [key for key, own in found.items() if own.seed == seed]
         if len(same) != 1:
             problem = f"'{name}' has {len(same) or 'no'} cells of seed {seed} ({_few(group)}); name one of them"
             raise ConfigError("", option, problem)
         return same[0]
+
+
+@contextlib.contextmanager
+def _naming(name: str, option: str) -> Iterator[None]:
+    """Complaints about a cell that a reference means become those of the option that refers."""
+    try:
+        yield
+    except CircleError as error:
+        raise CircleError("", option, error.problem) from None
+    except ConfigError as error:
+        if error.where == "":
+            raise
+        raise ConfigError("", option, f"'{name}' cannot be taken, since {error}") from None
 
 
 def parse_overrides(dotlist: Iterable[str]) -> dict[str, Any]:

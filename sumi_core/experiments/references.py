@@ -47,11 +47,22 @@ def located(experiment: Experiment, folders: Mapping[str, Path]) -> Experiment:
     return experiment
 
 
-def ancestors(experiment: Experiment) -> list[StageRef]:
-    """All references behind an experiment, the most distant first, each output once."""
+def unlocated(experiment: Experiment) -> Experiment:
+    """A copy of an experiment whose references hold no folders: what ``located`` was given."""
+    experiment = copy.deepcopy(experiment)
+    for _, _, component, option in references_in(experiment.sections()):
+        component[option] = {key: value for key, value in component[option].items() if key != "folder"}
+    return experiment
+
+
+def ancestors(experiment: Experiment, *, of_model: bool = False) -> list[StageRef]:
+    """All references behind an experiment, the most distant first, each output once. of_model: those that its model is
+    made from, without those of its evaluation."""
     found: dict[str, StageRef] = {}
     for ref in stage_refs(experiment):
-        for behind in (*ancestors(ref.experiment), ref):
+        if of_model and ref.key.startswith("evaluation."):
+            continue
+        for behind in (*ancestors(ref.experiment, of_model=of_model), ref):
             found.setdefault(canonical_json([behind.stage, behind.experiment.recipe()]), behind)
     return list(found.values())
 

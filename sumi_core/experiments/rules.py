@@ -6,11 +6,12 @@ import typing
 
 from sumi_core.base.options import ConfigError, parts_in
 from sumi_core.corruption import PROCESSES
+from sumi_core.experiments.modes import without_mode
 from sumi_core.experiments.schema import Experiment
 from sumi_core.layouts import LAYOUTS
 from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.objectives import OBJECTIVES
-from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling.suitability import unsuitable
 
 
 def check(experiment: Experiment, where: str) -> None:
@@ -46,8 +47,7 @@ def check(experiment: Experiment, where: str) -> None:
         if found := registry.get(own["name"]).incompatibility(own, plain):
             refuse(*found)
     causal = ATTENTION_PATTERNS.get(model.attention["name"]).causal
-    layout_name = experiment.layout["name"]
-    layout = LAYOUTS.get(layout_name)
+    layout = LAYOUTS.get(experiment.layout["name"])
     wanted = objective.causal if layout.causal is None else layout.causal
     if wanted not in (None, causal):
         fitting = [p for p in ATTENTION_PATTERNS.names() if ATTENTION_PATTERNS.get(p).causal == wanted]
@@ -72,20 +72,8 @@ def check(experiment: Experiment, where: str) -> None:
             f"{experiment.runtime.devices} devices; choose a multiple of {share}",
         )
     sampler_name = experiment.evaluation.sampler["name"]
-    sampler = SAMPLERS.get(sampler_name)
-    if layout_name not in sampler.layouts:
-        able = " or ".join(other for other in SAMPLERS.names() if layout_name in SAMPLERS.get(other).layouts)
-        refuse(
-            "evaluation.sampler",
-            f"sampler '{sampler_name}' cannot write under layout '{layout_name}'; choose {able}, or leave it out",
-        )
-    if sampler.needs_process and experiment.process is None:
-        refuse("evaluation.sampler", f"sampler '{sampler_name}' needs a corruption process; leave it out")
-    if sampler.causal not in (None, causal):
-        refuse(
-            "evaluation.sampler",
-            f"sampler '{sampler_name}' cannot write with {model.attention['name']} attention; leave it out",
-        )
+    if problem := unsuitable(sampler_name, plain) or without_mode(experiment):
+        refuse("evaluation.sampler", problem)
     if not experiment.evaluation.sampling_steps or min(experiment.evaluation.sampling_steps) < 1:
         refuse("evaluation.sampling_steps", "expected at least one number of steps, each 1 or more")
     if "likelihood" not in [measurement["name"] for measurement in experiment.evaluation.measurements]:

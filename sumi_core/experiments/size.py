@@ -113,7 +113,7 @@ def earlier_flops(experiment: Experiment, vocabulary: int) -> float:
 
 def earlier_trainings(experiment: Experiment) -> list[StageRef]:
     """The trainings that the weights of an experiment come from, each once, the first one first."""
-    return [ref for ref in ancestors(experiment) if ref.stage == _TRAINING]
+    return [ref for ref in ancestors(experiment, of_model=True) if ref.stage == _TRAINING]
 
 
 def expected_vocabulary(tokenizer: Mapping[str, Any]) -> int | None:

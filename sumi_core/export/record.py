@@ -11,6 +11,7 @@ from sumi_core.base.errors import SumiError
 from sumi_core.base.files import json_text, write_atomically
 from sumi_core.base.provenance import git_state, packages
 from sumi_core.experiments.build import Parts
+from sumi_core.experiments.modes import modes_of
 from sumi_core.experiments.schema import Experiment
 
 SCHEMA_VERSION = 1
@@ -57,6 +58,7 @@ def build_record(
         "parameterisation": experiment.parameterisation,
         "objective": experiment.objective,
         "sampler": experiment.evaluation.sampler,
+        "modes": [mode.to_dict() for mode in modes_of(experiment)],
         "vocabulary": {
             "tokens": parts.num_tokens,
             "states": parts.num_states,

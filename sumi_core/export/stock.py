@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sumi_core.export.record import ExportError
+from sumi_core.layouts.blocks import Blocks
 from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK
 from sumi_core.models.attention import Slots
 from sumi_core.models.interface import DenoiserInput, DenoiserOutput, Feedback
+from sumi_core.sampling.lookahead import Canvases, Clean, look_ahead
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,11 +110,12 @@ def max_logit_difference(
     length: int,
     sequences: int = 2,
     layout: Layout | None = None,
+    drafts: bool = False,
     eos_id: int = 0,
 ) -> float:
     """Largest |logit − logit| between the denoiser and what stock code opens, on random states of all kinds: in the
-    model's own pattern, as a layout shows texts, through position ids and a 4-D mask, and with feedback, through the
-    embeddings that it makes.
+    model's own pattern, as a layout shows texts and, with ``drafts``, as speculation lays out a text and canvases
+    behind it, both through position ids and a 4-D mask, and with feedback, through the embeddings that it makes.
 
     Raises ExportError above TOLERANCE, or when it is not a number.
     """
@@ -130,6 +133,14 @@ def max_logit_difference(
     watched(DenoiserInput(tokens))
     if layout is not None:
         layout.of(watched, tokens.flip(0) % denoiser.num_states, eos_id)(DenoiserInput(tokens))
+    if drafts and isinstance(layout, Blocks):
+        c = length // 2
+        places = torch.tensor([[0, c - 1]]).expand(sequences, -1)  # a canvas at the beginning and one at the end
+        z = tokens[:, None, : layout.options.length].expand(-1, 2, -1)
+        begins = torch.zeros(sequences, dtype=torch.int64)
+        clean = Clean(tokens[:, :c], begins + c, begins)
+        canvases = Canvases(z, torch.ones(z.shape, dtype=torch.float64), places)
+        look_ahead(watched, clean, canvases, own=layout.options.read_out == "own")
     fed = denoiser.model.feedback
     if fed is not None:
         width = denoiser.config.hidden_size

@@ -21,6 +21,7 @@ from sumi_core.base.hashing import file_sha256
 from sumi_core.data.tokenizers.tokenizer import load_tokenizer
 from sumi_core.data.vocabulary import Vocabulary, read_tables, write_token_tables
 from sumi_core.experiments.build import build_parts
+from sumi_core.experiments.modes import modes_of
 from sumi_core.experiments.schema import Experiment
 from sumi_core.export.card import model_card
 from sumi_core.export.record import CARD, REFERENCES, TABLES, TOKENIZER, WEIGHTS, Made, build_record, write_record
@@ -84,6 +85,7 @@ def write_export(experiment: Experiment, made: Made, folder: Path) -> dict[str, 
             found,
             length=min(length, _CHECKED_POSITIONS),
             layout=None if type(parts.layout) is Whole else parts.layout,
+            drafts=any(mode.name == "speculative" for mode in modes_of(experiment)),
             eos_id=tokenizer.eos_id,
         )
     stock = {

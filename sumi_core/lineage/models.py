@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from sumi_core.base.options import ConfigError, component
 from sumi_core.base.text import counted
+from sumi_core.experiments.modes import modes_of, objectives_of_two_modes
 from sumi_core.experiments.resolve import resolve_for
 from sumi_core.experiments.schema import Experiment
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import EXPORT_RECORD, LineageError, Target
 from sumi_core.sampling import SAMPLERS
-from sumi_core.sampling.modes import MODES, TWO_MODES
+from sumi_core.sampling.modes import MODES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,20 +111,23 @@ def sampler_of(
     """What a model writes with: the sampler of its evaluation, or in a mode the one that writes so, with the options of
     the evaluation's where that is one of the mode. name: of the model, in the refusal.
 
-    Raises ConfigError for a mode that there is not, and for a model that is not trained for more than one."""
+    Raises ConfigError for a mode that there is not, or that the model has not."""
     if mode is None:
         return parts.sampler
     if mode not in MODES:
         raise ConfigError(where, key, f"no mode is called '{mode}'; one of {', '.join(MODES)}")
-    objective = experiment.objective["name"]
-    if objective not in TWO_MODES:
-        problem = (
-            f"{name} is trained with objective '{objective}' for one mode, in which it writes anyway; leave the mode "
-            f"out, or train a model with objective: {' or '.join(TWO_MODES)}"
-        )
-        raise ConfigError(where, key, problem)
+    there = [found.name for found in modes_of(experiment)]
+    if mode not in there:
+        if len(there) == 1:
+            problem = (
+                f"{name} is trained with objective '{experiment.objective['name']}' for one mode, {there[0]}, in which "
+                "it writes anyway; leave the mode out, or train a model with objective: "
+            )
+            raise ConfigError(where, key, problem + " or ".join(objectives_of_two_modes()))
+        raise ConfigError(where, key, f"{name} has no mode {mode}; one of {', '.join(there)}")
     own = experiment.evaluation.sampler
-    wanted = own if own["name"] in MODES[mode] else component(SAMPLERS, MODES[mode][0], where, key)
+    is_of_mode = SAMPLERS.get(own["name"]).mode == mode
+    wanted = own if is_of_mode else component(SAMPLERS, MODES[mode].sampler, where, key)
     context = {"process": parts.process, "vocabulary": parts.vocabulary, "layout": parts.layout}
     sampler: Sampler = SAMPLERS.from_config(wanted, **context)
     return sampler

@@ -32,7 +32,7 @@ from sumi_core.stages.identity import references_of, refresh_source_identities, 
 from sumi_core.stages.store import MANIFEST, Store
 
 # Figures of how fast and with how much memory: they are never the same twice and say nothing of the result.
-_CLOCK = re.compile(r"(^|[._])(seconds|mfu|peak_memory_bytes|resumed)$|_(per_second|seconds)$")
+_CLOCK = re.compile(r"(^|[._])(seconds|mfu|peak_memory_bytes|resumed|speedup)$|_(per_second|seconds)$")
 # Files whose every byte is decided by the recipe; others hold times or say where they were made.
 _EXACT_FILES = ("*.safetensors", "*.npy", "tokenizer.json", "train.parquet", "validation.parquet", "likelihood.parquet")
 _RESULT = "reproduction.json"

@@ -67,7 +67,7 @@ class Writing:
                 asked = ("regex", "schema", "forbid", "require", "template")
                 raise place.error(
                     next(name for name in asked if getattr(condition, name) not in (None, [], "")),
-                    f"sampler {type(sampler).__name__} decides about every token by itself and cannot hold a text to a "
+                    f"sampler '{sampler.name}' decides about every token by itself and cannot hold a text to a "
                     "language; choose another with evaluation.sampler",
                 )
             rows += [row] * num

@@ -188,23 +188,32 @@ def check_logits(folder: Path, stock: Mapping[str, Any], tensors: Tensors, model
         )
 
 
-def _stock_logits(folder: Path, auto: str, tokens: Tensor) -> Tensor:
-    import transformers
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Stock transformers without progress bars and advice."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        opened = getattr(transformers, auto).from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
-        logits: Tensor = opened.eval()(input_ids=tokens).logits
-    except Exception as error:  # whatever a library finds wrong with a folder
-        problem = f"stock transformers cannot open it ({type(error).__name__}: {reason_of(error)})"
-        raise InitialiserError(f"{folder}: {problem}; copy it again, or start from another model") from None
+        yield
     finally:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def _stock_logits(folder: Path, auto: str, tokens: Tensor) -> Tensor:
+    import transformers
+
+    try:
+        with quiet_transformers():
+            opened = getattr(transformers, auto).from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+            logits: Tensor = opened.eval()(input_ids=tokens).logits
+    except Exception as error:  # whatever a library finds wrong with a folder
+        problem = f"stock transformers cannot open it ({type(error).__name__}: {reason_of(error)})"
+        raise InitialiserError(f"{folder}: {problem}; copy it again, or start from another model") from None
     return logits

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from sumi_core.base.options import part
+from sumi_core.base.options import later, part
 from sumi_core.base.registry import Part
-from sumi_core.corruption import CLOCKS, SCHEDULES
+from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import RowLoss
@@ -27,6 +27,7 @@ from sumi_core.objectives.objective import Loss, Objective
 if TYPE_CHECKING:
     from torch import Tensor
 
+_TIMES = 1000  # of the mean over noise levels that ``expected_supervision`` takes
 _LEAST_HIT = 1e-14  # times are distinguished by α, and float64 near 1 steps by 1e-16
 
 
@@ -56,6 +57,10 @@ class Diffusion(Objective):
     levels mix the contexts of all paths. With masks, a shared level shows a token every number of others with the same
     probability, independent ones show a binomial number: of three tokens that are always equal the entropy and the
     bound are log 2, the independent figure is ¾ log 2. So ``likelihood`` always uses the process's own clock.
+
+    loss_share: below 1, each position has a loss with this probability, drawn anew whenever a text is seen, and weighs
+    1/loss_share; the others weigh nothing. The mean of the loss is the same. It is the control for noise that has a
+    loss at some positions only, as that of span clocks.
     """
 
     @dataclass
@@ -78,6 +83,10 @@ class Diffusion(Objective):
                 description="share of the sequences that are trained with an independent noise level at every token",
             ),
         ] = 0.0
+        loss_share: Annotated[
+            float,
+            Field(gt=0.0, le=1.0, description="share of the positions that have a loss, others drawn for each text"),
+        ] = later(1.0)
         z_loss: Annotated[float, Field(ge=0.0, description="weight of the squared log-partition of the logits")] = 0.0
         feedback: Annotated[
             Any, Field(description="whose predictions a model with model.feedback is given; null: no model is")
@@ -117,6 +126,22 @@ class Diffusion(Objective):
     @classmethod
     def level_per_token(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
         return bool(own["token_levels"]) or bool(CLOCKS.from_config(others["clock"]).level_per_token)
+
+    @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> float:
+        process, clock = others["process"], CLOCKS.from_config(others["clock"])
+        levels = SCHEDULES.from_config(own["time_density"] or others["schedule"])
+        epsilon = own["time_epsilon"]
+        times = (epsilon + (1 - 2 * epsilon) * (i + 0.5) / _TIMES for i in range(_TIMES))
+        of_levels = PROCESSES.get(process["name"]).expected_supervision
+        at_levels = sum(cls.supervision_at(of_levels(process, levels.noise_fraction_at(t))) for t in times) / _TIMES
+        running = clock.running(others["shards"]["sequence_length"])
+        return float(own["loss_share"] * at_levels * (running + (1 - running) * own["token_levels"]))
+
+    @classmethod
+    def supervision_at(cls, bound: float) -> float:
+        """The share of the positions with a loss at a level at which ``bound`` of them count in the bound."""
+        return bound
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)
@@ -194,6 +219,9 @@ class Diffusion(Objective):
                 own_level,
             )
             level, weight = torch.where(clocked, level, own_level), torch.where(clocked, weight, own_weight)
+        if options.loss_share < 1:
+            has_loss = batch.noise("loss_share").uniform(x.shape[-1]) < options.loss_share
+            weight = weight * has_loss / options.loss_share
         return corrupt(self.process, batch, level, weight, conditioning_level, clocked, options.time_epsilon)
 
     def _drawn(self, uniform: Tensor) -> tuple[Tensor, Tensor]:

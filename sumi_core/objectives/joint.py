@@ -78,8 +78,18 @@ class Joint(Objective):
         return None
 
     @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> float:
+        inner = own["diffusion"]
+        noise: type[Diffusion] = OBJECTIVES.get(inner["name"])
+        return 1.0 if own["autoregressive_weight"] else noise.expected_supervision(inner, others)
+
+    @classmethod
     def reports_exactly(cls, own: Mapping[str, Any]) -> bool:
         return bool(own["reported"] == "autoregressive")
+
+    @classmethod
+    def modes(cls, own: Mapping[str, Any]) -> dict[str, bool]:
+        return {"next_token": own["autoregressive_weight"] > 0, "denoising": own["diffusion_weight"] > 0}
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)

@@ -67,9 +67,22 @@ class Objective(Part, ABC):
         return False
 
     @classmethod
+    def expected_supervision(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> float:
+        """The share of the tokens seen that have a loss, the mean over a training of full sequences. own, others: as
+        for ``incompatibility``."""
+        return 1.0
+
+    @classmethod
     def reports_exactly(cls, own: Mapping[str, Any]) -> bool:
         """Whether a model's main likelihood is exact, or an upper bound on −log p. own: the resolved component."""
         return cls.exact
+
+    @classmethod
+    def modes(cls, own: Mapping[str, Any]) -> dict[str, bool]:
+        """What a model of this objective predicts, and whether its loss asks for it: ``next_token``, a token from the
+        clean ones before it; ``denoising``, tokens in noise from what stands around them. own: the resolved
+        component."""
+        return {"denoising": True} if cls.needs_process else {"next_token": True}
 
     @abstractmethod
     def loss(self, denoiser: DenoiserFunction, batch: Batch) -> Loss:

@@ -25,5 +25,9 @@ class PosteriorCrossEntropy(PosteriorObjective):
     def supervised(self, noisy: NoisyBatch) -> Tensor:
         return (noisy.weight != 0).expand(noisy.z.shape)
 
+    @classmethod
+    def supervision_at(cls, bound: float) -> float:
+        return 1.0
+
     def metrics(self, token_loss: Tensor, noisy: NoisyBatch) -> dict[str, Tensor]:
         return {"cross_entropy": token_loss.mean()}

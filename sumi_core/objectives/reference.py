@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 REFERENCE_WEIGHTS = "weights.safetensors"
 
 
-def frozen(reference: Mapping[str, Any], num_states: int) -> Denoiser:
-    """The trained denoiser that a resolved reference means, in evaluation mode and without gradients.
+def frozen(reference: Mapping[str, Any], num_states: int, weights: str = REFERENCE_WEIGHTS) -> Denoiser:
+    """The trained denoiser that a resolved reference means, in evaluation mode and without gradients. weights: the file
+    of the referenced folder that holds its parameters.
 
     Raises LookupError outside of the stages that read it, and InitialiserError where its weights are not whole."""
     from sumi_core.models.denoiser import Denoiser
 
-    path = referenced_folder(reference) / REFERENCE_WEIGHTS
+    path = referenced_folder(reference) / weights
     if not path.is_file():
         raise InitialiserError(f"there is no {path}; compute '{reference['cell']}' again, or copy the folder whole")
     tensors = Tensors({path: None})

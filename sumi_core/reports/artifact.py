@@ -19,7 +19,7 @@ from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, 
 from sumi_core.reports.report import build_ablation_report
 from sumi_core.stages.store import Artifact, Store
 
-REPORT_VERSION = "10"
+REPORT_VERSION = "11"
 _NAMED = 3  # experiments in a title
 
 
@@ -36,7 +36,8 @@ def report_cells(store: Store, cells: Sequence[Cell]) -> list[ReportCell]:
 def sweep_question(sweep: Sweep) -> Question:
     """The question of a sweep, for its report."""
     budget = sweep.options.budget
-    spent = {"tokens": budget.tokens, "training FLOPs": budget.flops, "total FLOPs": budget.total_flops}
+    spent = {"tokens": budget.tokens, "supervised tokens": budget.supervised_tokens}
+    spent |= {"training FLOPs": budget.flops, "total FLOPs": budget.total_flops}
     return Question(
         sweep.key,
         sweep.description,
@@ -44,6 +45,7 @@ def sweep_question(sweep: Sweep) -> Question:
         sweep.reference,
         ", ".join(f"{short_count(value)} {what} for every cell" for what, value in spent.items() if value is not None),
         fingerprint({cell.key: cell.experiment.recipe() for cell in sweep.cells}),
+        sweep.contrasts,
     )
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def model_figures(name: str, outputs: Mapping[str, Path], *, exact: bool) -> dict[str, Figure]:
-    """Figures by name, as far as their tables exist: loss_history, loss_by_level, bits_per_byte, sample_quality.
+    """Figures by name, as far as their tables exist: loss_history, loss_by_level, bits_per_byte, sample_quality,
+    frontier.
 
     name: of the model, for legends. outputs: the folders of its stages, by stage. exact: whether its bits per byte are
     exact or an upper bound."""
@@ -29,6 +30,11 @@ def model_figures(name: str, outputs: Mapping[str, Path], *, exact: bool) -> dic
     curve = _table(outputs, "evaluation", "loss_by_level.parquet")
     if curve is not None:
         found["loss_by_level"] = plots.draw_loss_by_level({name: curve}, "Bound by noise level")
+    frontier = _table(outputs, "evaluation", "frontier.parquet")
+    if frontier is not None:
+        from sumi_core.evaluation.frontier_plot import draw_frontier
+
+        found["frontier"] = draw_frontier({name: frontier}, "Generative frontier")
     figures = _table(outputs, "evaluation", "metrics.parquet")
     if figures is None:
         return found

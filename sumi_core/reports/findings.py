@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from sumi_core.base.text import counted, visible, with_error
+from sumi_core.base.text import counted, short_count, visible, with_error
+from sumi_core.reports.differences import Difference
 from sumi_core.reports.row import Row
 from sumi_core.reports.table import Comparison, standing
 
-_EQUAL_SUPERVISION = 0.05  # shares of supervised tokens closer than this are called equal
+_EQUAL_SUPERVISION = 0.05  # counts, or shares, of supervised tokens closer than this are called equal
 _EVEN = 0.7  # of documents: with fewer effective ones, intervals were seen to hold less often than they say
 _NAMED = 6  # methods named in one sentence; more are counted
 
@@ -34,6 +35,10 @@ def findings(comparison: Comparison) -> list[str]:
     if alone := [row for row in compared if row.significant is None]:
         these = "these trained models with one seed" if parted else "these trained models"
         sentences.append(f"In bits per byte, {these} differ from {comparison.reference}: {_enumerated(alone)}.")
+    if comparison.contrasts:
+        parted = [f"{d.first} − {d.second}: {signed(d.value, d.stderr)} ({_verdict(d)})" for d in comparison.contrasts]
+        over = f", Holm-corrected over these {len(parted)}" if len(parted) > 1 else ""
+        sentences.append(f"Named beforehand, in bits per byte{over}: {'; '.join(parted)}.")
     missing = [row for row in comparison.cell_rows if row.bits_per_byte is None]
     if missing:
         named = ", ".join(f"{row.name} ({row.state})" for row in missing[:_NAMED])
@@ -41,6 +46,12 @@ def findings(comparison: Comparison) -> list[str]:
         of = counted(len(comparison.cell_rows), "cell")
         sentences.append(f"No figures yet for {len(missing)} of {of}: {named}{more}.")
     return sentences
+
+
+def _verdict(d: Difference) -> str:
+    if not d.of_methods:
+        return "of these trained models"
+    return f"{'differ' if d.significant else 'not told apart'}, p = {d.p_adjusted:.2g}"
 
 
 def _enumerated(rows: Sequence[Row]) -> str:
@@ -93,14 +104,16 @@ def certainty(comparison: Comparison) -> list[str]:
 def _supervision(measured: Sequence[Row]) -> list[str]:
     """Whether some were trained on a loss at more of their tokens than others."""
     shares = {row.name: row.supervised_share for row in measured if row.supervised_share is not None}
-    least, most = min(shares.values(), default=1.0), max(shares.values(), default=1.0)
-    if most - least <= _EQUAL_SUPERVISION:
+    counts = {row.name: shares[row.name] * (row.tokens_seen or 0) for row in measured if row.name in shares}
+    least, most = min(counts.values(), default=0.0), max(counts.values(), default=0.0)
+    alike = max(shares.values(), default=1.0) - min(shares.values(), default=1.0) <= _EQUAL_SUPERVISION
+    if alike or most - least <= _EQUAL_SUPERVISION * most:
         return []
-    fewest, fullest = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    fewest, fullest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     return [
-        f"They differ in supervision: {least:.0%} of the tokens seen had a loss for {fewest}, {most:.0%} for "
-        f"{fullest}. At equal tokens, a difference may be one of supervised tokens rather than of what the cells are "
-        "named after."
+        f"They differ in supervision: {short_count(least)} tokens had a loss for {fewest}, {short_count(most)} for "
+        f"{fullest}. A difference may be one of supervised tokens rather than of what the cells are named after; "
+        "budget: {supervised_tokens: …} makes them equal."
     ]
 
 

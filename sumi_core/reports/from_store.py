@@ -52,6 +52,7 @@ class Question:
     reference: str | None = None  # the cell or group that differences are taken to
     budget: str = ""  # what cells may spend, in words
     config_digest: str = ""  # of the resolved configuration of every cell
+    contrasts: Sequence[tuple[str, str]] = ()  # the pairs whose differences were named beforehand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,7 @@ def compare_cells(
         likelihoods,
         groups=seed_groups(c.cell for c in cells),
         reference=question.reference,
+        contrasts=question.contrasts,
         overrides=shared_overrides([c.cell for c in cells]),
     )
     best_first = {row.name: done[row.name] for row in made.cell_rows if row.name in done}
@@ -124,6 +126,7 @@ def compare_cells(
         made.overrides,
         made.asked_reference,
         made.reference_missing,
+        made.contrasts,
         question=question,
         cells=best_first,
     )

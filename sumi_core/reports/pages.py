@@ -20,7 +20,7 @@ from sumi_core.base.text import (
     with_error,
 )
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.definitions import footnotes
+from sumi_core.evaluation.definitions import FRONTIER_NOTES, footnotes
 from sumi_core.evaluation.samples import sample_rows
 from sumi_core.experiments.changed_names import split_name
 from sumi_core.reports.blocks import (
@@ -38,8 +38,10 @@ from sumi_core.reports.definitions import LEGEND, NOTES
 from sumi_core.reports.differences import Difference
 from sumi_core.reports.findings import certainty, changed, findings, notes, signed
 from sumi_core.reports.from_store import Question, SweepComparison, figures_of, first_sample
+from sumi_core.reports.frontier import frontier_rows, frontiers_of, matched_rows, scored_by
 from sumi_core.reports.readings import reading_rows
 from sumi_core.reports.row import Row
+from sumi_core.reports.speed import speed_lines, speed_notes, speed_rows
 from sumi_core.reports.table import Comparison
 
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
@@ -90,13 +92,20 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
         "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
         "parameters": short_count(row.parameters),
         "tokens seen": short_count(row.tokens_seen),
-        "supervised": "–" if row.supervised_share is None else f"{row.supervised_share:.0%}",
+        "supervised": _supervised(row),
         "training FLOPs": short_count(row.flops),
         **total,
         "training time": short_duration(row.seconds),
         "tokens/s": short_count(row.tokens_per_second),
         "peak memory": short_bytes(row.peak_memory_bytes),
     }
+
+
+def _supervised(row: Row) -> str:
+    if row.supervised_share is None:
+        return "–"
+    tokens = None if row.tokens_seen is None else row.supervised_share * row.tokens_seen
+    return f"{short_count(tokens)} ({row.supervised_share:.0%})"
 
 
 def _seeds(row: Row) -> str:
@@ -184,6 +193,22 @@ def _pair_row(d: Difference, ranked: bool) -> dict[str, str]:
     }
 
 
+def contrast_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """The differences that were named beforehand, a row each."""
+    return [
+        {
+            "first": d.first,
+            "second": d.second,
+            "first − second": signed(d.value, d.stderr),
+            "95 % interval": short_interval(d.low_95, d.high_95),
+            "seeds": str(d.seeds),
+            "p (Holm)": _p(d.p_adjusted) if d.of_methods else "–",
+            "verdict": "differ" if d.significant else "not told apart" if d.of_methods else "trained models",
+        }
+        for d in comparison.contrasts
+    ]
+
+
 def question_rows(comparison: Comparison, question: Question) -> list[dict[str, str]]:
     """The question, a row for each setting."""
     reference = comparison.reference or "–"
@@ -194,6 +219,7 @@ def question_rows(comparison: Comparison, question: Question) -> list[dict[str, 
         **{f"axis {axis}": ", ".join(labels) for axis, labels in question.axes.items()},
         "cells": f"{len(comparison.cell_rows)}, {done} of them evaluated",
         "differences are taken to": reference,
+        "differences named beforehand": ", ".join(f"{first} − {second}" for first, second in question.contrasts),
         "budget": question.budget,
     }
     return [{"set": name, "to": value} for name, value in settings.items() if value]
@@ -211,6 +237,7 @@ def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
     """The comparison for a terminal or a log in plain text, in lines of ``width`` characters."""
     parts = [
         filled(changed(comparison), width),
+        render_text_table(contrast_rows(comparison), width),
         render_text_table(table_rows(comparison), width),
         render_text_table(seed_rows(comparison), width),
         render_text_table(reading_rows(comparison.method_rows), width),
@@ -266,12 +293,22 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
             Paragraph("At the most steps of each cell; beside them validation text of the same size."),
             Table(sample_rows(described)),
         ]
+    if lines := speed_lines(comparison):
+        blocks += [Heading("Speed against quality"), Table(speed_rows(lines)), Bullets(speed_notes(lines))]
+    if frontiers := frontiers_of(comparison):
+        blocks += [
+            Heading("Generative frontiers"),
+            Paragraph(scored_by(comparison)),
+            Table(matched_rows(comparison)),
+            Table(frontier_rows(frontiers)),
+        ]
     for key, steps, text in _first_samples(comparison):
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
         blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
     metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
     definitions = dict.fromkeys(METRICS.from_config(m).definition for m in metrics)
-    return [*blocks, Heading("What the figures mean"), Bullets([*footnotes(list(definitions)), *NOTES])]
+    notes = [*footnotes(list(definitions)), *(FRONTIER_NOTES if frontiers else ()), *NOTES]
+    return [*blocks, Heading("What the figures mean"), Bullets(notes)]
 
 
 def _split(rows: Sequence[Mapping[str, str]], costs: bool) -> list[dict[str, str]]:
@@ -287,6 +324,7 @@ def result_blocks(comparison: Comparison, plots: Sequence[Block], level: int = 2
         Heading("What was found", level),
         Paragraph(" ".join(findings(comparison))),
         Paragraph(changed(comparison)),
+        Table(contrast_rows(comparison)),
         Table(_split(rows, costs=False)),
         Paragraph(LEGEND + _seed_legend(comparison)),
         Bullets(notes(comparison)),

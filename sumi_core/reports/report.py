@@ -6,7 +6,8 @@ report.txt      its table and samples for a terminal or a log
 report.json     all of it as data; a study is written from it (``sumi_core.reports.study``)
 table.csv, table.parquet   one row a method, cell or yardstick
 columns.csv     what each of their columns is
-plots/          bits per byte, differences, bound by noise level, loss against tokens, sample metrics against steps
+plots/          bits per byte, differences, bound by noise level, loss against tokens, sample metrics against steps,
+                quality against tokens per call, generative frontiers
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from sumi_core.base.tables import read_table
 from sumi_core.reports.definitions import column_definitions
 from sumi_core.reports.findings import certainty, findings
 from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells, folder_of
+from sumi_core.reports.frontier import frontiers_of
 from sumi_core.reports.pages import report_html, report_markdown, report_text
+from sumi_core.reports.speed import plot_speed_lines, speed_lines
 from sumi_core.reports.table import tied_with_best
 
 if TYPE_CHECKING:
@@ -124,6 +127,12 @@ def write_plots(comparison: SweepComparison, folder: Path, suffix: str = ".png")
     described = _quality({labels[name]: frames for name, frames in _frames(comparison, _metrics_of).items()})
     if not described.empty:
         written.append(plots.plot_quality_against_steps(described, folder / f"sample_quality{suffix}", "Samples"))
+    if lines := speed_lines(comparison):
+        written.append(plot_speed_lines(lines, labels, folder / f"speed{suffix}"))
+    if frontiers := {labels[name]: table for name, table in frontiers_of(comparison).items()}:
+        from sumi_core.evaluation.frontier_plot import plot_frontier
+
+        written.append(plot_frontier(frontiers, folder / f"frontier{suffix}", "Generative frontiers"))
     return written
 
 

@@ -95,6 +95,7 @@ def read_comparison(data: dict[str, Any]) -> Comparison:
         tuple(data["overrides"]),
         data["asked_reference"],
         data["reference_missing"],
+        tuple(_difference(pair) for pair in data["contrasts"]),
     )
 
 

@@ -47,6 +47,7 @@ class Comparison:
     overrides: tuple[str, ...] = ()  # what the command line changed in every cell
     asked_reference: str | None = None  # the reference that was requested; None: the best
     reference_missing: bool = False  # the requested one has no figures, so the best stands in for it
+    contrasts: tuple[Difference, ...] = ()  # named beforehand, and corrected for each other alone
 
     @property
     def planned(self) -> bool:
@@ -77,9 +78,8 @@ class Comparison:
             "reference_missing": self.reference_missing,
             "standing": standing(self),
             "rows": [asdict(row) for row in self.rows],
-            "differences": [
-                {**asdict(d), "significant": d.significant if d.of_methods else None} for d in self.differences
-            ],
+            "differences": [_plain(d) for d in self.differences],
+            "contrasts": [_plain(d) for d in self.contrasts],
         }
         return dict(without_nan(plain))
 
@@ -92,6 +92,10 @@ class Comparison:
         writer.writeheader()
         writer.writerows(without_nan(flat))
         return text.getvalue()
+
+
+def _plain(d: Difference) -> dict[str, Any]:
+    return {**asdict(d), "significant": d.significant if d.of_methods else None}
 
 
 def seed_groups(cells: Iterable[Cell]) -> dict[str, list[str]]:
@@ -124,13 +128,15 @@ def compare_rows(
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
     reference: str | None = None,
+    contrasts: Sequence[tuple[str, str]] = (),
     overrides: tuple[str, ...] = (),
 ) -> Comparison:
     """Order the rows, rank their methods and take differences to the reference, where the likelihoods are at hand.
 
     groups: the cells of each method; other cells are methods of their own. reference: a cell or group;
     without it, or where it has no likelihoods, the best that has. p-values of differences to a reference that was named
-    are corrected for those, others for all pairs: the best is known only after looking at all."""
+    are corrected for those, others for all pairs: the best is known only after looking at all. contrasts: pairs of
+    methods whose differences, first minus second, are corrected for each other alone."""
     rows, groups = list(rows), groups or {}
     by_name = {row.name: row for row in rows if row.kind == "cell"}
     of_method = {name: [by_name[key] for key in keys] for name, keys in groups.items() if len(keys) > 1}
@@ -160,7 +166,9 @@ def compare_rows(
     absent = [row for row in methods if row.bits_per_byte is None]
     everyone = [shown for row in [*ordered, *absent] for shown in (row, *of_method.get(row.name, []))]
     missing = reference is not None and asked is None
-    return Comparison(everyone, found, differences, overrides, reference, missing)
+    pairs = [(_named(first, measured, groups), _named(second, measured, groups)) for first, second in contrasts]
+    planned = corrected([oriented(differences, a, b) for a, b in pairs if a and b])
+    return Comparison(everyone, found, differences, overrides, reference, missing, tuple(planned))
 
 
 def _named(reference: str | None, measured: Mapping[str, SeedGroup], groups: Mapping[str, Sequence[str]]) -> str | None:

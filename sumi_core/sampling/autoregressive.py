@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.choosing import choose, gumbel_noise
 from sumi_core.sampling.left_to_right import LeftToRight
-from sumi_core.sampling.modes import without_autoregressive_mode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +21,6 @@ class Autoregressive(LeftToRight):
     Writes, too, with the autoregressive mode of a model that is trained for two modes."""
 
     layouts: ClassVar[tuple[str, ...]] = ("whole", "blocks")
-
-    @classmethod
-    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
-        return without_autoregressive_mode(own["name"], others) if others["layout"]["name"] != "whole" else None
 
     def _drawn(self, canvas: Canvas, probs: Tensor, position: int) -> Tensor:
         place = torch.full((len(probs), 1), position, device=canvas.device)

@@ -81,6 +81,7 @@ class Blockwise(Ancestral):
 
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
+    mode: ClassVar[str] = "canvas"
     grows: ClassVar[bool] = True
 
     layout: Blocks

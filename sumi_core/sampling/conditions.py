@@ -76,13 +76,16 @@ def languages(rows: Sequence[Row]) -> list[Languages]:
 @dataclass(frozen=True)
 class Place:
     """Where a condition was written, for complaints. where: a file or the command. key: what stands before the name of
-    each key, as in ``--`` or ``[3].``."""
+    each key, as in ``--`` or ``[3].``. schema: the file that the schema was read from, if it has one of its own."""
 
     where: str
     key: str = ""
+    schema: str | None = None
 
     def error(self, name: str, problem: str) -> ConfigError:
         """The complaint about a key."""
+        if name == "schema" and self.schema is not None:
+            return ConfigError(self.schema, "", problem)
         return ConfigError(self.where, f"{self.key}{name}", problem)
 
 

@@ -38,6 +38,7 @@ class LeftToRight(Sampler):
 
     needs_process: ClassVar[bool] = False
     causal: ClassVar[bool | None] = True
+    mode: ClassVar[str] = "ar"
     grows: ClassVar[bool] = True
     uses_steps: ClassVar[bool] = False
     holds_languages: ClassVar[bool] = True

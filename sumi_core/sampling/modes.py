@@ -1,28 +1,45 @@
-"""The modes of a model that is trained to predict the next token and to denoise, and who writes with them."""
+"""The modes of a model: the ways in which it is read and writes, and the sampler of each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-TWO_MODES = ("joint",)  # objectives
 
-#: The samplers that write in each mode; the first is the mode's own.
-MODES: Mapping[str, tuple[str, ...]] = {
-    "ar": ("autoregressive",),
-    "canvas": ("blockwise", "entropy_bound", "threshold"),
-    "speculative": ("speculative",),
+@dataclass(frozen=True)
+class Mode:
+    """A way to read a model. description: for readers of a model card. sampler: the one that writes so unless another
+    is named. reads: what the objective must train, names of ``Objective.modes``. layouts: under which it is there."""
+
+    description: str
+    sampler: str
+    reads: tuple[str, ...]
+    layouts: tuple[str, ...]
+
+
+MODES: Mapping[str, Mode] = {
+    "ar": Mode(
+        "token by token: each is predicted from the clean text before it",
+        "autoregressive",
+        ("next_token",),
+        ("whole", "blocks"),
+    ),
+    "canvas": Mode(
+        "block by block: the tokens of a block are denoised together, given the clean text before it",
+        "blockwise",
+        ("denoising",),
+        ("blocks",),
+    ),
+    "speculative": Mode(
+        "token by token with drafts: mode `canvas` proposes several tokens, mode `ar` reads them and keeps its own",
+        "speculative",
+        ("next_token", "denoising"),
+        ("blocks",),
+    ),
+    "whole": Mode(
+        "the whole text at once: all of its tokens are denoised together",
+        "ancestral",
+        ("denoising",),
+        ("whole",),
+    ),
 }
-
-
-def without_autoregressive_mode(sampler: str, experiment: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why a sampler that reads the autoregressive mode of a model of blocks cannot write with this experiment's: a key
-    and a sentence, or None. experiment: every section of the resolved experiment by name, as plain data."""
-    objective = experiment["objective"]["name"]
-    if objective in TWO_MODES:
-        return None
-    return (
-        "evaluation.sampler",
-        f"sampler '{sampler}' reads the model's autoregressive mode, which objective '{objective}' does not train; "
-        f"write objective: {' or '.join(TWO_MODES)}, or leave the sampler out",
-    )

@@ -14,7 +14,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEAD = -1  # the state from which no text is accepted
-MOST_STATES = 20_000  # of an automaton over bytes
+MOST_STATES = 20_000  # of an automaton
+_PATCHED = Lock()
 
 _Pieces: TypeAlias = "tuple[tuple[int, int], ...]"  # (first code point, where it leads), up to the next piece
 _SURROGATES, _CHARACTERS = slice(0xD800, 0xE000), 0x110000
@@ -86,10 +90,63 @@ def character_automaton(pattern: str) -> Any:
         # A bounded text of n characters passes n + 1 states; the library would build them all before anyone counts.
         if max(length or 0 for length in parsed.lengths) >= MOST_STATES:
             raise _too_large()
-        return parsed.to_fsm().reduce()
+        with _bounded_crawl():
+            return parsed.to_fsm().reduce()
     except (Unsupported, InvalidSyntax) as error:
         reason = str(error).partition("\n")[0] or "the syntax"
         raise PatternError(f"'{pattern}' cannot be made an automaton: {reason}; write it without") from None
+
+
+@contextmanager
+def _bounded_crawl() -> Iterator[None]:
+    """``interegular`` refuses more than ``MOST_STATES`` states, of which an expression may need exponentially many, and
+    finds them by their hash: its own ``crawl`` searches a list for each."""
+    from interegular import fsm
+
+    with _PATCHED:
+        theirs, fsm.crawl = fsm.crawl, _crawl
+        try:
+            yield
+        finally:
+            fsm.crawl = theirs
+
+
+def _crawl(alphabet: Any, initial: Any, final: Callable[[Any], bool], follow: Callable[[Any, int], Any]) -> Any:
+    """The automaton whose states are all that ``follow`` leads to, numbered in the order in which they are reached."""
+    from interegular.fsm import FSM, OblivionError
+
+    states, numbers, finals = [initial], {_hashable(initial): 0}, set()
+    moves: dict[int, dict[int, int]] = {}
+    for number, state in enumerate(states):  # it grows on the way
+        if final(state):
+            finals.add(number)
+        moves[number] = {}
+        for symbol in alphabet.by_transition:
+            try:
+                reached = follow(state, symbol)
+            except OblivionError:
+                continue
+            key = _hashable(reached)
+            if key not in numbers:
+                if len(states) == MOST_STATES:
+                    raise _too_large()
+                numbers[key] = len(states)
+                states.append(reached)
+            moves[number][symbol] = numbers[key]
+    return FSM(
+        alphabet=alphabet,
+        states=range(len(states)),
+        initial=0,
+        finals=finals,
+        map=moves,
+        __no_validation__=True,
+    )
+
+
+def _hashable(state: Any) -> Hashable:
+    if isinstance(state, dict):
+        return frozenset(state.items())
+    return frozenset(state) if isinstance(state, set) else state
 
 
 def _too_large() -> PatternError:

@@ -13,6 +13,7 @@ from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.layouts.layout import Layout, Whole
 from sumi_core.models.interface import DenoiserFunction
+from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas, Constraint
 from sumi_core.sampling.drawing import Samples, draw_texts
 from sumi_core.sampling.generate import Stop
@@ -34,6 +35,7 @@ class Sampler(Part, ABC):
     layouts: ClassVar[tuple[str, ...]] = ("whole",)
     #: Whether it draws by a constraint on tokens together, or from left to right, where one position at a time does.
     holds_languages: ClassVar[bool] = False
+    mode: ClassVar[str] = "whole"  # of ``sumi_core.sampling.modes``, in which it reads the model
     grows: ClassVar[bool] = False  # True: writes from the left, and what it has not reached holds nothing yet
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
     revises: ClassVar[bool] = False  # whether it can begin with a finished text
@@ -50,11 +52,16 @@ class Sampler(Part, ABC):
         self.layout = layout or Whole()
         if self.needs_process:
             if process is None:
-                raise ValueError(f"sampler {type(self).__name__} needs a corruption process; choose another sampler")
+                raise ValueError(f"sampler '{self.name}' needs a corruption process; choose another sampler")
             self.process = process
         self.num_states = process.num_states if process else vocabulary.size
         self.num_tokens = vocabulary.size
         self.eos_id = vocabulary.eos_id
+
+    @property
+    def name(self) -> str:
+        """What a config calls it."""
+        return SAMPLERS.name_of(self)
 
     @abstractmethod
     def start(self, canvas: Canvas) -> Canvas:
@@ -83,7 +90,7 @@ class Sampler(Part, ABC):
                 f"sampling needs at least 1 step and 1 text, got {canvas.steps} steps and {len(canvas.tokens)} texts"
             )
         if canvas.revises and not self.revises:
-            raise ValueError(f"sampler {type(self).__name__} begins with noise and revises no text; choose another")
+            raise ValueError(f"sampler '{self.name}' begins with noise and revises no text; choose another")
         given = canvas.tokens if canvas.revises else canvas.tokens[canvas.frozen]
         if len(given) and (int(given.min()) < 0 or int(given.max()) >= self.num_tokens):
             what = "text" if canvas.revises else "prompt"
@@ -91,7 +98,7 @@ class Sampler(Part, ABC):
         if canvas.joint is not None:
             if not self.holds_languages:
                 raise ValueError(
-                    f"sampler {type(self).__name__} decides about every token by itself and cannot hold a text to a "
+                    f"sampler '{self.name}' decides about every token by itself and cannot hold a text to a "
                     "language; choose another sampler"
                 )
             canvas.joint.check(canvas)

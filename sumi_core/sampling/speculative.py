@@ -7,7 +7,6 @@ and no pass writes less than a token. What stands is decided in ``verification``
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -25,7 +24,6 @@ from sumi_core.sampling.choosing import choose, gumbel_noise, tempered
 from sumi_core.sampling.drafting import Drafting, Plan, Standing, at_places, certain, padded
 from sumi_core.sampling.lookahead import Canvases, Clean, look_ahead
 from sumi_core.sampling.memory import RaggedMemory
-from sumi_core.sampling.modes import without_autoregressive_mode
 from sumi_core.sampling.sampler import Sampler
 from sumi_core.sampling.verification import Verdict, by_comparison, by_rejection
 
@@ -65,6 +63,7 @@ class Speculative(Sampler):
 
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
+    mode: ClassVar[str] = "speculative"
     grows: ClassVar[bool] = True
     uses_steps: ClassVar[bool] = False
     holds_languages: ClassVar[bool] = True
@@ -99,10 +98,6 @@ class Speculative(Sampler):
 
     options: Options
     layout: Blocks
-
-    @classmethod
-    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
-        return without_autoregressive_mode(own["name"], others)
 
     def __init__(self, options: Any = None, **context: Any) -> None:
         super().__init__(options, **context)

@@ -19,6 +19,7 @@ from sumi_core.stages.identity import (
     TOKEN_TABLES,
     edited_parts,
     experiment_fingerprints,
+    foreign_refs,
     made_from,
     outside_code,
     references_of,
@@ -77,7 +78,7 @@ class Computation:
 
     def ensure_all(self, experiment: Experiment, key: str) -> dict[str, Artifact]:
         """Every stage of an experiment, in order, after the outputs of other cells that it refers to."""
-        for ref in stage_refs(experiment):
+        for ref in foreign_refs(experiment):
             self.ensure_reference(ref)
         return {name: self.ensure(experiment, key, name)[0] for name in stages_of(experiment)}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.numerics import choose_device, deterministic
 from sumi_core.evaluation import MEASUREMENTS
+from sumi_core.experiments.references import stage_refs, unlocated
 from sumi_core.stages.base import Check, Records, Stage, StageContext, Verdict
 from sumi_core.stages.measurements import ensure_measured, measurement_identity, measurement_kind
 from sumi_core.stages.store import Artifact
@@ -47,8 +48,13 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
     from sumi_core.stages.identity import made_from, outside_code
 
     assert context.store is not None
-    experiment = context.experiment
+    experiment, recorded = context.experiment, unlocated(context.experiment)
     inputs = {name: artifact.fingerprint for name, artifact in context.inputs.items()}
+    references = {
+        ref.key: {"stage": ref.stage, "fingerprint": context.references[ref.key].fingerprint}
+        for ref in stage_refs(recorded)
+        if ref.key in context.references
+    }
     sources, code = made_from(experiment, STAGE), outside_code(experiment, STAGE)
     opened = functools.cache(lambda: open_model(experiment, context.inputs["exported_model"].folder))
     measured: dict[str, Artifact] = {}
@@ -62,17 +68,19 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
                 measurement = MEASUREMENTS.from_config(component)
                 model = declared_model(opened(), type(measurement))
                 found = measurement.run(model, _material(context, type(measurement), folder))
+                if not (found.summary or found.tables or found.plots):
+                    context.log(f"{component['name']}: this model has nothing of the kind, so no figures come of it")
                 write_findings(found, folder)
                 return dict(found.summary)
 
-            identity = measurement_identity(experiment, name, inputs, sources, code)
+            identity = measurement_identity(experiment, name, inputs, sources, code, references)
             measured[name], ready = ensure_measured(
                 context.store,
                 measurement_kind(name),
                 identity,
                 measure,
                 key=context.key,
-                experiment=experiment,
+                experiment=recorded,
                 provenance=context.provenance,
                 log=context.log,
             )
@@ -121,6 +129,11 @@ def _material(context: StageContext, measurement: type[Measurement], folder: Pat
         component: Mapping[str, Any] = experiment.corpus.source
         return component
 
+    def corpus() -> Mapping[str, Any]:
+        require_input(measurement, "the corpus", "corpus")
+        section: Mapping[str, Any] = experiment.to_dict()["corpus"]
+        return section
+
     return Context(
         declared_settings(experiment.evaluation, measurement),
         declared_text(shards.split("validation"), measurement),
@@ -131,6 +144,7 @@ def _material(context: StageContext, measurement: type[Measurement], folder: Pat
         source,
         context.log,
         context.progress,
+        corpus,
     )
 
 
@@ -165,7 +179,8 @@ _TOO_FEW = 100_000  # tokens: `smoke` takes every stage once and learns nothing,
 _GIVEN = (
     *("bytes", "documents", "sequences", "tokens", "sample_steps", "time_epsilon"),
     *("gradient_noise.gradients", "gradient_noise.sequences", "yardsticks.*", "samples.validation.*"),
-    "tasks.instances",
+    *("tasks.instances", "frontier.texts", "frontier.validation.*", "frontier.scorer_is_model"),
+    *("mauve.texts", "mauve.validation.*"),
 )
 
 STAGE = Stage(

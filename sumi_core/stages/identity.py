@@ -93,6 +93,14 @@ def references_of(experiment: Experiment, name: str) -> tuple[StageRef, ...]:
     return tuple(ref for ref in stage_refs(experiment) if STAGES[name].refers(ref.key))
 
 
+def foreign_refs(experiment: Experiment) -> list[StageRef]:
+    """The references of an experiment, but for those that mean an output of its own: a model may be asked about its own
+    texts."""
+    refs = stage_refs(experiment)
+    own = experiment_fingerprints(experiment) if refs else {}
+    return [ref for ref in refs if ref_fingerprint(ref) != own.get(ref.stage)]
+
+
 def ref_fingerprint(ref: StageRef) -> str:
     """The fingerprint of the output that a reference means."""
     return experiment_fingerprints(ref.experiment)[ref.stage]

@@ -40,12 +40,14 @@ def measurement_identity(
     inputs: Mapping[str, str],
     made_from: Mapping[str, Any],
     code: Mapping[str, Any],
+    references: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The plain data that a measurement's fingerprint is the hash of.
 
     inputs: fingerprints of stages. By key (``evaluation.sampler``, …), made_from: what the parts of the experiment are
-    made from beside their options; code: digests of the code of those that Sumi does not ship. Of both only what the
-    measurement reads is taken, and the code of the measurement itself."""
+    made from beside their options; code: digests of the code of those that Sumi does not ship; references: outputs of
+    other cells, plain data with their fingerprints. Of all three only what the measurement reads is taken, and the code
+    of the measurement itself."""
     measurement = MEASUREMENTS.get(name)
     section = experiment.identity()["evaluation"]
     place, options = next((i, one) for i, one in enumerate(section["measurements"]) if one["name"] == name)
@@ -57,7 +59,7 @@ def measurement_identity(
         "config": {"options": options, **{key: section[key] for key in measurement.reads}},
         "inputs": {stage: inputs[stage] for stage in measurement.inputs},
     }
-    for kind, parts in (("source", made_from), ("code", code)):
+    for kind, parts in (("source", made_from), ("code", code), ("references", references or {})):
         found = {
             key.replace(own, "evaluation.options"): value  # wherever it stands in the list
             for key, value in parts.items()
@@ -94,6 +96,7 @@ def ensure_measured(
             "identity": identity,
             "experiment": experiment.to_dict(),
             "inputs": identity["inputs"],
+            **({"references": identity["references"]} if "references" in identity else {}),
             "summary": summary,
             "started": started,
             "seconds": time.time() - started,

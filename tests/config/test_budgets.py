@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sumi_core.base.options import ConfigError
 from sumi_core.experiments.budget import TOLERANCE, Budget, training_flops_per_token
+from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.schema import Experiment
 from sumi_core.models import PRESETS
 from sumi_core.models.config import ModelConfig
@@ -73,3 +74,37 @@ def test_a_vocabulary_that_only_the_tokenizer_knows_has_no_flops() -> None:
 def test_more_steps_than_anything_could_take_are_a_slip() -> None:
     with pytest.raises(ConfigError, match=r"budget\.tokens: makes 9.77e\+11 steps, more than 1,000,000,000"):
         Budget(tokens=1e15).steps(experiment(), "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, 100),
+        ({"clock": {"name": "spans", "window": 0.5}}, 200),
+        ({"clock": {"name": "spans", "window": 0.5}, "objective": {"name": "nelbo", "token_levels": 0.5}}, 133),
+        ({"clock": {"name": "staircase", "length": 16}}, 400),
+        ({"objective": {"name": "nelbo", "loss_share": 0.25}}, 400),
+        ({"process": "absorbing"}, 200),
+        ({"process": "absorbing", "schedule": {"name": "polynomial", "exponent": 2}}, 300),
+        ({"process": {"name": "hybrid", "p_uniform": 0.0}}, 200),
+        ({"process": "hybrid"}, 100),
+        ({"process": "absorbing", "objective": "posterior_cross_entropy", "parameterisation": "posterior"}, 100),
+        (
+            {
+                "process": None,
+                "objective": "autoregressive",
+                "model": {"attention": "causal", "time_conditioning": "none"},
+            },
+            100,
+        ),
+    ],
+    ids=str,
+)
+def test_a_budget_of_supervised_tokens_buys_more_steps_where_fewer_tokens_have_a_loss(
+    changes: dict[str, object], steps: int
+) -> None:
+    made = resolve(
+        {"shards": {"sequence_length": 64}, "training": {"batch_size": 16}, **changes},
+        "x.yaml",
+    )
+    assert Budget(supervised_tokens=102_400).steps(made, "x.yaml") == steps

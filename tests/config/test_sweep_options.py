@@ -132,3 +132,16 @@ def test_a_fraction_of_the_warm_up_is_of_the_budgets_steps_and_nothing_between_i
     file.write_text("training: {warmup_steps: 1.5}\n")
     told = complaint(lambda: load_sweep(file, tmp_path))
     assert told.endswith("training.warmup_steps: expected whole steps or a fraction of them below 1, got 1.5")
+
+
+def test_contrasts_are_pairs_of_groups(write: Write) -> None:
+    write("base/ground", "training: {steps: 7, warmup_steps: 5}")
+    named = "contrasts: [[uniform.cosine, grid.uniform.linear]]"
+    assert load(write("grid", f"{COMPARED}{named}")).contrasts == (("grid.uniform.cosine", "grid.uniform.linear"),)
+    for wrong, sentence in {
+        "[[uniform.cosin, uniform.linear]]": "contrasts[0]: no cells are called 'uniform.cosin', without",
+        "[[uniform.cosine, uniform.linear], [uniform.cosine]]": "contrasts[1]: expected the names of two different",
+        "[[uniform.cosine, uniform.cosine]]": "contrasts[0]: expected the names of two different groups",
+    }.items():
+        file = write("grid", f"{COMPARED}contrasts: {wrong}")
+        assert sentence in complaint(lambda file=file: load(file))

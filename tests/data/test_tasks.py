@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import itertools
 import random
 from collections import Counter
@@ -16,6 +18,7 @@ from sumi_core.data import SOURCES, TASKS
 from sumi_core.data.config import CorpusConfig
 from sumi_core.data.corpus import read_texts, write_corpus
 from sumi_core.data.sources.task import TaskInstances
+from sumi_core.data.tasks.python_function import value_of
 from sumi_core.data.tasks.task import Instance, Task
 from sumi_core.experiments.resolve import resolve
 
@@ -24,7 +27,10 @@ SMALL: dict[str, dict[str, Any]] = {  # few questions, so that the same ones com
     "arithmetic": {"digits": 2},
     "brackets": {"half": 4},
     "copy": {"letters": 1},
+    "csv": {"rows": 1, "most": 3},
     "json": {"letters": 1},
+    "markdown": {"columns": 1, "rows": 1, "width": 1},
+    "python": {"operators": 1, "examples": 1},
     "replace": {"letters": 2},
     "reverse": {"letters": 1},
     "shuffle": {"letters": 2},
@@ -168,6 +174,134 @@ def test_an_object_is_read_as_json_under_its_schema(answer: str, valid: bool, so
     assert (verdict.valid, verdict.solved) == (valid, solved)
 
 
+CSV = "v:m=07+12;c=30+05="
+ROWS = "key,x,y,sum\nc,30,05,35\nm,07,12,19"
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid", "solved"),
+    [
+        (ROWS, True, True),
+        (ROWS.replace("05", "5").replace("07", "7") + " \n", True, True),
+        (ROWS.replace("c,30", '"c","30"'), True, True),
+        (ROWS.replace("30", "31").replace("35", "36"), True, False),
+        (ROWS.replace("c,", "d,"), True, False),
+        (ROWS.replace("35", "36"), False, False),
+        ("key,x,y,sum\nm,07,12,19\nc,30,05,35", False, False),
+        (ROWS.replace("m,", "c,"), False, False),
+        (ROWS.replace("key", "Key"), False, False),
+        (ROWS.replace("c,30,05,35", "c,30,05,35,"), False, False),
+        (ROWS.replace("c,30,05,35", "c,30,35"), False, False),
+        (ROWS.replace("30", "3e1"), False, False),
+        (ROWS.replace("30", " 30"), False, False),
+        (ROWS.replace("c,30", '"c,30'), False, False),
+        (ROWS.replace("\nm,07,12,19", ""), False, False),
+        (ROWS + "\nx,01,01,02", False, False),
+        (ROWS.replace("07", "-5").replace("19", "07"), False, False),
+        ("", False, False),
+    ],
+)
+def test_rows_are_read_as_csv_with_a_key_that_rises_and_a_right_sum(answer: str, valid: bool, solved: bool) -> None:
+    verdict = TASKS.build("csv", {"rows": 2}).check(CSV, answer)
+    assert (verdict.valid, verdict.solved) == (valid, solved)
+
+
+TABLE = "|b|x|\n|:-|-:|\n|ab|07|\n|qd|12|"
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid", "solved"),
+    [
+        (TABLE, True, True),
+        (TABLE.replace("|ab|07|", "| ab |  07 |  ").replace(":-|", ":----|") + "\n ", True, True),
+        (TABLE.replace("07", "08"), True, False),
+        (TABLE.replace("|b|", "|c|"), True, False),
+        (TABLE.replace(":-|-:", "-:|-:"), True, False),
+        (TABLE.replace("|ab|07|\n|qd|12|", "|qd|12|\n|ab|07|"), True, False),
+        (TABLE.replace("|ab|07|", "|ab|7|"), True, False),
+        (TABLE.replace(":-|-:", ":-|--"), False, False),
+        (TABLE.replace(":-|-:", ":-"), False, False),
+        (TABLE.replace("|ab|07|", "|ab|07|1|"), False, False),
+        (TABLE.replace("|ab|07|", "|ab07|"), False, False),
+        (TABLE.replace("|ab|07|", "ab|07|"), False, False),
+        (TABLE.replace("07", "ab"), False, False),
+        (TABLE.replace("07", ""), False, False),
+        (TABLE.replace("\n|qd|12|", ""), False, False),
+        (TABLE + "\n|aa|11|", False, False),
+        ("|", False, False),
+    ],
+)
+def test_a_table_is_read_row_by_row(answer: str, valid: bool, solved: bool) -> None:
+    verdict = TASKS.build("markdown", {}).check("m:b<,x>;ab,07;qd,12=", answer)
+    assert (verdict.valid, verdict.solved) == (valid, solved)
+
+
+FUNCTION = 'def f(x):\n """f(2)=7   ;f(5)=13  """\n return '
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid", "solved"),
+    [
+        ("2*x+3", True, True),
+        ("x+x+3", True, True),
+        (" (x+1)*2+1", True, True),
+        ("x+5", True, False),
+        ("13", True, False),
+        ("--x", True, False),
+        ("x**2", False, False),
+        ("x//2", False, False),
+        ("f(x)", False, False),
+        ("x(2)", False, False),
+        ("2x+3", False, False),
+        ("2*y+3", False, False),
+        ("2*x+3#", False, False),
+        ("x.real", False, False),
+        ("1if x else 2", False, False),
+        ("(x,x)", False, False),
+        ("2*x+", False, False),
+        ("01*x", False, False),
+        ("", False, False),
+        ("(" * 100_000, False, False),
+        ("-" * 100_000 + "1", False, False),
+    ],
+)
+def test_an_expression_is_evaluated_and_never_run(answer: str, valid: bool, solved: bool) -> None:
+    task = TASKS.build("python", {"operators": 3, "examples": 2})
+    verdict = task.check(FUNCTION, answer.ljust(task.answer_length))
+    assert (verdict.valid, verdict.solved) == (valid, solved)
+
+
+def test_a_function_and_its_docstring_are_a_python_module_that_does_what_its_examples_say() -> None:
+    task = TASKS.build("python", {"operators": 3})
+    for number in range(50):
+        made = task.instance(random.Random(number))
+        document = made.question + made.answer
+        (function,) = ast.parse(document).body
+        assert isinstance(function, ast.FunctionDef)
+        names: dict[str, Any] = {}
+        exec(document, names)  # of our own generator, not of a model
+        shown = (ast.get_docstring(function) or "").split(";")
+        assert len(shown) == 3
+        for example in shown:
+            call, value = example.split("=")
+            assert eval(call, names) == int(value)
+
+
+def test_values_of_expressions_are_those_of_python() -> None:
+    """All texts of up to four characters, with their brackets closed; what Python reads as a whole number counts."""
+    values = 0
+    for length in range(1, 5):
+        for text in map("".join, itertools.product("x2+-*(", repeat=length)):
+            closed = text + ")" * text.count("(")
+            expected = None
+            if not any(call in closed for call in ("x(", "2(", ")(", "**", "xx", "x2")):  # calls, powers, other names
+                with contextlib.suppress(SyntaxError, TypeError):
+                    expected = eval(closed, {"x": 3})
+            assert value_of(closed, 3) == (expected if isinstance(expected, int) else None), closed
+            values += isinstance(expected, int)
+    assert values > 100
+
+
 # --- closed forms ---------------------------------------------------------------------------------------------------
 
 
@@ -229,8 +363,8 @@ def test_answers_are_equally_probable(name: str, options: dict[str, int]) -> Non
     [
         (
             {"corpus": {"source": "web-bible"}},
-            "tests: evaluation.measurements: tasks asks the instances of a task, and the corpus is 'web-bible'; write "
-            "corpus.source: {name: task, task: …}, or leave tasks out",
+            "tests: evaluation.measurements: measurement 'tasks' asks the instances of a task, and the corpus is "
+            "'web-bible'; write corpus.source: {name: task, task: …}, or leave tasks out",
         ),
         (
             {"tokenizer": "bpe"},

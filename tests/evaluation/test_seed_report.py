@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sumi_core.base.statistics import holm_adjusted
 from sumi_core.evaluation import plots
+from sumi_core.reports.differences import oriented
 from sumi_core.reports.findings import certainty, findings
 from sumi_core.reports.from_store import Question, compare_cells
 from sumi_core.reports.pages import table_rows
@@ -344,3 +346,23 @@ def test_a_disk_that_fills_up_cuts_no_document(report, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_study(report[1], document)
     assert document.read_bytes() == before
+
+
+def test_contrasts_that_were_named_beforehand_are_corrected_for_each_other_alone(cells, tmp_path) -> None:
+    pairs = [("sweep.absorbing", "sweep.uniform"), ("sweep.uniform", "sweep.hybrid"), ("sweep.alone", "sweep.uniform")]
+    asked = dataclasses.replace(QUESTION, contrasts=[*pairs, ("sweep.gone", "sweep.uniform")])
+    made = compare_cells("sweep", "", cells, question=asked)
+    found = [(d.first.removesuffix(".s0"), d.second) for d in made.contrasts]
+    assert found == pairs, "a method without figures waits"
+    first, second, alone = made.contrasts
+    assert first.value == pytest.approx(-oriented(made.differences, "sweep.uniform", "sweep.absorbing").value)
+    assert sorted([first.p_adjusted, second.p_adjusted]) == pytest.approx(holm_adjusted(sorted([first.p, second.p])))
+    assert math.isnan(alone.p_adjusted), "one seed: these trained models"
+    sentence = next(line for line in findings(made) if line.startswith("Named beforehand"))
+    assert "sweep.alone.s0 − sweep.uniform" in sentence
+    assert "of these trained models" in sentence
+    build_ablation_report(asked, cells, tmp_path / "report")
+    page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| first | second | first − second |" in page
+    again = read_comparison(json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8")))
+    assert [d.value for d in again.contrasts] == pytest.approx([d.value for d in made.contrasts])

@@ -51,6 +51,18 @@ MODELS: dict[str, dict[str, Any]] = {
         "model": {"attention": "causal", "tie_embeddings": True},
         "layout": {"name": "blocks", "length": 6, "read_out": "previous"},
     },
+    "two_modes": {
+        "process": "uniform",
+        "objective": "joint",
+        "model": {"attention": "causal"},
+        "layout": {"name": "blocks", "length": 4, "also": [2]},
+    },
+    "masked_two_modes": {
+        "process": "absorbing",
+        "objective": {"name": "joint", "diffusion_weight": 0},
+        "model": {"attention": "causal"},
+        "layout": {"name": "blocks", "length": 6, "read_out": "previous"},
+    },
     "residual": {
         "process": "uniform",
         "model": {"feedback": {"name": "residual_context", "rho": 0.75}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -44,6 +45,8 @@ STOCK = {
     "tied_autoregressive": "LlamaForCausalLM",
     "blocks": "LlamaForCausalLM",
     "masked_blocks": "LlamaForCausalLM",
+    "two_modes": "LlamaForCausalLM",
+    "masked_two_modes": "LlamaForCausalLM",
 }
 
 
@@ -229,6 +232,88 @@ def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Tra
     assert ("its own noisy token left out" in body) is (kind != "autoregressive")
     assert ("trust" in body or "no remote code" in body) is summary["stock_loadable"]
     assert "None" not in body
+
+
+MODES = {
+    "uniform": [{"name": "whole", "trained": True, "exact": False}],
+    "autoregressive": [{"name": "ar", "trained": True, "exact": True}],
+    "masked_blocks": [{"name": "canvas", "trained": True, "exact": False, "lengths": [6], "read_out": "previous"}],
+    "two_modes": [
+        {"name": "ar", "trained": True, "exact": True},
+        {"name": "canvas", "trained": True, "exact": False, "lengths": [4, 2], "read_out": "own"},
+        {"name": "speculative", "trained": True, "exact": True, "lengths": [4, 2], "read_out": "own"},
+    ],
+    "masked_two_modes": [
+        {"name": "ar", "trained": True, "exact": True},
+        {"name": "canvas", "trained": False, "exact": False, "lengths": [6], "read_out": "previous"},
+        {"name": "speculative", "trained": False, "exact": True, "lengths": [6], "read_out": "previous"},
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_record_and_card_list_the_modes_of_a_model(kind: str, trained: Trained) -> None:
+    context, _ = trained(kind)
+    build_exported_model(context)
+    assert json.loads((context.folder / "sumi.json").read_text())["modes"] == MODES[kind]
+    body = card_front(context.folder)[1]
+    table = body.split("## Modes\n")[1].split("## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [mode["name"] for mode in MODES[kind]]
+    assert table.count("not trained") == sum(not mode["trained"] for mode in MODES[kind])
+    for mode in MODES[kind]:
+        assert f"Mode `{mode['name']}`" in body
+
+
+def card_snippets(folder: Path) -> list[str]:
+    """The Python of a card, in order, each opening this folder."""
+    body = card_front(folder)[1].replace("this/folder", str(folder))
+    return [part.split("```")[0] for part in body.split("```python\n")[1:]]
+
+
+@pytest.mark.parametrize("kind", ["two_modes", "masked_two_modes"])
+def test_stock_code_writes_in_each_mode_as_the_card_says(kind: str, trained: Trained) -> None:
+    """Every line of Python of the card runs; speculation writes the very text of stock ``generate``, in passes that
+    write at least a token each."""
+    context, _ = trained(kind)
+    build_exported_model(context)
+    snippets = card_snippets(context.folder)
+    assert len(snippets) == 4
+    causal, canvas, speculative, sumi = snippets
+    names: dict[str, Any] = {}
+    exec(causal.replace("max_new_tokens=64", "max_new_tokens=4"), names)
+    exec(canvas, names)
+    exec(speculative, names)
+    exec(sumi.replace("length=128, steps=64", "length=12, steps=2"), {})
+    opened, ids = names["model"], names["ids"]
+    written = names["prompt"]["input_ids"]
+    begun, tokens = written.shape[1], json.loads((context.folder / "sumi.json").read_text())["vocabulary"]["tokens"]
+    with torch.no_grad():
+        while written.shape[1] < ids.shape[1]:
+            best = opened(written).logits[:, -1:, :tokens].argmax(-1)
+            written = torch.cat([written, best], 1)
+    assert torch.equal(ids, written)
+    assert ids.shape[1] == begun + 32
+    assert names["passes"] <= 32
+
+
+def test_other_logits_of_a_pass_that_drafts_stop_the_export(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layout of a canvas behind a text is compared too, not the two streams alone."""
+    from sumi_core.export import stock as compared
+
+    context, _ = trained("two_modes")
+    original, shapes = compared.stock_arguments, []
+
+    def shifted(given: DenoiserInput) -> dict[str, torch.Tensor]:
+        arguments = original(given)
+        shapes.append(given.tokens.shape[1])
+        if given.tokens.shape[1] == 12 + 2 * 4:  # half of the text and two canvases
+            arguments["position_ids"] = arguments["position_ids"] + torch.arange(20) // 12
+        return arguments
+
+    monkeypatch.setattr(compared, "stock_arguments", shifted)
+    with pytest.raises(ExportError, match="logits that differ from the training model's by"):
+        build_exported_model(context)
+    assert shapes == [24, 48, 20]
 
 
 @pytest.mark.parametrize("kind", ["blocks", "masked_blocks"])

@@ -189,6 +189,9 @@ def test_every_text_is_in_the_language_that_is_asked_for(project: Project, tmp_p
     assert all("e" not in text and "day" in text for text in written(stdout))
     with pytest.raises(ConfigError, match=r"command line: --regex: '\(' is not a regular expression"):
         sample("tiny.uniform", "--regex", "(")
+    (tmp_path / "schema.json").write_text('{"type": "objekt"}')
+    with pytest.raises(ConfigError, match=r"schema\.json: the schema: type is 'objekt'; write one of"):
+        sample("tiny.uniform", "--schema", str(tmp_path / "schema.json"))
 
 
 def test_a_file_gives_every_text_a_condition_of_its_own(project: Project, tmp_path: Path) -> None:
@@ -254,9 +257,9 @@ def test_a_prompt_that_ends_inside_a_block_is_warned_of(project: Project) -> Non
     stdout, _ = sample(*asked, "--regex", r"(\d{3} )*")
     assert re.fullmatch(r"---\n(\d{3} )*\n", stdout)
     own = "evaluation.sampler={name: threshold}"
-    with pytest.raises(ConfigError, match="--regex: sampler Threshold decides about every token by itself"):
+    with pytest.raises(ConfigError, match="--regex: sampler 'threshold' decides about every token by itself"):
         sample(*asked, own, "--regex", "a*")
-    with pytest.raises(ConfigError, match="--require: sampler Threshold decides"):
+    with pytest.raises(ConfigError, match="--require: sampler 'threshold' decides"):
         sample(*asked, own, "--require", "a")
 
 
@@ -286,7 +289,7 @@ def test_a_model_with_two_modes_writes_in_three_ways_and_the_same_text_in_two(pr
 def test_a_model_with_one_mode_has_none_to_choose(project: Project) -> None:
     with pytest.raises(ConfigError, match=r"--mode: tiny\.uniform is trained with objective 'nelbo' for one mode"):
         sample("tiny.uniform", "--mode", "ar")
-    with pytest.raises(ConfigError, match=r"--mode: no mode is called 'fast'; one of ar, canvas, speculative"):
+    with pytest.raises(ConfigError, match=r"--mode: no mode is called 'fast'; one of ar, canvas, speculative, whole"):
         sample("tiny.uniform", "--mode", "fast")
 
 

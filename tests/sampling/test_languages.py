@@ -256,5 +256,5 @@ def test_a_sampler_that_decides_about_every_token_by_itself_is_refused() -> None
     context = {"process": process, "vocabulary": Vocabulary(V, EOS), "layout": blocks(4, "own")}
     sampler = SAMPLERS.build("threshold", {}, **context)
     stretch = Stretch(automaton_of("a*"), 0, 6, open_ended=True)
-    with pytest.raises(ValueError, match="sampler Threshold decides about every token by itself"):
+    with pytest.raises(ValueError, match="sampler 'threshold' decides about every token by itself"):
         sampler.sample(FromLogits(pytest.fail), num=1, length=6, steps=1, seed=0, constraints=everywhere(stretch, 1))

@@ -187,3 +187,11 @@ def test_one_whose_texts_pass_too_many_states_is_refused_before_they_are_built(
     monkeypatch.setattr("interegular.fsm.crawl", build)
     with pytest.raises(PatternError, match="more than 20,000 states"):
         by_bytes(pattern)
+
+
+def test_one_that_needs_exponentially_many_states_is_refused_on_the_way() -> None:
+    with pytest.raises(PatternError, match="more than 20,000 states"):
+        by_bytes("(a|b)*a(a|b){30}")
+    from interegular import fsm
+
+    assert fsm.crawl.__module__ == "interegular.fsm", "the library is as it was"
