@@ -6,6 +6,7 @@ MEASUREMENTS = Registry(
     "measurement",
     "sumi_core.evaluation.measurement:Measurement",
     {
+        "audit": "sumi_core.evaluation.audit:Audit",
         "by_position": "sumi_core.evaluation.by_position:ByPosition",
         "calibration": "sumi_core.evaluation.calibration:Calibration",
         "chain_rule": "sumi_core.evaluation.chain_rule:ChainRuleOrders",
@@ -15,6 +16,7 @@ MEASUREMENTS = Registry(
         "film": "sumi_core.evaluation.film:DenoisingFilm",
         "frontier": "sumi_core.evaluation.frontier:Frontier",
         "gradient_noise": "sumi_core.evaluation.gradient_noise:GradientNoise",
+        "initial_readings": "sumi_core.evaluation.initial_readings:InitialReadings",
         "likelihood": "sumi_core.evaluation.likelihood:TextLikelihood",
         "mauve": "sumi_core.evaluation.mauve:Mauve",
         "readings": "sumi_core.evaluation.readings:Readings",

@@ -37,10 +37,15 @@ if TYPE_CHECKING:
 ESTIMATES, FINDINGS = "metrics.parquet", "findings.json"
 
 
+def _no_weights() -> nn.Module:
+    raise ValueError("the weights that this model's training began with are not at hand")
+
+
 @dataclass(frozen=True)
 class Model:
     """A finished model, opened. denoiser: in evaluation mode, on ``device``. told: whether it has learnt to read a
-    noise level for each token, so that what is given can be told to be clean."""
+    noise level for each token, so that what is given can be told to be clean. initial: makes the denoiser again as its
+    training began, in evaluation mode and on ``device``."""
 
     denoiser: nn.Module
     objective: Objective
@@ -49,6 +54,7 @@ class Model:
     tokenizer: Tokenizer
     device: torch.device
     told: bool = False
+    initial: Callable[[], nn.Module] = _no_weights
 
 
 def _no_texts() -> Iterator[str]:
@@ -182,6 +188,7 @@ _SOURCES = {  # a part of a model → the stages of which one must be declared
     "objective": _MODEL,
     "process": _MODEL,
     "told": _MODEL,
+    "initial": _MODEL,  # whose fingerprint holds that of the training, and so that of the weights it began with
     "sampler": _MODEL,
     "tokenizer": ("tokenizer", "token_shards", *_MODEL),
 }

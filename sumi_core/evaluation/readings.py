@@ -29,15 +29,16 @@ from sumi_core.objectives.likelihood import Bound, ChainRule, Reading
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
-_DEFINITION = (
+DEFINITION = (
     "reading: one way to read a likelihood off a model: `autoregressive`, exact; `blocks_n`, the bound of blocks of n "
     "tokens, each given the clean text before it; `diffusion`, the bound of whole texts. With `_same`, `_path` or "
     "`_reference` in its name, that of two passes, the second one given what the first one predicted of the same text "
     "in noise, of one with more noise on top, or what another model did of the same one. A bound lies above its "
     "model's own bits per byte by an unknown amount: of two bounds the smaller one need not be of the better model."
 )
-_DIFFERENCE = (
+DIFFERENCE = (
     "difference: of a reading from the first one, paired over sequences, noise levels and noise; ± is its standard "
     "error over documents."
 )
@@ -89,38 +90,38 @@ class Readings(Measurement):
         readings = readings_of(model, self.options.block_lengths, autoregressive=self.options.autoregressive)
         if len(readings) < 2:
             return Findings()
-        measured = {
-            name: evaluate_likelihood(
-                reading,
-                model.denoiser,
-                context.text,
-                context.config,
-                batch_size=context.batch_size,
-                device=model.device,
-                progress=context.progress,
-            )
-            for name, reading in readings.items()
-        }
-        lengths = {name: _block_length(reading) for name, reading in readings.items()}
-        table = readings_table(measured, lengths)
+        table = read_all(readings, model.denoiser, model.device, context)
         plots: tuple[Path, ...] = ()
         if table["block_length"].nunique() > 1:
             from sumi_core.evaluation.plots import plot_readings
 
             plots = (plot_readings({"": table}, context.plot("readings.png"), "Bits per byte by block length"),)
-        rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-        figures: dict[str, float] = {}
-        for row in rows:
-            figures |= {row["reading"]: row["bits_per_byte"], f"{row['reading']}_stderr": row["bits_per_byte_stderr"]}
-        figures = {name: value for name, value in figures.items() if not math.isnan(value)}
+        figures = reading_figures(table)
         return Findings(
             summary={"readings": figures},
             estimates=named_estimates("readings", figures),
             tables={"readings.parquet": table},
             plots=plots,
-            texts=("## Readings", markdown_table([_shown(row) for row in rows])),
-            definitions=(_DEFINITION, _DIFFERENCE),
+            texts=("## Readings", shown_readings(table)),
+            definitions=(DEFINITION, DIFFERENCE),
         )
+
+
+def read_all(readings: Mapping[str, Reading], denoiser: Any, device: torch.device, context: Context) -> pd.DataFrame:
+    """``readings_table`` of some readings of a denoiser, on the chosen sequences."""
+    measured = {
+        name: evaluate_likelihood(
+            reading,
+            denoiser,
+            context.text,
+            context.config,
+            batch_size=context.batch_size,
+            device=device,
+            progress=context.progress,
+        )
+        for name, reading in readings.items()
+    }
+    return readings_table(measured, {name: _block_length(reading) for name, reading in readings.items()})
 
 
 def readings_of(model: Model, block_lengths: list[int], *, autoregressive: bool = False) -> dict[str, Reading]:
@@ -175,6 +176,23 @@ def readings_table(measured: Mapping[str, SequenceLikelihoods], block_lengths: M
             }
         )
     return pd.DataFrame(rows)
+
+
+def reading_figures(table: pd.DataFrame) -> dict[str, float]:
+    """Bits per byte of each reading by its name, and ``<name>_stderr``, without NaN."""
+    figures: dict[str, float] = {}
+    for row in _records(table):
+        figures |= {row["reading"]: row["bits_per_byte"], f"{row['reading']}_stderr": row["bits_per_byte_stderr"]}
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def shown_readings(table: pd.DataFrame) -> str:
+    """``readings_table`` as a report prints it, Markdown."""
+    return markdown_table([_shown(row) for row in _records(table)])
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def shown_reading(row: Mapping[str, Any]) -> dict[str, str]:

@@ -55,7 +55,9 @@ def build_parts(experiment: Experiment, vocabulary: Vocabulary, *, training: boo
             clock=CLOCKS.from_config(experiment.clock),
             parameterisation=PARAMETERISATIONS.from_config(experiment.parameterisation),
         )
-    layout: Layout = LAYOUTS.from_config(experiment.layout, steps=experiment.training.steps if training else None)
+    layout: Layout = LAYOUTS.from_config(
+        experiment.layout, steps=experiment.training.steps if training else None, seed=experiment.seed
+    )
     context = {"process": process, "vocabulary": vocabulary, "layout": layout}
     objective = OBJECTIVES.from_config(experiment.objective, **context)
     sampler = SAMPLERS.from_config(experiment.evaluation.sampler, **context)

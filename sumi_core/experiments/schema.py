@@ -29,7 +29,7 @@ from sumi_core.objectives import OBJECTIVES
 from sumi_core.training.config import RuntimeConfig, TrainingConfig
 
 #: Sections that came later, with the value under which nothing is otherwise than before: it stands in no recipe, so
-#: that what was computed without them keeps its fingerprint.
+#: that what was computed without them keeps its fingerprint; options of a part that came later still are left out.
 UNSAID: Mapping[str, Mapping[str, Any]] = {"layout": {"name": "whole"}}
 
 
@@ -115,9 +115,12 @@ def references_in(data: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str,
 def _without_runtime(data: dict[str, Any]) -> dict[str, Any]:
     del data["runtime"]
     del data["model"]["preset"]
-    for section, value in UNSAID.items():
-        if data.get(section) == value:
-            del data[section]
+    for key, registry, held in [*parts_in(Experiment, {name: data[name] for name in UNSAID if name in data})]:
+        if (value := UNSAID.get(key)) is not None:
+            said = dict(held)
+            _leave_out_later(registry.options(held["name"]), said)
+            if said == value:
+                del data[key]
     for _, _, component, option in references_in(data):
         component[option] = {**component[option], "experiment": _without_runtime(component[option]["experiment"])}
     return data

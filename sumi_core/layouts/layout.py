@@ -7,11 +7,18 @@ the forward pass. So a loss, a parameterisation and a process are the same under
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import torch
+from pydantic import Field
+
+from sumi_core.base.options import later
 from sumi_core.base.registry import Part
-from sumi_core.models.attention import AttentionPattern
-from sumi_core.models.interface import DenoiserFunction
+from sumi_core.data.noise import address_generator
+from sumi_core.models.attention import AttentionPattern, Explicit
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,10 +36,10 @@ class Layout(Part, ABC):
     #: Whether clean text is read causally beside the noise, so that the model can be an autoregressive one too.
     reads_causally: ClassVar[bool] = False
 
-    def __init__(self, options: Any = None, *, steps: int | None = None) -> None:
-        """steps: of the training that shows texts so; None: what a finished model is shown."""
+    def __init__(self, options: Any = None, *, steps: int | None = None, seed: int = 0) -> None:
+        """steps, seed: of the training that shows texts so; no steps: what a finished model is shown."""
         super().__init__(options)
-        self.steps = steps
+        self.steps, self.seed = steps, seed
 
     def at(self, step: int) -> Layout:
         """The layout of one training step, counted from 0. A function of the step alone, so that training resumes."""
@@ -59,9 +66,37 @@ class Layout(Part, ABC):
 
 
 class Whole(Layout):
-    """The text in noise and nothing else, in the model's own attention pattern."""
+    """The text in noise and nothing else, in the model's own attention pattern.
+
+    anneal: in the first part of a training, a position sees what stands behind it with a chance that rises evenly from
+    0 to 1, drawn anew in every step for each pair of positions: a causal model becomes a bidirectional one by degrees
+    (DiffuLLaMA, 2410.17891). Which pairs is a function of seed and step.
+    """
 
     description = "all positions of a text are denoised together"
+
+    @dataclass
+    class Options(Part.Options):
+        anneal: Annotated[
+            float,
+            Field(
+                ge=0.0, le=1.0, description="share of the training's steps in which a causal pattern opens by degrees"
+            ),
+        ] = later(0.0)
+
+    options: Options
+
+    @classmethod
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        pattern = others["model"]["attention"]["name"]
+        if own["anneal"] and pattern != "bidirectional":
+            problem = f"opens what a causal pattern hides, and {pattern} attention would hide it again; write model: "
+            return "layout.anneal", f"{problem}{{attention: bidirectional}}, or leave anneal out"
+        return None
+
+    def at(self, step: int) -> Layout:
+        opening = 0.0 if self.steps is None else self.options.anneal * self.steps
+        return self if step >= opening else Opening(step / opening, self.seed, step)
 
     def of(self, denoiser: DenoiserFunction, x: Tensor, eos_id: int) -> DenoiserFunction:
         return denoiser
@@ -73,4 +108,26 @@ class Whole(Layout):
         return length
 
     def keys(self, length: int, pattern: AttentionPattern) -> float:
-        return pattern.attended(length)
+        return pattern.attended(length) * (1 - self.options.anneal / 4)  # while it opens, three quarters on average
+
+
+class Opening(Whole):
+    """The text in noise, each position of which sees itself, what stands before it, and the share ``open`` of what
+    stands behind it. seed, step: the address at which the pairs are drawn."""
+
+    def __init__(self, open_: float, seed: int, step: int) -> None:
+        super().__init__()
+        self.open, self.address = open_, (seed, "anneal", step)
+
+    def of(self, denoiser: DenoiserFunction, x: Tensor, eos_id: int) -> DenoiserFunction:
+        pattern = Explicit(self.mask(x.shape[1]).to(x.device))
+
+        def opened(given: DenoiserInput) -> DenoiserOutput:
+            return denoiser(replace(given, pattern=pattern))
+
+        return opened
+
+    def mask(self, length: int) -> Tensor:
+        """Who sees whom, ``[L, L]`` bool."""
+        drawn = torch.from_numpy(address_generator(*self.address).random((length, length)))
+        return (drawn < self.open) | torch.ones(length, length, dtype=torch.bool).tril()

@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 
 from sumi_core.base.numerics import no_grad
-from sumi_core.base.options import location
+from sumi_core.base.options import later, location
 from sumi_core.base.paths import project_path
 from sumi_core.base.references import referenced_folder, stage_ref
 from sumi_core.base.registry import Part
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from sumi_core.models.denoiser import Denoiser
 
+MaskRow = Literal["random", "mean"]
+_MASK_ROW = "where a mask that is new begins: as in a new model, or at the mean of the tokens' rows"
 _SLOWEST = 0.15  # radians per position of the slowest rotary channel that LocalHeads uses
 _PER_STATE = ("model.embed_tokens.weight", "lm_head.weight")  # a row per state
 #: Keys of ``model`` that decide the weights' shapes, or what the same weights compute.
@@ -152,6 +154,7 @@ class Exported(Initialiser):
             str,
             Field(description="the exported model that the weights are read from; relative to the project's folder"),
         ] = location()
+        mask_row: Annotated[MaskRow, Field(description=_MASK_ROW)] = later("random")
 
     def identity(self) -> dict[str, Any]:
         """The digest of the weights."""
@@ -161,7 +164,7 @@ class Exported(Initialiser):
         folder = self._folder()
         stock = check_config(folder, denoiser.config)
         tensors = Tensors(weight_files(folder))
-        _fill_from(tensors, folder, denoiser, seed, num_tokens)
+        _fill_from(tensors, folder, denoiser, seed, num_tokens, mask_row=self.options.mask_row)
         check_logits(folder, stock, tensors, denoiser.config)
 
     def _folder(self) -> Path:
@@ -182,6 +185,7 @@ class Cell(Initialiser):
         of: Annotated[Any | None, Field(description="the cell, or group of seeds, that the weights come from")] = (
             stage_ref("pretrained_denoiser")
         )
+        mask_row: Annotated[MaskRow, Field(description=_MASK_ROW)] = later("random")
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -206,7 +210,9 @@ class Cell(Initialiser):
         path = referenced_folder(self.options.of) / "weights.safetensors"
         if not path.is_file():
             raise InitialiserError(f"there is no {path}; compute '{self.options.of['cell']}' again")
-        _fill_from(Tensors({path: None}), path, denoiser, seed, num_tokens, drop_mask=True)
+        _fill_from(
+            Tensors({path: None}), path, denoiser, seed, num_tokens, drop_mask=True, mask_row=self.options.mask_row
+        )
 
 
 def other_tokens(cell: str, there: Mapping[str, Any], others: Mapping[str, Any], role: str) -> tuple[str, str] | None:
@@ -228,10 +234,18 @@ def other_tokens(cell: str, there: Mapping[str, Any], others: Mapping[str, Any],
 
 @no_grad
 def _fill_from(
-    tensors: Tensors, place: Path, denoiser: Denoiser, seed: int, num_tokens: int, *, drop_mask: bool = False
+    tensors: Tensors,
+    place: Path,
+    denoiser: Denoiser,
+    seed: int,
+    num_tokens: int,
+    *,
+    drop_mask: bool = False,
+    mask_row: str = "random",
 ) -> None:
     """Fill a denoiser from the weights of another, and what they lack at random. place: the file or folder that holds
-    them. drop_mask: they may have a mask, a row after the tokens, that the denoiser lacks. Raises InitialiserError."""
+    them. drop_mask: they may have a mask, a row after the tokens, that the denoiser lacks. mask_row: ``mean`` makes the
+    row of a mask that they lack the mean of the tokens' rows. Raises InitialiserError."""
     denoiser.initialize(seed)
     parameters = dict(denoiser.named_parameters())
     _check_names(place, tensors, parameters)
@@ -249,6 +263,8 @@ def _fill_from(
                 f"{list(parameter.shape)}; give model the dimensions, and the experiment the tokenizer, of that one"
             )
         known.copy_(values)
+        if mask_row == "mean" and len(known) < len(parameter):
+            parameter[num_tokens:] = known.mean(0)
 
 
 def _check_names(place: Path, tensors: Tensors, parameters: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sumi_core.reports.readings import PREFIX, READINGS
+from sumi_core.reports.readings import INITIAL, PREFIX, READINGS
 from sumi_core.reports.row import COLUMNS
 
 LEGEND = (
@@ -51,11 +51,14 @@ NOTES = (
 
 
 def column_definitions(names: Iterable[str]) -> list[tuple[str, str]]:
-    """What each column of the tables is; ``axis.<axis>`` is the label of a cell, ``reading.<name>`` a likelihood."""
+    """What each column of the tables is; ``axis.<axis>`` is the label of a cell, ``reading.<name>`` a likelihood,
+    ``initial.<name>`` one of the weights that the training began with."""
     return [(name, COLUMNS.get(name) or _definition(name)) for name in names]
 
 
 def _definition(name: str) -> str:
     if name.startswith(PREFIX):
         return f"bits per byte, or their standard error, of the reading {name.removeprefix(PREFIX)}"
+    if name.startswith(INITIAL):
+        return f"bits per byte, or their standard error, of the reading {name.removeprefix(INITIAL)} at step 0"
     return f"label on the axis {name.removeprefix('axis.')}; empty for a yardstick"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _READING = "evaluation/readings."
+_INITIAL_READING = "evaluation/initial_readings."
 _YARDSTICK = "evaluation/yardsticks."
 
 
@@ -102,6 +103,8 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
     row.mc_stderr = metrics.get("bits_per_byte_mc_stderr")
     if "readings" in _measured(planned.cell):
         row.readings = _below(metrics, _READING)
+    if "initial_readings" in _measured(planned.cell):
+        row.initial_readings = _below(metrics, _INITIAL_READING)
     if "gradient_noise" in _measured(planned.cell):
         row.gradient_variance = metrics.get("evaluation/gradient_noise.variance")
         row.gradient_variance_stderr = metrics.get("evaluation/gradient_noise.variance_stderr")

@@ -144,6 +144,7 @@ def _cell_row(cell: ReportCell, likelihood: CellLikelihood | None) -> Row:
         )  # of two documents or more
         row.mc_stderr = figures.get("bits_per_byte_mc_stderr")
         row.readings = figures.get("readings", {})
+        row.initial_readings = figures.get("initial_readings", {})
         noise = figures.get("gradient_noise", {})
         row.gradient_variance, row.gradient_variance_stderr = noise.get("variance"), noise.get("variance_stderr")
     trained = cell.pretrained_denoiser

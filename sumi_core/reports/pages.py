@@ -39,7 +39,7 @@ from sumi_core.reports.differences import Difference
 from sumi_core.reports.findings import certainty, changed, findings, notes, signed
 from sumi_core.reports.from_store import Question, SweepComparison, figures_of, first_sample
 from sumi_core.reports.frontier import frontier_rows, frontiers_of, matched_rows, scored_by
-from sumi_core.reports.readings import reading_rows
+from sumi_core.reports.readings import initial_rows, reading_rows
 from sumi_core.reports.row import Row
 from sumi_core.reports.speed import speed_lines, speed_notes, speed_rows
 from sumi_core.reports.table import Comparison
@@ -241,6 +241,7 @@ def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
         render_text_table(table_rows(comparison), width),
         render_text_table(seed_rows(comparison), width),
         render_text_table(reading_rows(comparison.method_rows), width),
+        render_text_table(initial_rows(comparison.method_rows), width),
         "\n".join(filled(line, width, further="  ") for line in notes(comparison)),
         *(filled(sentence, width) for sentence in findings(comparison)),
         filled(LEGEND + _seed_legend(comparison), width),
@@ -330,6 +331,7 @@ def result_blocks(comparison: Comparison, plots: Sequence[Block], level: int = 2
         Bullets(notes(comparison)),
         Table(_split(rows, costs=True)),
         Table(reading_rows(comparison.method_rows)),
+        Table(initial_rows(comparison.method_rows)),
         *plots,
         Heading("How sure it is", level),
         Paragraph(" ".join(certainty(comparison))),

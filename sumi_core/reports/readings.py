@@ -10,10 +10,12 @@ from sumi_core.base.text import with_error
 from sumi_core.reports.row import Row
 
 PREFIX = "reading."
+INITIAL = "initial."
 READINGS = (
     "readings: the likelihoods that one model has. `autoregressive` is exact (=), `blocks_n` is the bound (≤) of "
     "blocks of n tokens, each given the clean text before it, `diffusion` that of whole texts. Cells are ranked by "
-    "their bits per byte, which are one of these; of two bounds the smaller one need not be of the better model."
+    "their bits per byte, which are one of these; of two bounds the smaller one need not be of the better model. "
+    "At step 0: of the weights that the training began with."
 )
 _EXACT = ("autoregressive",)
 _STDERR = "_stderr"
@@ -36,11 +38,18 @@ def mean_readings(members: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def reading_rows(rows: Sequence[Row]) -> list[dict[str, str]]:
     """A row for each method that was read in several ways, a column for each reading."""
-    read = [row for row in rows if row.readings]
-    names = dict.fromkeys(name for row in read for name in row.readings if not name.endswith(_STDERR))
-    return [
-        {"cell": row.name, **{name: _shown(row.readings, name) for name in sorted(names, key=_order)}} for row in read
-    ]
+    return _rows({row.name: row.readings for row in rows if row.readings})
+
+
+def initial_rows(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The same of the weights that each training began with, for methods where those were read."""
+    return _rows({row.name: row.initial_readings for row in rows if row.initial_readings}, " at step 0")
+
+
+def _rows(read: Mapping[str, Mapping[str, float]], behind: str = "") -> list[dict[str, str]]:
+    names = dict.fromkeys(name for own in read.values() for name in own if not name.endswith(_STDERR))
+    ordered = sorted(names, key=_order)
+    return [{"cell": cell, **{f"{name}{behind}": _shown(own, name) for name in ordered}} for cell, own in read.items()]
 
 
 def _order(name: str) -> tuple[bool, int, str]:

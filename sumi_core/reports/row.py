@@ -77,14 +77,15 @@ COLUMNS = {
     "gradient_variance_stderr": "its standard error over pairs of gradients",
     "fingerprint": "of the evaluation",
     "mlflow_run_id": "where the figures were read, if that was MLflow",
-}  # and axis.<axis>: the label of a cell on each axis; reading.<name>: bits per byte of a reading, and its error
+}  # and axis.<axis>: the label of a cell on each axis; reading.<name>, initial.<name>: bits per byte of a reading, and
+# its error, after the training and before
 
 
 @dataclass
 class Row:
     """A cell, a group of cells that differ only in their seed, or a yardstick. Its fields are the columns of JSON, CSV
     and Parquet, explained in ``COLUMNS``; None is null, or empty. ``labels`` (axis → label) and ``readings`` (bits per
-    byte by reading, and ``<reading>_stderr``) become a column each."""
+    byte by reading, and ``<reading>_stderr``), ``initial_readings`` (the same before training) become a column each."""
 
     kind: str
     name: str
@@ -92,6 +93,7 @@ class Row:
     why: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     readings: dict[str, float] = field(default_factory=dict)
+    initial_readings: dict[str, float] = field(default_factory=dict)
     objective: str | None = None
     process: str | None = None
     schedule: str | None = None
@@ -161,6 +163,6 @@ class Row:
     def flat(self) -> dict[str, Any]:
         """The row with a column for each axis and each reading."""
         plain = asdict(self)
-        labels, readings = plain.pop("labels"), plain.pop("readings")
-        named = {f"axis.{axis}": label for axis, label in labels.items()}
-        return {**plain, **named, **{f"reading.{name}": value for name, value in readings.items()}}
+        several = {"axis": "labels", "reading": "readings", "initial": "initial_readings"}
+        named = {f"{kind}.{name}": value for kind, key in several.items() for name, value in plain.pop(key).items()}
+        return {**plain, **named}

@@ -200,6 +200,7 @@ def _group_row(name: str, members: Sequence[Row], likelihoods: Mapping[str, Cell
     if not done:
         return row
     row.readings = mean_readings([cell.readings for cell in done])
+    row.initial_readings = mean_readings([cell.initial_readings for cell in done])
     figures = [_figure(cell) for cell in done]
     errors = [cell.stderr for cell in done if cell.stderr is not None]
     row.bits_per_byte = sum(figures) / len(done)
@@ -297,4 +298,4 @@ def standing(comparison: Comparison) -> str:
     return f"{lead}, and every difference to it is significant ({corrected_over(comparison)})."
 
 
-_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("labels", "readings"))
+_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("labels", "readings", "initial_readings"))

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.numerics import choose_device, deterministic
 from sumi_core.evaluation import MEASUREMENTS
-from sumi_core.experiments.references import stage_refs, unlocated
-from sumi_core.stages.base import Check, Records, Stage, StageContext, Verdict
+from sumi_core.experiments.references import located, stage_refs, unlocated
+from sumi_core.stages.base import Check, MissingInput, Records, Stage, StageContext, Verdict
 from sumi_core.stages.measurements import ensure_measured, measurement_identity, measurement_kind
-from sumi_core.stages.store import Artifact
+from sumi_core.stages.store import Artifact, Store
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from sumi_core.evaluation.measurement import Context, Measurement, Model
     from sumi_core.experiments.schema import Experiment
@@ -56,7 +57,7 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
         if ref.key in context.references
     }
     sources, code = made_from(experiment, STAGE), outside_code(experiment, STAGE)
-    opened = functools.cache(lambda: open_model(experiment, context.inputs["exported_model"].folder))
+    opened = functools.cache(lambda: open_model(experiment, context.inputs["exported_model"].folder, context.store))
     measured: dict[str, Artifact] = {}
     with deterministic(experiment.runtime.threads):
         for component in experiment.evaluation.measurements:
@@ -89,9 +90,9 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
     return measured
 
 
-def open_model(experiment: Experiment, exported: Path) -> Model:
+def open_model(experiment: Experiment, exported: Path, store: Store | None = None) -> Model:
     """The exported model in ``exported`` with the parts of ``experiment``: cells share an export that differ in their
-    sampler alone."""
+    sampler alone. store: holds the outputs of other cells that its weights started from."""
     from sumi_core.evaluation.measurement import Model
     from sumi_core.experiments.build import build_parts
     from sumi_core.experiments.size import reads_token_levels
@@ -102,7 +103,33 @@ def open_model(experiment: Experiment, exported: Path) -> Model:
     parts = build_parts(with_references(experiment, exported), loaded.parts.vocabulary)
     denoiser = loaded.denoiser.to(device).eval()
     told = reads_token_levels(experiment)
-    return Model(denoiser, parts.objective, parts.sampler, parts.process, loaded.tokenizer, device, told)
+
+    def initial() -> nn.Module:
+        from sumi_core.models.denoiser import build_denoiser
+
+        model = _with_start(experiment, store).model
+        return build_denoiser(model, parts.num_states, experiment.seed, parts.num_tokens).to(device).eval()
+
+    return Model(denoiser, parts.objective, parts.sampler, parts.process, loaded.tokenizer, device, told, initial)
+
+
+def _with_start(experiment: Experiment, store: Store | None) -> Experiment:
+    """A copy of an experiment whose model finds the outputs of other cells that its weights start from. They are in the
+    fingerprint of the training, and so in that of the export. Raises MissingInput for one that is no longer there."""
+    from sumi_core.stages.identity import ref_fingerprint
+
+    folders = {}
+    for ref in stage_refs(experiment):
+        if not ref.key.startswith("model."):
+            continue
+        found = None if store is None else store.find(ref.stage, ref_fingerprint(ref))
+        if found is None:
+            raise MissingInput(
+                f"{ref.key}: the weights that the training began with, {ref.stage} of '{ref.cell}', are not in the "
+                f"store; run '{ref.cell}' again"
+            )
+        folders[ref.key] = found.folder
+    return located(experiment, folders)
 
 
 def _material(context: StageContext, measurement: type[Measurement], folder: Path) -> Context:

@@ -18,7 +18,8 @@ BLOCKS: dict[str, Any] = {"model": {"attention": "causal"}, "layout": {"name": "
 def test_whole_texts_stand_in_no_recipe_and_blocks_do() -> None:
     """Layouts came later: what was computed without them keeps its fingerprint."""
     assert "layout" not in resolve({}, "a.yaml").recipe()
-    assert resolve({}, "a.yaml").to_dict()["layout"] == {"name": "whole"}
+    assert resolve({}, "a.yaml").to_dict()["layout"] == {"name": "whole", "anneal": 0.0}
+    assert resolve({"layout": {"name": "whole", "anneal": 0.5}}, "a.yaml").recipe()["layout"]["anneal"] == 0.5
     assert resolve(BLOCKS, "a.yaml").recipe()["layout"] == {
         "name": "blocks",
         "length": 8,
@@ -71,6 +72,10 @@ def test_blocks_are_written_block_by_block_and_cost_both_streams() -> None:
                 "evaluation": {"sampler": {"name": "speculative", "shape": "fan", "draft_steps": 2}},
             },
             "draft_steps above 1 need shape: linear",
+        ),
+        (
+            {"layout": {"name": "whole", "anneal": 0.5}},
+            "layout.anneal: opens what a causal pattern hides, and causal attention would hide it again",
         ),
         ({"layout": "whole"}, "model.attention: objective 'nelbo' cannot train causal attention"),
         ({"layout": "whole", "model": {}, "evaluation": {"sampler": "blockwise"}}, "cannot write under layout 'whole'"),

@@ -263,7 +263,11 @@ def test_tables_hold_every_row(report):
     csv = pd.read_csv(folder / "table.csv")
     assert csv["bits_per_byte"].notna().sum() == 4 + 3
     assert list(csv.columns) == list(table.columns)
-    assert set(csv.columns) == {f.name for f in dataclasses.fields(Row)} - {"labels", "readings"} | {"axis.method"}
+    assert set(csv.columns) == {f.name for f in dataclasses.fields(Row)} - {
+        "labels",
+        "readings",
+        "initial_readings",
+    } | {"axis.method"}
     data = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert len(data["rows"]) == 8
     assert {row["name"]: row["p_adjusted"] for row in data["rows"]}["sweep.uniform"] is None

@@ -196,7 +196,7 @@ def test_every_column_is_explained(report):
     _, folder = report
     table, text = pd.read_parquet(folder / "table.parquet"), pd.read_csv(folder / "table.csv")
     assert list(table.columns) == list(text.columns)
-    assert set(COLUMNS) == {f.name for f in dataclasses.fields(Row)} - {"labels", "readings"}
+    assert set(COLUMNS) == {f.name for f in dataclasses.fields(Row)} - {"labels", "readings", "initial_readings"}
     with (folder / "columns.csv").open(encoding="utf-8") as file:
         explained = {row["column"]: row["meaning"] for row in csv.DictReader(file)}
     assert list(explained) == list(table.columns)

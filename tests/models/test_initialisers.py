@@ -363,3 +363,36 @@ def test_other_weights_are_another_training(tmp_path: Path) -> None:
     assert stage_fingerprint(experiment, "token_shards") == before["token_shards"]
     assert stage_fingerprint(experiment, "pretrained_denoiser") != before["pretrained_denoiser"]
     assert INITIALISERS.names() == ["cell", "exported", "local_heads", "random"]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_new_mask_begins_at_the_mean_of_the_tokens(tied: bool, tmp_path: Path) -> None:
+    """Its rows of table and head alone: all else is as with a random row, and an old mask stays."""
+    trained(tmp_path / "parent", tie_embeddings=tied)
+    start = of_cell(tmp_path / "parent")
+    mean, random = (
+        starting({**start, "mask_row": row}, states=STATES + 1, tokens=STATES, tie_embeddings=tied)
+        for row in ("mean", "random")
+    )
+    for name, value in mean.weights().items():
+        other = random.weights()[name]
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            torch.testing.assert_close(value[-1], value[:STATES].mean(0), rtol=0, atol=1e-7)
+            assert not value[-1].equal(other[-1])
+            value, other = value[:STATES], other[:STATES]
+        assert value.equal(other), name
+    masked = trained(tmp_path / "masked", states=STATES + 1, tie_embeddings=tied)
+    start = {**of_cell(tmp_path / "masked"), "mask_row": "mean"}
+    kept = starting(start, states=STATES + 1, tokens=STATES, tie_embeddings=tied)
+    assert kept.model.embed_tokens.weight.equal(masked.model.embed_tokens.weight)
+
+
+def test_a_random_mask_row_stands_in_no_fingerprint() -> None:
+    from sumi_core.experiments.resolve import resolve
+
+    start = {"name": "exported", "folder": "x"}
+    said = [
+        resolve({"model": {"initialiser": {**start, **more}}}, "a.yaml").identity()["model"]["initialiser"]
+        for more in ({}, {"mask_row": "random"}, {"mask_row": "mean"})
+    ]
+    assert said == [{"name": "exported"}, {"name": "exported"}, {"name": "exported", "mask_row": "mean"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import get_args
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from sumi_core.data.batch import Batch
 from sumi_core.models.interface import FromLogits
 from sumi_core.objectives.orders import InOrder, Order
-from tests.corruption.enumerable import Denoiser, World
+from tests.corruption.enumerable import Denoiser, World, expected_bound
 
 ORDERS = get_args(Order)
 EPSILON = 1e-3
@@ -66,6 +67,51 @@ def test_the_exact_denoiser_of_masks_has_the_chain_rule_in_every_order(order: Or
     nats = nats_of(world, world.denoiser, order)
     torch.testing.assert_close(nats, -world.p.log(), rtol=0, atol=1e-9)
     assert float(world.p @ nats) == pytest.approx(world.entropy, abs=1e-9)
+
+
+def cost_of_order(world: World, denoiser: Denoiser, order: tuple[int, ...]) -> Tensor:
+    """−log p of every text, written in one order over masks: ``[M]``."""
+    mask, nats = world.states - 1, torch.zeros(len(world.x), dtype=torch.float64)
+    z = torch.full_like(world.x, mask)
+    for place in order:
+        log_p = denoiser(z, torch.ones(len(z)))[:, place, : world.tokens].log_softmax(-1)
+        nats -= log_p.gather(-1, world.x[:, place, None])[:, 0]
+        z = z.clone()
+        z[:, place] = world.x[:, place]
+    return nats
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_the_bound_of_masks_is_the_mean_cost_of_all_orders(schedule: str) -> None:
+    """Of any network that is given no level, right or wrong, under any schedule; single orders cost more and less."""
+    world = World("absorbing", schedule, tokens=3, length=3)
+    told = any_network(world)
+
+    def network(z: Tensor, t: Tensor) -> Tensor:
+        return told(z, torch.zeros_like(t))
+
+    costs = [float(world.p @ cost_of_order(world, network, order)) for order in itertools.permutations(range(3))]
+    bound = sum(expected_bound(world, network, 1e-7, 160).values())
+    assert bound == pytest.approx(sum(costs) / 6, abs=1e-5)
+    assert max(costs) - min(costs) > 0.05
+    assert abs(sum(expected_bound(world, told, 1e-7, 160).values()) - bound) > 1e-3, "one that is told is another"
+
+
+def test_uniform_noise_has_no_such_orders() -> None:
+    """The same network, written over random tokens: its bound is no mean over orders of what it predicts there."""
+    world = World("uniform", tokens=3, length=2)
+    told = any_network(world)
+    bound = sum(expected_bound(world, lambda z, t: told(z, torch.zeros_like(t)), 1e-7, 160).values())
+    on_noise = []
+    for order in itertools.permutations(range(2)):
+        for begun in world.z:
+            z, nats = begun.expand(len(world.x), -1).clone(), torch.zeros(len(world.x), dtype=torch.float64)
+            for place in order:
+                log_p = told(z, torch.zeros(len(z)))[:, place].log_softmax(-1)
+                nats -= log_p.gather(-1, world.x[:, place, None])[:, 0]
+                z[:, place] = world.x[:, place]
+            on_noise.append(float(world.p @ nats))
+    assert abs(sum(on_noise) / len(on_noise) - bound) > 0.01
 
 
 @pytest.mark.parametrize("order", ORDERS)

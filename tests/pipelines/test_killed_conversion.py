@@ -38,7 +38,8 @@ phases:
     process: absorbing
     objective: {name: joint, diffusion_weight: 1}
     layout: {name: blocks, length: 8, read_out: previous, growth: [1, 4]}
-    evaluation.measurements: [likelihood, {name: readings, block_lengths: [1]}, samples, drafts]
+    evaluation.measurements: [likelihood, {name: readings, block_lengths: [1]}, samples, drafts,
+      {name: initial_readings, block_lengths: [1]}]
 axes: {seed: [0]}
 """
 #: Functions, and the call at which they kill their process, in the order in which a conversion comes by.
@@ -143,4 +144,8 @@ def test_a_conversion_that_is_killed_at_every_turn_has_the_undisturbed_figures(t
     summary, tables = wanted[CHILD, "evaluation"]
     assert {"likelihood.parquet", "readings.parquet", "samples.parquet", "drafts.parquet"} <= tables.keys()
     assert {"bits_per_byte", "readings", "drafts"} <= summary.keys()
+    parent, start = wanted[PARENT, "evaluation"][0], summary["initial_readings"]
+    assert start["autoregressive"] == pytest.approx(parent["bits_per_byte"], abs=1e-6)
+    assert start["blocks_1"] == pytest.approx(start["autoregressive"], abs=5 * start["blocks_1_stderr"])
+    assert abs(summary["readings"]["autoregressive"] - start["autoregressive"]) > 1e-3, "it was trained on"
     assert found == wanted

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.size import experiment_size
 from sumi_core.lineage.project import Project
+from sumi_core.stages.base import MissingInput
 from sumi_core.stages.computation import Computation
 from sumi_core.stages.store import Artifact, Store
 from sumi_core.trainer.request import Request
@@ -57,6 +58,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     (root / "experiments" / "converted.yaml").write_text(
         "base: base/tiny\nmodel: {initialiser: {name: cell, of: causal}}\naxes: {process.name: [uniform, absorbing]}\n"
     )
+    (root / "experiments" / "annealed.yaml").write_text(
+        "base: base/tiny\nprocess: absorbing\nlayout: {name: whole, anneal: 1}\n"
+        "model: {initialiser: {name: cell, of: causal, mask_row: mean}}\n"
+        "evaluation: {measurements: [likelihood, initial_readings]}\n"
+    )
     (root / "experiments" / "recipe.yaml").write_text(
         "base: base/tiny\n"
         "phases:\n"
@@ -85,7 +91,7 @@ def made(project: Project, launcher: Recording) -> dict[str, Artifact]:
     """The training of every cell, each computed after what it starts from."""
     computation = Computation(project.store, launcher=launcher, log=lambda _: None)
     found = {}
-    for key in ("converted.uniform", "converted.absorbing", "recipe.midtraining"):
+    for key in ("converted.uniform", "converted.absorbing", "annealed", "recipe.midtraining"):
         found[key] = computation.ensure_all(experiment_of(project, key), key)[TRAINING]
     for key in ("causal", "recipe.pretraining"):
         whole = computation.whole(experiment_of(project, key), TRAINING)
@@ -99,6 +105,7 @@ def made(project: Project, launcher: Recording) -> dict[str, Artifact]:
     [
         ("converted.uniform", "causal", (257, 257)),  # attention and objective change
         ("converted.absorbing", "causal", (258, 257)),  # a mask is new
+        ("annealed", "causal", (258, 257)),
         ("recipe.midtraining", "recipe.pretraining", (257, 258)),  # a mask goes, texts are longer
     ],
 )
@@ -113,6 +120,29 @@ def test_a_child_starts_at_its_parents_weights_to_the_last_bit(
         assert value[:shared].equal(weights[name][:shared]), name
     end = load_file(made[child].folder / WEIGHTS)
     assert not end["model.norm.weight"].equal(start["model.norm.weight"]), "it was trained on"
+
+
+def test_figures_at_step_0_are_those_of_the_weights_that_the_training_began_with(
+    project: Project, made: dict[str, Artifact], launcher: Recording
+) -> None:
+    """Read again from another start, a training at its first step gives them: the bound of what ``launcher`` kept."""
+    from sumi_core.models.denoiser import Denoiser
+    from sumi_core.stages.evaluation import open_model
+
+    computation = Computation(project.store, log=lambda _: None)
+    experiment = experiment_of(project, "annealed")
+    evaluation, export = (computation.whole(experiment, name) for name in ("evaluation", "exported_model"))
+    assert evaluation is not None
+    assert export is not None
+    initial = open_model(experiment, export.folder, project.store).initial()
+    assert isinstance(initial, Denoiser)
+    kept = launcher.started["annealed"]
+    assert all(value.equal(kept[name]) for name, value in initial.weights().items())
+    assert kept["lm_head.weight"][257].equal(kept["lm_head.weight"][:257].mean(0))
+    start = evaluation.summary["initial_readings"]["diffusion"]
+    assert abs(start - evaluation.summary["bits_per_byte"]) > 1e-4, "it was trained on"
+    with pytest.raises(MissingInput, match="'causal', are not in the store; run 'causal' again"):
+        open_model(experiment, export.folder).initial()
 
 
 def test_flops_of_parents_are_counted_in_the_total(project: Project, made: dict[str, Artifact]) -> None:

@@ -57,6 +57,26 @@ def test_a_training_of_growing_blocks_is_killed_on_both_sides_of_a_boundary(
     assert outcome(request.parent) == outcome(undisturbed(**plan))
 
 
+def test_a_training_whose_pattern_opens_is_killed_while_it_does(
+    make_request: MakeRequest, undisturbed: Undisturbed
+) -> None:
+    """Which pairs see each other is a function of seed and step."""
+    plan = {
+        "training__steps": 60,
+        "model__attention": "bidirectional",
+        "layout": {"name": "whole", "anneal": 0.9},
+        "runtime__checkpoint_every": 7,
+    }
+    request = make_request("opening", **plan)
+    trainer = TrainerProcess(request)
+    trainer.wait_until(lambda: recorded_step(request.parent) >= 16)
+    trainer.signal(signal.SIGKILL)
+    assert trainer.wait() == -signal.SIGKILL
+    assert recorded_step(request.parent) < 54
+    assert TrainerProcess(request).wait() == 0
+    assert outcome(request.parent) == outcome(undisturbed(**plan))
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_saves_the_step_that_was_running(
     make_request: MakeRequest, undisturbed: Undisturbed, signum: signal.Signals, status: int
