@@ -26,6 +26,16 @@ DOCUMENT_ERROR = (
     "± is one standard error: of bits per byte over validation documents as independent units (ratio estimate; it "
     "contains the Monte-Carlo noise). It says nothing of other training seeds."
 )
+SPEED_NOTES = (
+    "tokens per call: tokens written / network calls; slots per token: tokens that those calls computed / tokens "
+    "written, of all texts together.",
+    "AUP: accuracy under parallelism (Qian et al. 2026, arXiv 2601.07568), the area under accuracy in percent against "
+    "tokens per call, where accuracy y counts as y · exp(−3 (1 − y/y_max)) and points more than 5 points below the one "
+    "of fewest tokens per call are left out; y_max is the highest accuracy of the compared methods.",
+    "tokens/s, speedup: medians over passes of this run on this machine, in which all samplers took turns; beside an "
+    "autoregressive model of the same dimensions that keeps keys and values and writes the same tokens one by one. "
+    "Times repeat on no other run, and are no part of what is compared when an evaluation is reproduced.",
+)
 TERM_NOTES = (
     "Monte-Carlo error: over noise levels and noise alone, on these same sequences.",
     "diffusion, reconstruction, prior: the three terms of the bound, in bits per byte: the integral over noise "

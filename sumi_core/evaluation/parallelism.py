@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PENALTY, LOST = 3.0, 0.05  # α, and how far below the most sequential point accuracy may fall, as in the paper
 
@@ -54,3 +58,15 @@ def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
     return [
         not any(x >= rho and y >= accuracy and (x, y) != (rho, accuracy) for x, y in points) for rho, accuracy in points
     ]
+
+
+def areas_of(table: pd.DataFrame, best: float | None = None) -> dict[str, float]:
+    """The AUP of each sampler of a ``speed.parquet``, where quality is a share. best: the highest accuracy of all that
+    are compared; None: that of the table."""
+    if not table["share"].all():
+        return {}
+    best = float(table["quality"].max()) if best is None else best
+    return {
+        str(name): accuracy_under_parallelism([*zip(own["tokens_per_call"], own["quality"], strict=True)], best)
+        for name, own in table.groupby("sampler", sort=False)
+    }

@@ -117,8 +117,10 @@ class SampleFigure(Quality):
 
     @dataclass
     class Options(Part.Options):
-        metric: Annotated[Any, Field(description="the sample metric that computes it")] = part(METRICS, "distinct")
-        figure: Annotated[str, Field(min_length=1, description="which of its figures")] = "distinct_2"
+        metric: Annotated[Any, Field(description="the sample metric that computes it")] = part(
+            METRICS, "unigram_entropy"
+        )
+        figure: Annotated[str, Field(min_length=1, description="which of its figures")] = "unigram_entropy"
 
     options: Options
 

@@ -22,10 +22,13 @@ from sumi_core.base.registry import Part
 from sumi_core.base.text import counted, markdown_table, short_count, with_error
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation import QUALITIES
+from sumi_core.evaluation.definitions import SPEED_NOTES
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, NamedEstimate
-from sumi_core.evaluation.parallelism import accuracy_under_parallelism
+from sumi_core.evaluation.parallelism import areas_of
 from sumi_core.evaluation.timing import Write, machine_of, rate, reference_writer, seconds_of
+from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
+from sumi_core.sampling.modes import MODES
 from sumi_core.sampling.suitability import unsuitable, usual_samplers
 
 if TYPE_CHECKING:
@@ -36,16 +39,6 @@ if TYPE_CHECKING:
     from sumi_core.sampling.sampler import Sampler
 
 REFERENCE = "reference"  # an autoregressive model of the same size, whose texts nobody reads
-DEFINITIONS = (
-    "tokens per call: tokens written / network calls; slots per token: tokens that those calls computed / tokens "
-    "written, of all texts together.",
-    "AUP: accuracy under parallelism (Qian et al. 2026, arXiv 2601.07568), the area under accuracy in percent against "
-    "tokens per call, where accuracy y counts as y · exp(−3 (1 − y/y_max)) and points more than 5 points below the one "
-    "of fewest tokens per call are left out; y_max is the highest accuracy of the compared methods.",
-    "tokens/s, speedup: medians over passes of this run on this machine, in which all samplers took turns; beside an "
-    "autoregressive model of the same dimensions that keeps keys and values and writes the same tokens one by one. "
-    "Times repeat on no other run, and are no part of what is compared when an evaluation is reproduced.",
-)
 
 
 class Speed(Measurement):
@@ -78,8 +71,14 @@ class Speed(Measurement):
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        objective = others["objective"]
+        trained = OBJECTIVES.get(objective["name"]).modes(objective)
         for sampler in own["samplers"]:
-            if problem := unsuitable(sampler["name"], others):
+            name = sampler["name"]
+            problem = unsuitable(name, others)
+            if problem is None and not set(MODES[SAMPLERS.get(name).mode].reads) <= trained.keys():
+                problem = f"sampler '{name}' reads what objective '{objective['name']}' does not train; leave it out"
+            if problem:
                 return "evaluation.measurements", f"speed: {problem}"
         if own["quality"] is None and others["corpus"]["source"]["name"] == "task":
             found: tuple[str, str] | None = QUALITIES.get("task_accuracy").incompatibility({}, others)
@@ -100,7 +99,7 @@ class Speed(Measurement):
             tables={"speed.parquet": table, **({} if times.empty else {"speed_times.parquet": times})},
             plots=(_plot(table, quality.title, order.of, context),),
             texts=_texts(table, times, areas, quality.title, order),
-            definitions=DEFINITIONS,
+            definitions=SPEED_NOTES,
         )
 
     def _quality(self, context: Context) -> Quality:
@@ -226,18 +225,6 @@ def points_table(
             }
         )
     return pd.DataFrame(rows)
-
-
-def areas_of(table: pd.DataFrame, best: float | None = None) -> dict[str, float]:
-    """The AUP of each sampler, where quality is a share. best: the highest accuracy of all that are compared; None:
-    that of the table."""
-    if not table["share"].all():
-        return {}
-    best = float(table["quality"].max()) if best is None else best
-    return {
-        str(name): accuracy_under_parallelism([*zip(own["tokens_per_call"], own["quality"], strict=True)], best)
-        for name, own in table.groupby("sampler", sort=False)
-    }
 
 
 _COUNTED = ("calls", "tokens_per_call", "slots_per_token", "quality")

@@ -41,7 +41,7 @@ def draw_speed(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str = ""
     if 0 < len(shown) <= LEGEND_ENTRIES:
         figure.legend(shown.values(), shown.keys(), loc="outside right upper", fontsize=8, frameon=False)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sumi_core.base.statistics import Estimate, mean_estimate
 from sumi_core.base.tables import read_table
 from sumi_core.base.text import short_count, with_error
+from sumi_core.evaluation.definitions import SPEED_NOTES
+from sumi_core.evaluation.parallelism import areas_of
 from sumi_core.reports.from_store import SweepComparison, folder_of
 
 if TYPE_CHECKING:
@@ -82,8 +84,6 @@ def _best(of: Sequence[str], tables: Sequence[pd.DataFrame]) -> dict[str, float]
 
 
 def _area(seeds: Sequence[pd.DataFrame], best: float) -> Estimate | None:
-    from sumi_core.evaluation.speed import areas_of
-
     areas = [area for table in seeds for area in areas_of(table, best).values()]
     return mean_estimate(areas) if areas else None
 
@@ -147,8 +147,6 @@ def speed_rows(lines: Sequence[Line]) -> list[dict[str, str]]:
 
 def speed_notes(lines: Sequence[Line]) -> list[str]:
     """What the times were taken on, and what the columns mean."""
-    from sumi_core.evaluation.speed import DEFINITIONS
-
     found = [line.times for line in lines if len(line.times)]
     machines = dict.fromkeys(
         f"{row['machine']} with {row['threads']} threads"
@@ -156,4 +154,4 @@ def speed_notes(lines: Sequence[Line]) -> list[str]:
         for row in table[["machine", "threads"]].drop_duplicates().to_dict("records")
     )
     taken = [f"times were taken on: {'; '.join(machines)}; (×): of the autoregressive reference."] if machines else []
-    return [*taken, *DEFINITIONS] if lines else []
+    return [*taken, *SPEED_NOTES] if lines else []
