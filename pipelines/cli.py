@@ -28,6 +28,7 @@ SUMMARIES = {
     "compare": "Print the comparison of cells, from what MLflow has of them.",
     "evaluate": "Measure a finished model, on other text if you like.",
     "score": "Print what each token of a text costs a model.",
+    "lm-eval": "Run tasks of lm-evaluation-harness on a finished model.",
     "sample": "Write texts with a trained model.",
     "export": "Copy a finished model out of the store, into a folder.",
     "fit-schedule": "Print the noise schedule that suits a finished model best.",
@@ -48,6 +49,10 @@ EXAMPLES = {
     "compare": ("sumi compare demo", "sumi compare 'demo.*' --csv demo.csv"),
     "evaluate": ("sumi evaluate demo.uniform --text notes.txt",),
     "score": ("sumi score demo.uniform 'In the beginning'", "sumi score demo.uniform --file notes.txt --json"),
+    "lm-eval": (
+        "sumi lm-eval demo.uniform --write-tasks tasks",
+        "sumi lm-eval demo.uniform --include-path tasks --tasks 'sumi_*'",
+    ),
     "sample": ("sumi sample demo.uniform --num 2 --prompt 'In the beginning'",),
     "export": ("sumi export demo.uniform models/uniform",),
     "fit-schedule": ("sumi fit-schedule demo.uniform",),

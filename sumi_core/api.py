@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sumi_core.experiments.sweeps import Cell, Sweeps
     from sumi_core.export.loading import ExportedModel
     from sumi_core.models.denoiser import Denoiser
+    from sumi_core.serving.lm_eval import HarnessModel
 
 __all__ = ["Model", "cells", "compare", "open_model", "plan", "to_latex"]
 
@@ -56,20 +57,22 @@ class Model:
         """The model card, Markdown: what the model is, what it was made from, how good it is, and its limits."""
         return (self.folder / "README.md").read_text(encoding="utf-8")
 
-    def likelihood(self, texts: Sequence[str], *, levels: int = 8, seed: int = 1) -> pd.DataFrame:
+    def likelihood(self, texts: Sequence[str], *, levels: int = 8, seed: int = 1, overlap: int = 0) -> pd.DataFrame:
         """How well the model predicts texts, each by itself: one row for each text, numbered from 0, and ``all``.
 
         Columns: tokens, bytes, nats, bits_per_byte, bits_per_byte_stderr (over texts; of ``all``),
         bits_per_byte_mc_stderr (over noise levels and noise; 0 where the likelihood is exact), exact (False: an upper
         bound). levels: noise levels drawn for each piece of a text; more make the bound's estimate less noisy. The
-        same text and seed give the same figures. Texts longer than the trained length are cut into pieces.
+        same text and seed give the same figures. Texts longer than the trained length are cut into pieces. overlap:
+        tokens of the piece before that each further piece is given; what it adds is then exact, or bounded, given them
+        (docs/harness.md).
 
         Raises ConfigError for an empty text, one that is not valid UTF-8, and no text at all."""
         from sumi_core.evaluation.text_likelihood import text_likelihoods
 
-        return self._read(text_likelihoods, "likelihood", texts, levels, seed)
+        return self._read(text_likelihoods, "likelihood", texts, levels, seed, overlap)
 
-    def score(self, texts: Sequence[str], *, levels: int = 8, seed: int = 1) -> pd.DataFrame:
+    def score(self, texts: Sequence[str], *, levels: int = 8, seed: int = 1, overlap: int = 0) -> pd.DataFrame:
         """What each token of texts costs the model: one row for each, the end-of-text token of each text last.
 
         Columns: text (its number, from 0), position, token (id), string, nats, nats_mc_stderr (over noise levels and
@@ -78,14 +81,53 @@ class Model:
         ``likelihood`` with the same levels and seed. Raises ConfigError as ``likelihood``."""
         from sumi_core.evaluation.token_scores import token_scores
 
-        return self._read(token_scores, "score", texts, levels, seed)
+        return self._read(token_scores, "score", texts, levels, seed, overlap)
+
+    def harness(
+        self, *, levels: int = 64, overlap: int | None = None, steps: int | None = None, seed: int = 1
+    ) -> HarnessModel:
+        """The model as lm-evaluation-harness asks it: ``lm_eval.simple_evaluate(model=model.harness(), tasks=[…])``.
+
+        Arguments as of ``sumi_core.serving.lm_eval.HarnessModel``. Raises ConfigError where lm_eval is not installed,
+        and for an overlap that leaves no room in the trained length."""
+        try:
+            from sumi_core.serving.lm_eval import HarnessModel
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("lm_eval"):
+                raise
+            problem = "lm-evaluation-harness is not installed; write pip install 'sumi[harness]'"
+            raise ConfigError("harness", "lm_eval", problem) from None
+        trained = self.experiment.shards.sequence_length
+        if overlap is not None and not 0 <= overlap < trained:
+            raise ConfigError("harness", "overlap", f"is {overlap}; a window has {trained} tokens, so give fewer")
+        return HarnessModel(
+            self.experiment,
+            self._parts,
+            self._denoiser,
+            self.exported.tokenizer,
+            device=self._device,
+            levels=levels,
+            overlap=overlap,
+            steps=steps,
+            seed=seed,
+        )
 
     def _read(
-        self, read: Callable[..., pd.DataFrame], where: str, texts: Sequence[str], levels: int, seed: int
+        self,
+        read: Callable[..., pd.DataFrame],
+        where: str,
+        texts: Sequence[str],
+        levels: int,
+        seed: int,
+        overlap: int,
     ) -> pd.DataFrame:
         """A table of texts. Raises ConfigError, naming ``where``, for texts that cannot be read."""
         from sumi_core.base.numerics import deterministic
+        from sumi_core.experiments.size import reads_token_levels
 
+        length = self.experiment.shards.sequence_length
+        if not 0 <= overlap < length:
+            raise ConfigError(where, "overlap", f"is {overlap}; a piece has {length} tokens, so give fewer")
         try:
             with deterministic(self.experiment.runtime.threads):
                 return read(
@@ -93,11 +135,13 @@ class Model:
                     self._denoiser,
                     self.exported.tokenizer,
                     texts,
-                    length=self.experiment.shards.sequence_length,
+                    length=length,
                     levels=levels,
                     epsilon=self.experiment.evaluation.time_epsilon,
                     seed=seed,
                     device=self._device,
+                    overlap=overlap,
+                    told=reads_token_levels(self.experiment),
                 )
         except ValueError as error:
             raise ConfigError(where, "texts", str(error)) from None

@@ -38,12 +38,18 @@ def evaluate_command(
         typer.Option(help="Files or globs (.txt, .jsonl, packed or not, or .parquet) to measure the model on instead."),
     ] = None,
     column: Annotated[str, typer.Option(help="The key or column that holds the text of a row.")] = "text",
+    overlap: Annotated[
+        int,
+        typer.Option(min=0, help="With --text: how many of the tokens before it each sequence is given, clean."),
+    ] = 0,
 ) -> None:
     """Measure a finished model, on its validation text or on other text.
 
     What is measured already is found, not measured again. Figures go into the model's MLflow run. Other text is cut
     into tokens by the model's tokenizer, packed at its sequence length, and measured with the same bound and errors."""
     files, changes = _sorted(more or [], text or [])
+    if overlap and not files:
+        raise ConfigError("command line", "--overlap", "goes with other text; name files with --text")
     project = Project.find()
     target = find_target(project, name, check_changes(changes) or ())
     exported = exported_folder(project, target)
@@ -51,7 +57,7 @@ def evaluate_command(
     experiment = sampled_experiment(project, target, wanted) or _recorded(exported, wanted)
     measured: list[tuple[str, Artifact]] = []
     if files:
-        measured.append(_other_text(project, target, exported, experiment, files, column))
+        measured.append(_other_text(project, target, exported, experiment, files, column, overlap))
         known = project.store.find("evaluation", stage_fingerprint(experiment, "evaluation"))
         measured += [("validation text", known)] if known is not None else []
     else:
@@ -111,7 +117,13 @@ def _record_stages(project: Project, experiment: Experiment, run_id: str) -> Non
 
 
 def _other_text(
-    project: Project, target: Target, exported: Path, experiment: Experiment, paths: Sequence[str], column: str
+    project: Project,
+    target: Target,
+    exported: Path,
+    experiment: Experiment,
+    paths: Sequence[str],
+    column: str,
+    overlap: int,
 ) -> tuple[str, Artifact]:
     """The likelihood of other text, in the run of its model; with the name of the text."""
     from sumi_core.data.sources.by_suffix import Files
@@ -123,7 +135,15 @@ def _other_text(
     try:
         files = Files([os.path.abspath(os.path.expanduser(path)) for path in paths], column)
         artifact, _ = measure_text(
-            project.store, exported, model, experiment, target.key, files, log=note, progress=_progress
+            project.store,
+            exported,
+            model,
+            experiment,
+            target.key,
+            files,
+            overlap=overlap,
+            log=note,
+            progress=_progress,
         )
     except SourceError as error:
         key, _, problem = str(error).partition(": ")

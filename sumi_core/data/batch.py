@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ class Batch:
 
     tokens: ``[B, L]`` int64. examples: ``[B]`` global example numbers (address of the corruption noise).
     positions: ``[B]`` places in the global batch of ``global_size`` sequences (address of the noise level).
+    lengths, width: as of ``Noise``, for sequences that are padded or share their noise.
     """
 
     tokens: Tensor
@@ -27,10 +29,13 @@ class Batch:
     global_size: int
     step: int
     seed: int
+    lengths: Sequence[int] | None = None
+    width: int | None = None
 
     def noise(self, stream: str) -> Noise:
         """Per-example random numbers on the tokens' device."""
-        return Noise(self.seed, stream, self.step, self.examples, self.tokens.device)
+        where = (self.step, self.examples, self.tokens.device)
+        return Noise(self.seed, stream, *where, lengths=self.lengths, width=self.width)
 
     def times(self, low: float, high: float, *, stratified: bool = True) -> Tensor:
         """One noise level per sequence in [low, high), ``[B]`` float64 on the tokens' device: spread evenly over the

@@ -55,7 +55,9 @@ class Noise:
     """Random tensors for a batch, one independent address per row.
 
     Successive calls continue each row's own sequence, so a row gets the same numbers alone or in any batch. lengths:
-    of rows that differ in length; a row draws for its own positions alone, whatever the longest one is.
+    of rows that differ in length; a row draws for its own positions alone, whatever the longest one is. width: draw as
+    for texts of so many positions, and keep the first ones, so that texts of different lengths share their noise as far
+    as both reach.
 
     >>> a = Noise(seed=0, stream="corrupt", step=3, examples=[10, 11]).uniform(4)
     >>> b = Noise(seed=0, stream="corrupt", step=3, examples=[11]).uniform(4)
@@ -71,10 +73,11 @@ class Noise:
         examples: Sequence[int] | Tensor,
         device: torch.device | str = "cpu",
         lengths: Sequence[int] | None = None,
+        width: int | None = None,
     ) -> None:
         ids = examples.tolist() if isinstance(examples, torch.Tensor) else examples
         self._rows = [address_generator(seed, stream, step, int(example)) for example in ids]
-        self.device, self.lengths = torch.device(device), lengths
+        self.device, self.lengths, self.width = torch.device(device), lengths, width
 
     def uniform(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Uniform numbers in [0, 1), ``[B, *shape]``, float32 if no type is given."""
@@ -88,6 +91,9 @@ class Noise:
 
     def _drawn(self, shape: tuple[int, ...], draw: Callable[[np.random.Generator, tuple[int, ...]], Any]) -> Any:
         """One draw per row; a row shorter than ``shape[0]`` draws as many as it is long, and 0 stands behind them."""
+        if self.width is not None and shape:
+            wide = (max(self.width, shape[0]), *shape[1:])
+            return np.stack([draw(row, wide)[: shape[0]] for row in self._rows])
         if self.lengths is None or not shape:
             return np.stack([draw(row, shape) for row in self._rows])
         found = []

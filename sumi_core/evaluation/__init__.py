@@ -7,6 +7,7 @@ MEASUREMENTS = Registry(
     "sumi_core.evaluation.measurement:Measurement",
     {
         "audit": "sumi_core.evaluation.audit:Audit",
+        "by_position": "sumi_core.evaluation.by_position:ByPosition",
         "calibration": "sumi_core.evaluation.calibration:Calibration",
         "chain_rule": "sumi_core.evaluation.chain_rule:ChainRuleOrders",
         "coding": "sumi_core.evaluation.coding:Coding",

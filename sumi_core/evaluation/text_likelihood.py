@@ -1,7 +1,8 @@
 """How well a model predicts given texts, each by itself: nats and bits per byte with their standard errors.
 
 A text is its tokens and an end-of-text token, cut into pieces of at most the trained length. Pieces share no context,
-so a text that is cut costs more than it would in one piece. ``evaluation.likelihood`` has the terms and the two errors.
+so a text that is cut costs more than it would in one piece; with an ``overlap`` each piece is given the end of the one
+before. ``evaluation.likelihood`` has the terms and the two errors.
 The noise of a text is addressed by its content: the same text has the same figures, whatever stands beside it.
 """
 
@@ -18,6 +19,7 @@ import torch
 from sumi_core.base.statistics import ratio_over_units
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import EVALUATION
+from sumi_core.evaluation.continuations import Continuation, read_windows, windows
 from sumi_core.evaluation.likelihood import Floats, monte_carlo_stderr
 
 if TYPE_CHECKING:
@@ -43,16 +45,21 @@ def text_likelihoods(
     epsilon: float = 1e-3,
     seed: int = 1,
     device: torch.device | str = "cpu",
+    overlap: int = 0,
+    told: bool = False,
 ) -> pd.DataFrame:
     """One row for each text, numbered from 0, and the row ``all``.
 
     length: tokens of a piece at most. levels: noise levels drawn for each piece. epsilon: the bound integrates t over
-    [ε, 1 − ε]. The denoiser must be in evaluation mode, on ``device``.
+    [ε, 1 − ε]. overlap: tokens that pieces after the first repeat, given clean: their cost is that of the new tokens
+    behind them (``evaluation.continuations``). told: as of ``Given``. The denoiser must be in evaluation mode, on
+    ``device``.
 
     Columns: tokens (end-of-text counted), bytes (UTF-8), nats, bits_per_byte; bits_per_byte_stderr: over texts, in the
     row ``all`` of two texts or more; bits_per_byte_mc_stderr: over noise levels and noise, 0 for an exact likelihood,
     NaN for one level per piece; exact: False for an upper bound. Raises ValueError, naming the text by its number, for
-    a text that is empty or not valid UTF-8 and for a likelihood that is not finite, and for no text at all.
+    a text that is empty or not valid UTF-8 and for a likelihood that is not finite, and for no text at all; and for an
+    overlap that leaves no room.
     """
     import pandas as pd
 
@@ -64,7 +71,14 @@ def text_likelihoods(
         tokens = np.append(ids, tokenizer.eos_id).astype(np.int64)
         own = noise_seed(text, seed)
         nats, variance = 0.0, 0.0
-        for step, pieces in enumerate(pieces_of(tokens, length)):
+        if overlap:
+            read = read_overlapping(
+                objective, denoiser, text, tokens, length, overlap, levels, epsilon, seed, told, device
+            )
+            nats = sum(part.total for part in read)
+            alone = levels < 2 and not objective.reading.exact
+            variance = math.nan if alone else sum(part.mc_stderr**2 for part in read)
+        for step, pieces in enumerate(() if overlap else pieces_of(tokens, length)):
             draws = 1 if objective.reading.exact else levels
             values, times = _measured(objective, denoiser, pieces, draws, epsilon, own, step, device)
             nats += float(values.mean(axis=1).sum())
@@ -86,6 +100,33 @@ def text_likelihoods(
         nats_errors.append(math.sqrt(variance))
     table = pd.DataFrame([*rows, _together(rows, nats_errors)], index=pd.Index([*range(len(rows)), ALL], name="text"))
     return table
+
+
+def read_overlapping(
+    objective: Objective,
+    denoiser: DenoiserFunction,
+    text: str,
+    tokens: NDArray[np.int64],
+    length: int,
+    overlap: int,
+    levels: int,
+    epsilon: float,
+    seed: int,
+    told: bool,
+    device: torch.device | str,
+) -> list[Continuation]:
+    """What the windows of a text cost, in their order; its noise is addressed by its content."""
+    return read_windows(
+        objective.reading,
+        denoiser,
+        windows(tokens[:0], tokens, text, length=length, overlap=overlap),
+        draws=levels,
+        width=length,
+        epsilon=epsilon,
+        seed=seed,
+        told=told,
+        device=device,
+    )
 
 
 def check_texts(texts: Sequence[str]) -> None:

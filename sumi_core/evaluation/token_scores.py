@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sumi_core.evaluation.text_likelihood import check_texts, draws_of, noise_seed, pieces_of
+from sumi_core.evaluation.text_likelihood import check_texts, draws_of, noise_seed, pieces_of, read_overlapping
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sumi_core.data.tokenizers.tokenizer import Tokenizer
+    from sumi_core.evaluation.likelihood import Floats
     from sumi_core.models.interface import DenoiserFunction
     from sumi_core.objectives.objective import Objective
 
@@ -36,6 +37,8 @@ def token_scores(
     epsilon: float = 1e-3,
     seed: int = 1,
     device: torch.device | str = "cpu",
+    overlap: int = 0,
+    told: bool = False,
 ) -> pd.DataFrame:
     """One row for each token of each text, the end-of-text token last; arguments as of ``text_likelihoods``.
 
@@ -51,15 +54,21 @@ def token_scores(
         tokens = np.append(ids, tokenizer.eos_id).astype(np.int64)
         draws = 1 if reading.exact else levels
         nats, errors = [], []
-        for step, pieces in enumerate(pieces_of(tokens, length)):
+        if overlap:
+            read = read_overlapping(
+                objective, denoiser, text, tokens, length, overlap, levels, epsilon, seed, told, device
+            )
+            for part in read:
+                nats.append(part.nats.mean(0))
+                errors.append(_spread(part.nats, reading.exact))
+        for step, pieces in enumerate(() if overlap else pieces_of(tokens, length)):
             found = []
             for batch in draws_of(pieces, draws, noise_seed(text, seed), step, device):
                 with torch.inference_mode():
                     found.append(reading.by_position(denoiser, batch, epsilon).double().cpu())
             values = torch.cat(found).reshape(len(pieces), draws, -1).numpy()
             nats.append(values.mean(1).reshape(-1))
-            spread = values.std(1, ddof=1) / math.sqrt(draws) if draws > 1 else np.full(pieces.shape, math.nan)
-            errors.append((np.zeros(pieces.shape) if reading.exact else spread).reshape(-1))
+            errors.append(_spread(values.swapaxes(0, 1), reading.exact).reshape(-1))
         columns: dict[str, Any] = {
             "text": number,
             "position": np.arange(len(tokens)),
@@ -73,3 +82,11 @@ def token_scores(
             raise ValueError(f"the likelihood of text {number} is not finite; the model has diverged")
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
+
+
+def _spread(values: Floats, exact: bool) -> Floats:
+    """The standard error of the mean over draws, ``[K, …]`` → ``[…]``; 0 for an exact likelihood, NaN for one draw."""
+    if exact or len(values) < 2:
+        return np.full(values.shape[1:], 0.0 if exact else math.nan)
+    error: Floats = values.std(0, ddof=1) / math.sqrt(len(values))
+    return error

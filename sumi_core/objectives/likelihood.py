@@ -12,7 +12,7 @@ clocks of their own, t is the level of each and the integral runs along the cloc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import cross_entropy_loss
 from sumi_core.layouts.layout import Layout, Whole
-from sumi_core.models.interface import DenoiserFunction, DenoiserInput
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput
 from sumi_core.objectives.feedback import FeedbackSource
 from sumi_core.objectives.noising import NoisyBatch, noise_of_bound
 
@@ -57,6 +57,33 @@ class Likelihood:
         return self.diffusion + self.reconstruction + self.prior
 
 
+@dataclass(frozen=True)
+class Given:
+    """What is read of each text, and what is given: the likelihood is of the tokens from ``context`` to ``lengths``.
+
+    context, lengths: ``[B]`` int64, 0 ≤ context < length. The tokens before are clean; those behind are padding. told:
+    whether the denoiser has learnt to read a level for each token, and is given 0 where one is clean. Any other is
+    given one level for all of them, at which it takes what is given for tokens that noise could have written."""
+
+    context: Tensor
+    lengths: Tensor
+    told: bool = False
+
+    def read(self, x: Tensor) -> Tensor:
+        """The positions that the likelihood is of, ``[B, L]`` bool."""
+        place = torch.arange(x.shape[1], device=x.device)
+        return (place >= self.context[:, None]) & (place < self.lengths[:, None])
+
+    def stands(self, x: Tensor) -> Tensor:
+        """The positions that are given, ``[B, L]`` bool."""
+        return torch.arange(x.shape[1], device=x.device) < self.context[:, None]
+
+    def valid(self, x: Tensor) -> Tensor | None:
+        """The positions that belong to their text, ``[B, L]`` bool; None where all do."""
+        inside = torch.arange(x.shape[1], device=x.device) < self.lengths[:, None]
+        return None if bool(inside.all()) else inside
+
+
 class Reading(ABC):
     """One way to read a likelihood off a model. A model trained for several modes has several."""
 
@@ -71,8 +98,18 @@ class Reading(ABC):
         """
 
     @abstractmethod
-    def by_position(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
-        """What each position adds to the total of the same estimate, ``[B, L]`` float64 nats. No gradient."""
+    def by_position(
+        self, denoiser: DenoiserFunction, batch: Batch, epsilon: float, given: Given | None = None
+    ) -> Tensor:
+        """What each position adds to the total of the same estimate, ``[B, L]`` float64 nats. No gradient.
+
+        given: read each text behind its context, given that; 0 at all other positions. Their sum is then, or bounds,
+        −log p of what is read given the context. Raises ValueError for a reading that takes none."""
+
+    def greedy(self, denoiser: DenoiserFunction, batch: Batch, given: Given) -> Tensor | None:
+        """Whether what is read is what the model finds most probable, token by token, ``[B]`` bool; None: there is no
+        such order."""
+        return None
 
 
 class ChainRule(Reading):
@@ -85,12 +122,26 @@ class ChainRule(Reading):
 
     def token_nats(self, denoiser: DenoiserFunction, x: Tensor) -> Tensor:
         """−log p(x_i | x_{<i}), ``[B, L]``, with gradient."""
+        return self._shown(denoiser, x).apply(cross_entropy_loss(x, self.num_tokens))
+
+    def _shown(self, denoiser: DenoiserFunction, x: Tensor) -> DenoiserOutput:
         inputs = torch.cat([torch.full_like(x[:, :1], self.eos_id), x[:, :-1]], dim=1)
-        return denoiser(DenoiserInput(inputs)).apply(cross_entropy_loss(x, self.num_tokens))
+        return denoiser(DenoiserInput(inputs))
 
     @no_grad
-    def by_position(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
-        return self.token_nats(denoiser, batch.tokens).to(torch.float64)
+    def by_position(
+        self, denoiser: DenoiserFunction, batch: Batch, epsilon: float, given: Given | None = None
+    ) -> Tensor:
+        nats = self.token_nats(denoiser, batch.tokens).to(torch.float64)
+        return nats if given is None else torch.where(given.read(batch.tokens), nats, 0.0)
+
+    @no_grad
+    def greedy(self, denoiser: DenoiserFunction, batch: Batch, given: Given) -> Tensor | None:
+        x, read = batch.tokens, given.read(batch.tokens)
+        output = self._shown(denoiser, x)
+        places = replace(output, hidden=output.hidden[read][None])  # no logits of any other
+        same = places.logits()[0, :, : self.num_tokens].argmax(-1) == x[read]
+        return torch.ones_like(read).masked_scatter(read, same).all(-1)
 
     @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
@@ -125,10 +176,19 @@ class Bound(Reading):
         self.process, self.layout, self.eos_id, self.source = process, layout or Whole(), eos_id, source
 
     @no_grad
-    def by_position(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
-        terms = self._terms(denoiser, batch, epsilon)
+    def by_position(
+        self, denoiser: DenoiserFunction, batch: Batch, epsilon: float, given: Given | None = None
+    ) -> Tensor:
+        """Given a context c, what is read y is noised as a text of its own and c stays clean:
+
+            −log p_θ(y|c) ≤ Σ_i ∫ E_{z~q_t(·|y)}[integrand(x_θ(·|c, z), y_i, z_i, t)] dt + both end terms
+
+        with p_θ(·|c) the reverse process beside a context that stands, which is what a sampler with a prompt draws
+        from (docs/mathematics.md 9). Whatever the denoiser makes of c, this is a bound."""
+        terms = self._terms(denoiser, batch, epsilon, given)
         density, reconstruction, prior = (part.to(torch.float64) for part in terms[1:])
-        return (1 - 2 * epsilon) * density + reconstruction + prior
+        nats = (1 - 2 * epsilon) * density + reconstruction + prior
+        return nats if given is None else torch.where(given.read(batch.tokens), nats, 0.0)
 
     @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
@@ -148,31 +208,74 @@ class Bound(Reading):
         )
 
     def _terms(
-        self, denoiser: DenoiserFunction, batch: Batch, epsilon: float
+        self, denoiser: DenoiserFunction, batch: Batch, epsilon: float, given: Given | None = None
     ) -> tuple[NoisyBatch, Tensor, Tensor, Tensor]:
         """The noise, and of each position the integrand per unit of time, the reconstruction and the prior term, all
         ``[B, L]``."""
         x, process, source = batch.tokens, self.process, self.source
+        beside = None if given is None else _Beside(given, batch)
+        chosen = None if beside is None else ~beside.stands
 
         def lay_out(denoiser: DenoiserFunction) -> DenoiserFunction:
             return self.layout.of(denoiser, x, self.eos_id)
 
-        def fed(given: DenoiserInput, level: Tensor, stream: str) -> DenoiserInput:
+        def fed(shown: DenoiserInput, level: Tensor, stream: str) -> DenoiserInput:
             if source is None:
-                return given
-            return source.feed(denoiser, lay_out, process, given, level, batch.noise(stream))
+                return shown
+            return source.feed(denoiser, lay_out, process, shown, level, batch.noise(stream), chosen)
 
+        def noised(noise: NoisyBatch) -> NoisyBatch:
+            return noise if beside is None else beside.placed(noise)
+
+        def show(noise: NoisyBatch) -> DenoiserInput:
+            return noise.given if beside is None else replace(noise.given, valid=beside.valid)
+
+        own = batch if beside is None else beside.own
         shown = lay_out(denoiser)
-        noisy = noise_of_bound(process, batch, epsilon)
-        output = shown(fed(noisy.given, noisy.level, "feedback_path"))
+        noisy = noised(noise_of_bound(process, own, epsilon))
+        output = shown(fed(show(noisy), noisy.level, "feedback_path"))
         integrand = output.apply(process.bound_loss(x, noisy.z, noisy.level))
         density = noisy.weight.to(integrand.dtype) * integrand
 
         clean_end = torch.full((len(x), 1), epsilon, dtype=torch.float64, device=x.device)
-        z = process.corrupt(x, clean_end, batch.noise("reconstruction"))
-        given = fed(DenoiserInput(z, clean_end.squeeze(-1)), clean_end, "feedback_reconstruction")
-        logits = process.predict(shown, given, clean_end)
-        return noisy, density, process.reconstruction(logits, x, z, clean_end), process.prior(x, 1 - clean_end)
+        z = process.corrupt(own.tokens, clean_end, own.noise("reconstruction"))
+        ones = torch.ones_like(clean_end)
+        end = noised(NoisyBatch(own.tokens, z, clean_end, ones, clean_end.squeeze(-1), ones.bool()))
+        logits = process.predict(shown, fed(show(end), clean_end, "feedback_reconstruction"), clean_end)
+        return noisy, density, process.reconstruction(logits, x, end.z, clean_end), process.prior(x, 1 - clean_end)
+
+
+class _Beside:
+    """Texts that are noised behind a context which stands."""
+
+    def __init__(self, given: Given, batch: Batch) -> None:
+        x = batch.tokens
+        self.x, self.told, self.valid = x, given.told, given.valid(x)
+        self.stands, self.read = given.stands(x), given.read(x)
+        counts = given.lengths - given.context
+        width = int(counts.max())
+        place = torch.arange(x.shape[1], device=x.device) - given.context[:, None]
+        self._from = place.clamp(0, width - 1)
+        at = (torch.arange(width, device=x.device) + given.context[:, None]).clamp(max=x.shape[1] - 1)
+        #: What is read alone, ``[B, n]``; what stands behind the end of a row is padding.
+        self.own = replace(batch, tokens=x.gather(1, at), lengths=counts.tolist())
+
+    def placed(self, noise: NoisyBatch) -> NoisyBatch:
+        """The noise of what is read, ``[B, n]``, where it stands in the texts, ``[B, L]``."""
+        level = noise.conditioning_level
+        if level.ndim > 1 or self.told:
+            level = torch.where(self.stands, 0.0, self._placed(level[:, None] if level.ndim == 1 else level))
+        return NoisyBatch(
+            x=self.x,
+            z=torch.where(self.read, self._placed(noise.z), self.x),
+            level=self._placed(noise.level),
+            weight=self._placed(noise.weight),
+            conditioning_level=level,
+            clocked=noise.clocked,
+        )
+
+    def _placed(self, part: Tensor) -> Tensor:
+        return part if part.shape[1] == 1 < self.own.tokens.shape[1] else part.gather(1, self._from)
 
 
 def per_sequence(nats: Tensor) -> Tensor:

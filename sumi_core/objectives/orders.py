@@ -18,7 +18,7 @@ from sumi_core.data.batch import Batch
 from sumi_core.kernels.chunks import chunks_of
 from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
-from sumi_core.objectives.likelihood import Likelihood, Reading
+from sumi_core.objectives.likelihood import Given, Likelihood, Reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,8 +57,12 @@ class InOrder(Reading):
         )
 
     @no_grad
-    def by_position(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Tensor:
+    def by_position(
+        self, denoiser: DenoiserFunction, batch: Batch, epsilon: float, given: Given | None = None
+    ) -> Tensor:
         """−log p_θ(x_i | what was written before it)."""
+        if given is not None:
+            raise ValueError("the chain rule in an order reads whole texts; give it no context")
         x, process = batch.tokens, self.process
         length = x.shape[1]
         z = process.sample_prior(batch.noise("canvas"), length).to(x.device)

@@ -10,7 +10,7 @@ import torch
 
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling.canvas import Canvas, Constraint, Writer
-from sumi_core.sampling.generate import generate
+from sumi_core.sampling.generate import Stop, generate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +45,7 @@ def draw_texts(
     end_of_text: bool = False,
     text: Tensor | Sequence[Tensor] | None = None,
     watch: Callable[[Canvas], None] | None = None,
+    stop: Stop | None = None,
 ) -> Samples:
     """Draw ``num`` texts on the denoiser's device, in its current train/eval mode.
 
@@ -54,7 +55,8 @@ def draw_texts(
     given 0 where tokens stand. Any other takes them for tokens at the level of all others, which is exact for masks
     alone: under uniform noise it trusts what is given too little. text: a finished text of that length, or one for
     each, that the sampler revises; a prompt then says how much of it stands. watch: is given every canvas as it comes:
-    those of some rows, then those of the next ones.
+    those of some rows, then those of the next ones. stop: as of ``generate``; what stands behind the place where a row
+    stopped is not defined.
 
     Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, for a text of another length or
     a sampler that revises none, and for fewer than 1 step.
@@ -92,7 +94,7 @@ def draw_texts(
         )
         if revised:
             canvas = canvas.revising([revised[row] for row in rows])
-        for canvas in generate(sampler, denoiser, canvas, end_of_text=end_of_text):  # noqa: B020 — the last one stays
+        for canvas in generate(sampler, denoiser, canvas, end_of_text=end_of_text, stop=stop):  # noqa: B020 — the last one stays
             if watch is not None:
                 watch(canvas)
         written.append(canvas)

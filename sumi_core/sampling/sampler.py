@@ -16,6 +16,7 @@ from sumi_core.models.interface import DenoiserFunction
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas, Constraint
 from sumi_core.sampling.drawing import Samples, draw_texts
+from sumi_core.sampling.generate import Stop
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,6 +121,7 @@ class Sampler(Part, ABC):
         end_of_text: bool = False,
         text: Tensor | Sequence[Tensor] | None = None,
         watch: Callable[[Canvas], None] | None = None,
+        stop: Stop | None = None,
     ) -> Samples:
         """Draw ``num`` texts; see ``draw_texts``."""
         return draw_texts(
@@ -136,4 +138,5 @@ class Sampler(Part, ABC):
             end_of_text=end_of_text,
             text=text,
             watch=watch,
+            stop=stop,
         )

@@ -19,6 +19,8 @@ from sumi_core.base.numerics import deterministic
 from sumi_core.base.progress import Log, Progress, unwatched
 from sumi_core.evaluation.likelihood import TextLikelihood
 from sumi_core.evaluation.measurement import Context, write_findings
+from sumi_core.evaluation.rolling import VERSION as ROLLING
+from sumi_core.evaluation.rolling import rolling_likelihood
 from sumi_core.stages.evaluation import open_model
 from sumi_core.stages.measurements import ensure_measured, measurement_kind
 from sumi_core.stages.store import Artifact, Store
@@ -47,6 +49,7 @@ def measure_text(
     key: str,
     files: Files,
     *,
+    overlap: int = 0,
     log: Log = print,
     progress: Progress = unwatched,
     provenance: Mapping[str, Any] | None = None,
@@ -54,27 +57,36 @@ def measure_text(
     """The likelihood of the documents of ``files``, and whether it was found ready.
 
     exported: the folder of the model, whose fingerprint is ``model``. experiment: whose ``evaluation`` says on how many
-    sequences, levels and seeds. Raises TextError for a text that is shorter than two sequences, SourceError for files
-    that cannot be read, TokenizerError for a text that the tokenizer does not keep byte for byte."""
+    sequences, levels and seeds. overlap: tokens of the text that every sequence is given before its own, which are as
+    many fewer; 0: none, as in training. Raises TextError for a text that is shorter than two sequences and for an
+    overlap that leaves no room, SourceError for files that cannot be read, TokenizerError for a text that the tokenizer
+    does not keep byte for byte."""
     config, content = experiment.identity()["evaluation"], files.identity()
-    identity = {
+    identity: dict[str, Any] = {
         "measurement": "text",
         "version": TextLikelihood.version,
         "config": {name: config[name] for name in TextLikelihood.reads},
         "inputs": {"exported_model": model},
         "text": content,
     }
+    length = experiment.shards.sequence_length
+    if overlap:
+        if not 0 < overlap < length:
+            raise TextError(f"an overlap of {overlap} tokens leaves no room in {length}; give at most {length - 1}")
+        identity |= {"overlap": overlap, "overlap_version": ROLLING}
 
     def measure(folder: Path) -> dict[str, Any]:
         with deterministic(experiment.runtime.threads), tempfile.TemporaryDirectory(dir=folder) as scratch:
             opened = open_model(experiment, exported)
-            length = experiment.shards.sequence_length
-            packed, documents = _packed(files.documents(), opened.tokenizer, length, Path(scratch))
+            packed, documents = _packed(files.documents(), opened.tokenizer, length - overlap, Path(scratch))
             batch = experiment.runtime.evaluation_batch
             context = Context(experiment.evaluation, packed, folder, batch, log=log, progress=progress)
-            found = TextLikelihood().run(opened, context)
+            if overlap:
+                found = rolling_likelihood(opened, packed, overlap, experiment.evaluation, progress=progress)
+            else:
+                found = TextLikelihood().run(opened, context)
             write_findings(found, folder)
-        name = text_name(files)
+        name = text_name(files) + (f"-overlap-{overlap}" if overlap else "")
         return {"name": name, "text": fingerprint(content), "text_documents": documents, **found.summary}
 
     return ensure_measured(

@@ -106,6 +106,26 @@ def test_the_tokens_of_a_text_add_up_to_its_nats(kind: str, request: pytest.Fixt
     assert scores["exact"].all() == (kind == "exact")
 
 
+def test_pieces_that_overlap_are_read_behind_the_end_of_the_one_before(exact: Model, model: Model) -> None:
+    """65 tokens in windows of 32: the first reads 32, then 12 behind 20, and the rest behind all that fits."""
+    eos, table = exact.exported.tokenizer.eos_id, exact.likelihood(TEXTS[1:2], overlap=20)
+    ids, at, nats, places = [*TEXTS[1].encode(), eos], 0, 0.0, [(0, 32), (12, 44), (24, 56), (33, 65)]
+    for begin, end in places:
+        with torch.inference_mode():
+            logits = exact.exported.denoiser(DenoiserInput(torch.tensor([[eos, *ids[begin : end - 1]]]))).logits()[0]
+        logs = logits[:, : exact.exported.parts.num_tokens].double().log_softmax(-1)
+        nats -= sum(float(logs[place - begin, ids[place]]) for place in range(at, end))
+        at = end
+    assert table.loc[0, "nats"] == pytest.approx(nats, rel=1e-5)
+    for opened in (exact, model):
+        whole, scores = opened.likelihood(TEXTS, overlap=20), opened.score(TEXTS, overlap=20)
+        for number, own in scores.groupby("text"):
+            assert own["nats"].sum() == pytest.approx(whole["nats"][number], rel=1e-6)
+        assert (whole["bits_per_byte_mc_stderr"] > 0).all() == (opened is model)
+    with pytest.raises(ConfigError, match="overlap: is 32; a piece has 32 tokens, so give fewer"):
+        model.likelihood(TEXTS, overlap=32)
+
+
 def test_the_error_of_a_token_covers_other_levels_and_noise(model: Model) -> None:
     one, other = (model.score(TEXTS[1:2], levels=128, seed=seed) for seed in (1, 2))
     error = np.hypot(one["nats_mc_stderr"], other["nats_mc_stderr"])

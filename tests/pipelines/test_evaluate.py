@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.commands.sample import exported_folder
 from sumi_core.base.options import ConfigError
+from sumi_core.data.sequences import spread_indices
 from sumi_core.evaluation.likelihood import TextLikelihood
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model
 from sumi_core.evaluation.samples import Samples
@@ -184,6 +185,37 @@ def test_an_exact_model_pays_what_its_logits_say(project: Project, texts: Path) 
     summary = measured_texts(project)[fingerprint].summary
     assert (summary["exact"], summary["sequences"], summary["bytes"]) == (True, 4, size)
     assert summary["bits_per_byte"] == pytest.approx(float(nats) / math.log(2) / size, rel=1e-6)
+
+
+def test_an_overlap_gives_every_sequence_the_text_before_it(project: Project, texts: Path) -> None:
+    """8 new tokens behind 24; without a context only at the very beginning of the text."""
+    before = set(measured_texts(project))
+    shown, _ = evaluate("tiny.left", "--text", texts / "b.jsonl", "--overlap", "24")
+    (fingerprint,) = set(measured_texts(project)) - before
+    model = load_exported(exported_folder(project, find_target(project, "tiny.left")))
+    eos = model.tokenizer.eos_id
+    rows = [json.loads(line)["text"].encode() for line in (texts / "b.jsonl").read_text().splitlines()]
+    stream = torch.from_numpy(np.concatenate([[*row, eos] for row in rows]).astype(np.int64))
+    nats, size = 0.0, 0
+    for index in spread_indices(4, len(stream) // 8):
+        begin, at = max(0, index * 8 - 24), index * 8
+        own = stream[begin : at + 8]
+        with torch.no_grad():
+            logits = (
+                model.denoiser(DenoiserInput(torch.cat([torch.tensor([eos]), own[:-1]])[None])).logits()[0].double()
+            )
+        nats += float(torch.nn.functional.cross_entropy(logits[at - begin :], own[at - begin :], reduction="sum"))
+        size += int((own[at - begin :] != eos).sum())
+    summary = measured_texts(project)[fingerprint].summary
+    assert (summary["exact"], summary["sequences"], summary["bytes"], summary["overlap"]) == (True, 4, size, 24)
+    assert summary["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-6)
+    assert summary["name"].endswith("-overlap-24")
+    assert summary["name"] in shown
+    evaluate("tiny.uniform", "--text", texts / "b.jsonl", "--overlap", "24")
+    problem = refusal("tiny.left", "--text", texts / "b.jsonl", "--overlap", "32")
+    assert problem == "command line: --text: an overlap of 32 tokens leaves no room in 32; give at most 31"
+    problem = refusal("tiny.left", "--overlap", "8")
+    assert problem == "command line: --overlap: goes with other text; name files with --text"
 
 
 def test_an_exported_folder_is_measured_like_its_cell(

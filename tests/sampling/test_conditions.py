@@ -22,6 +22,7 @@ from sumi_core.sampling.conditions import Condition, Place, Row, languages, read
 from sumi_core.sampling.generate import generate
 from tests.corruption.enumerable import World, build_process, chi_square
 from tests.models.stock import lively, small
+from tests.objectives.worlds import told_posterior
 
 HERE = Place("command line", "--")
 
@@ -186,19 +187,6 @@ def test_every_row_keeps_its_own_condition(tokenizer: Tokenizer) -> None:
 # --- what is exact --------------------------------------------------------------------------------------------------
 
 GIVEN = torch.tensor([False, True, False])
-
-
-def told_posterior(world: World, z: Tensor, level: Tensor) -> Tensor:
-    """The exact denoiser that is given a level for each token: logits of p(x_i | z_{−i}), ``[B, L, S]``."""
-    q = world.q(level.expand(z.shape))  # [B, L, V, S]
-    rows, places = torch.arange(len(z))[:, None, None], torch.arange(world.length)
-    evidence = q[rows, places, world.x[None], z[:, None, :]]  # [B, M, L]
-    logits = torch.zeros(*z.shape, world.states, dtype=torch.float64)
-    for i in range(world.length):
-        weight = world.p * evidence[:, :, places != i].prod(-1)
-        column = torch.zeros(len(z), world.tokens, dtype=torch.float64).index_add_(1, world.x[:, i], weight)
-        logits[:, i, : world.tokens] = (column / column.sum(-1, keepdim=True)).log()
-    return logits
 
 
 def ends(world: World, token: int, steps: int, told: bool) -> Tensor:
