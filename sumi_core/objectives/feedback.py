@@ -99,7 +99,7 @@ class FeedbackSource(Part, ABC):
         level, noise: as for ``earlier``. chosen: rows that have feedback, ``[B, 1]`` bool, or positions, ``[B, L]``:
         the others stand in the earlier pass too, as a prompt does in all steps of a sampler; None: all."""
         asked = self.earlier(process, given, level, noise)
-        if chosen is not None:
+        if chosen is not None and chosen.shape[1] > 1:
             asked = asked.where_chosen(given, chosen)
         output = no_grad(lay_out(self.predictor(denoiser, process, given.tokens.device)))(asked.given)
         where = asked.where if chosen is None else asked.where & chosen
