@@ -155,6 +155,8 @@ class Model:
         prompt: str = "",
         mode: str | None = None,
         conditions: Sequence[Mapping[str, Any]] | None = None,
+        overlap: int | None = None,
+        until_end: bool = False,
         **condition: Any,
     ) -> list[str]:
         """Texts that the model writes, as ``sumi sample`` prints them but with every character as it is.
@@ -164,7 +166,8 @@ class Model:
         gives the same texts. mode: of a model with two modes, ``ar``, ``canvas`` or ``speculative``. condition: what
         else each text is to hold: ``suffix``, ``template``, ``regex``, ``schema``, ``forbid``, ``require``
         (``sumi_core.sampling.conditions.Condition``). conditions: in their place, a mapping of such keys for each text,
-        of which ``num`` are written.
+        of which ``num`` are written. overlap: write what is longer than the trained length on several canvases of it,
+        each given so many tokens before it. until_end: end each text at its first end-of-text token.
 
         Raises ConfigError for a condition that cannot be kept, for a prompt that leaves no room, for more than 16 times
         the trained length and for a mode that the model does not have, and ValueError for fewer than one text or
@@ -185,7 +188,9 @@ class Model:
             (read_condition(own, "sample", key), Place("sample", key)) for own, key in zip(asked, keys, strict=True)
         ]
         sampler = sampler_of(self.experiment, self._parts, mode, self.name, "sample", "mode")
-        writing = Writing.of(self.experiment, sampler, tokenizer, read, num=num, length=length)
+        writing = Writing.of(
+            self.experiment, sampler, tokenizer, read, num=num, length=length, overlap=overlap, until_end=until_end
+        )
         with deterministic(self.experiment.runtime.threads):
             return writing.texts(writing.sample(self._denoiser, steps, seed), tokenizer)
 

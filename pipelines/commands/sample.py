@@ -82,6 +82,17 @@ def sample_command(
             help="Tokens of each text, prompt included; default: the trained length, of which 16 times is the most.",
         ),
     ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Write a longer text on canvases of the trained length, each given the last N tokens before it.",
+        ),
+    ] = None,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="End each text at its first end-of-text token.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same texts.")] = 0,
     mode: Annotated[
         str | None,
@@ -117,6 +128,7 @@ def sample_command(
     experiment, tokenizer = sampled_experiment(project, target) or exported.experiment, exported.tokenizer
     parts = build_parts(experiment, exported.parts.vocabulary)
     others = {"mode": mode, "conditions": conditions, **dataclasses.asdict(asked[0][0]), "length": length}
+    others |= {"overlap": overlap is not None, "until-end": until_end}
     if correct is not None and (other := next((key for key, value in others.items() if value), None)):
         raise ConfigError("command line", "--correct", f"corrects a whole text as it is; leave out --{other}")
     sampler = sampler_of(experiment, parts, mode, name) if correct is None else corrector_of(experiment, parts, name)
@@ -132,12 +144,21 @@ def sample_command(
         note(f"sampler '{recorded.get('name')}' of the record is not at hand; sampling with '{used}'")
     trained = experiment.shards.sequence_length
     if correct is None:
-        writing = Writing.of(experiment, sampler, tokenizer, asked, num=num, length=sample_length(length, trained))
+        most = sample_length(length, trained)
+        writing = Writing.of(
+            experiment, sampler, tokenizer, asked, num=num, length=most, overlap=overlap, until_end=until_end
+        )
     else:
         writing = Writing.correcting(sampler, text_ids(correct, tokenizer, LONGEST * trained), num)
     length = writing.longest
-    if length > trained:
-        note(f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them")
+    if writing.canvases and (film is not None or watch):
+        key = "--film" if film is not None else "--watch"
+        raise ConfigError("command line", key, "shows one canvas, and these texts take several; leave out --overlap")
+    if length > trained and not writing.canvases:
+        note(
+            f"{length} tokens is longer than the {trained} it was trained on; expect the text to decay beyond them; "
+            "--overlap N writes it on several canvases"
+        )
     steps_used = steps or max(experiment.evaluation.sampling_steps)
     for line in writing.notes(steps_used):
         note(line)

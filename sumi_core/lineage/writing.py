@@ -29,12 +29,17 @@ _LEVELS = "objective.token_levels and model.time_conditioning"
 @dataclass(frozen=True)
 class Writing:
     """Rows to write with a sampler. told: whether the model has learnt to read a noise level for each token. revised: a
-    finished text ``[L]`` that the sampler corrects, once for each row."""
+    finished text ``[L]`` that the sampler corrects, once for each row. canvas, overlap: where a text is longer than
+    ``canvas`` tokens, it is written on several, each of which is given the last ``overlap`` ones before it; overlap
+    None: on one. until_end: a text ends where its end-of-text token says."""
 
     sampler: Sampler
     rows: tuple[Row, ...]
     told: bool = False
     revised: Tensor | None = None
+    canvas: int = 0
+    overlap: int | None = None
+    until_end: bool = False
 
     @classmethod
     def correcting(cls, sampler: Sampler, text: Tensor, num: int) -> Writing:
@@ -54,15 +59,23 @@ class Writing:
         *,
         num: int,
         length: int,
+        overlap: int | None = None,
+        until_end: bool = False,
     ) -> Writing:
         """``num`` rows of each condition, one condition after the other. length: of texts that have none of their own.
+        overlap: of the canvases of the trained length, for texts longer than that.
 
         Raises ConfigError for a condition that cannot be kept."""
-        told = reads_token_levels(experiment)
+        told, canvas = reads_token_levels(experiment), experiment.shards.sequence_length
         rows = []
         for condition, place in conditions:
             row = read_row(condition, tokenizer, length, place)
-            sample_length(len(row.tokens), experiment.shards.sequence_length, place.where, place.key)
+            sample_length(len(row.tokens), canvas, place.where, place.key)
+            if overlap is not None and not 0 <= overlap < canvas:
+                problem = f"{overlap} tokens of each canvas of {canvas}"
+                raise place.error("overlap", f"{problem} leave nothing to write; write 0 to {canvas - 1}")
+            if overlap is not None and row.stretch is not None:
+                raise place.error("overlap", "a text that is held to a language needs one canvas; leave this out")
             if row.stretch is not None and not sampler.holds_languages:
                 asked = ("regex", "schema", "forbid", "require", "template")
                 raise place.error(
@@ -71,7 +84,12 @@ class Writing:
                     "language; choose another with evaluation.sampler",
                 )
             rows += [row] * num
-        return cls(sampler, tuple(rows), told)
+        return cls(sampler, tuple(rows), told, canvas=canvas, overlap=overlap, until_end=until_end)
+
+    @property
+    def canvases(self) -> bool:
+        """Whether a text takes several canvases."""
+        return self.overlap is not None and self.longest > self.canvas
 
     @property
     def given(self) -> int:
@@ -86,6 +104,11 @@ class Writing:
     def notes(self, steps: int) -> list[str]:
         """What is not exact about it, a sentence each."""
         found = [self._trust(), self._blindness()]
+        if self.canvases:
+            found.append(
+                f"each canvas of {self.canvas} tokens is given the last {self.overlap} before it, and nothing that "
+                "stands further back"
+            )
         if any(row.stretch is not None for row in self.rows):
             if not self.sampler.uses_steps:
                 found.append("every text is in its language; how often each is drawn is a heuristic, token by token")
@@ -100,6 +123,21 @@ class Writing:
         self, denoiser: DenoiserFunction, steps: int, seed: int, watch: Callable[[Canvas], None] | None = None
     ) -> Samples:
         """Write them. watch: as in ``draw_texts``."""
+        if self.canvases:
+            from sumi_core.sampling.growing import draw_growing_texts
+
+            return draw_growing_texts(
+                self.sampler,
+                denoiser,
+                given=[(row.tokens, row.frozen) for row in self.rows],
+                canvas=self.canvas,
+                overlap=self.overlap or 0,
+                steps=steps,
+                seed=seed,
+                told=self.told,
+                end_of_text=self.until_end,
+                watch=watch,
+            )
         ends = [row.stretch is not None and row.stretch.open_ended for row in self.rows]
         return self.sampler.sample(
             denoiser,
@@ -110,7 +148,7 @@ class Writing:
             given=[(row.tokens, row.frozen) for row in self.rows],
             told=self.told,
             constraints=languages(self.rows),
-            end_of_text=all(ends),
+            end_of_text=all(ends) or self.until_end,
             text=self.revised,
             watch=watch,
         )
@@ -142,13 +180,13 @@ class Writing:
         layout = self.sampler.layout
         if isinstance(layout, Blocks):
             n = layout.options.length
-            if not any(_mixed(row, n) for row in self.rows):
+            if not any(_mixed(row, n) for row in self.rows) and not (self.canvases and (self.overlap or 0) % n):
                 return None
             return (
                 "what is given ends inside a block, where this model reads it as if noise could have written it and "
                 f"trusts it too little; give whole blocks of {n} tokens, or train with {_LEVELS}"
             )
-        if not self.given:
+        if not self.given and not (self.canvases and self.overlap):
             return None
         return (
             "this model reads what is given as if noise could have written it, and trusts it too little; one trained "

@@ -46,6 +46,7 @@ def draw_texts(
     text: Tensor | Sequence[Tensor] | None = None,
     watch: Callable[[Canvas], None] | None = None,
     stop: Stop | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Samples:
     """Draw ``num`` texts on the denoiser's device, in its current train/eval mode.
 
@@ -56,7 +57,7 @@ def draw_texts(
     alone: under uniform noise it trusts what is given too little. text: a finished text of that length, or one for
     each, that the sampler revises; a prompt then says how much of it stands. watch: is given every canvas as it comes:
     those of some rows, then those of the next ones. stop: as of ``generate``; what stands behind the place where a row
-    stopped is not defined.
+    stopped is not defined. rows: the number of each text, which addresses its noise; without it, 0 to num − 1.
 
     Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, for a text of another length or
     a sampler that revises none, and for fewer than 1 step.
@@ -66,7 +67,8 @@ def draw_texts(
     lengths = [length] * num if isinstance(length, int) else list(length)
     if given is None:
         given = _prompts(prompt, lengths, num)
-    if not len(lengths) == len(given) == num:
+    addresses = range(num) if rows is None else rows
+    if not len(lengths) == len(given) == len(addresses) == num:
         raise ValueError(f"{num} texts need as many lengths and tokens, got {len(lengths)} and {len(given)}")
     revised = [text] * num if isinstance(text, torch.Tensor) else list(text or [])
     if revised and [len(own) for own in revised] != lengths:
@@ -75,10 +77,10 @@ def draw_texts(
     block = rows_at_once(sampler, longest)
     written = []
     for start in range(0, num, block):
-        rows = range(start, min(start + block, num))
-        own = [lengths[row] for row in rows]
+        some = range(start, min(start + block, num))
+        own = [lengths[row] for row in some]
         tokens, frozen = (
-            torch.stack([torch.nn.functional.pad(given[row][part], (0, max(own) - lengths[row])) for row in rows])
+            torch.stack([torch.nn.functional.pad(given[row][part], (0, max(own) - lengths[row])) for row in some])
             for part in (0, 1)
         )
         canvas = Canvas.of(
@@ -87,22 +89,22 @@ def draw_texts(
             torch.tensor(own),
             seed=seed,
             steps=steps,
-            rows=rows,
+            rows=[addresses[row] for row in some],
             device=device,
             constraints=constraints,
             told=told,
         )
         if revised:
-            canvas = canvas.revising([revised[row] for row in rows])
+            canvas = canvas.revising([revised[row] for row in some])
         for canvas in generate(sampler, denoiser, canvas, end_of_text=end_of_text, stop=stop):  # noqa: B020 — the last one stays
             if watch is not None:
                 watch(canvas)
         written.append(canvas)
     tokens = torch.full((num, longest), sampler.eos_id, dtype=torch.int64, device=device)
-    for canvas in written:
+    for start, canvas in zip(range(0, num, block), written, strict=True):
         place = torch.arange(canvas.length, device=device)
         text = torch.where(place < canvas.lengths[:, None], canvas.tokens, sampler.eos_id)
-        tokens[canvas.rows[0] : canvas.rows[-1] + 1, : canvas.length] = text
+        tokens[start : start + len(text), : canvas.length] = text
     joined = {name: torch.cat([getattr(canvas, name) for canvas in written]) for name in ("lengths", "nfe", "slots")}
     return Samples(tokens, **joined)
 

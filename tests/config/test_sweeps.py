@@ -115,8 +115,11 @@ def test_an_empty_file_is_the_default_experiment(write: Write) -> None:
             "reference: no cells are called 'uniform.s0', without a seed; did you mean 'uniform'?",
         ),
         ("budget: 5", "budget: expected a mapping of keys, got 5"),
-        ("budget:", "budget: expected tokens, flops or total_flops, got neither"),
-        ("budget: {tokens: 4096, flops: 1e9}", "budget: expected tokens, flops or total_flops, got tokens and flops"),
+        ("budget:", "budget: expected tokens, supervised_tokens, flops or total_flops, got neither"),
+        (
+            "budget: {tokens: 4096, flops: 1e9}",
+            "budget: expected tokens, supervised_tokens, flops or total_flops, got tokens and flops",
+        ),
         ("budget: {token: 4096}", "budget.token: unknown key; did you mean 'tokens'?"),
         ("budget: {tokens: 0}", "budget.tokens: must be above 0, got 0"),
         (

@@ -79,7 +79,17 @@ def measured(evaluation: Artifact) -> dict[str, str]:
 
 def test_the_default_evaluation_has_every_measurement_that_any_model_has() -> None:
     assert [own["name"] for own in resolve({}, "tests").evaluation.measurements] == DEFAULT
-    on_request = ["audit", "calibration", "chain_rule", "coding", "drafts", "frontier", "initial_readings", "mauve"]
+    on_request = [
+        "audit",
+        "by_position",
+        "calibration",
+        "chain_rule",
+        "coding",
+        "drafts",
+        "frontier",
+        "initial_readings",
+        "mauve",
+    ]
     on_request += ["readings", "speed", "tasks"]
     assert sorted(DEFAULT + on_request) == MEASUREMENTS.names()
     assert "text" not in MEASUREMENTS, "the store calls the likelihood of other texts so"

@@ -84,6 +84,27 @@ def test_a_length_beyond_the_trained_one_is_warned_of(project: Project) -> None:
     assert "longer" not in sample("tiny.uniform", "--num", "1", "--length", "16")[1]
 
 
+def test_a_longer_text_is_written_on_several_canvases(project: Project, tmp_path: Path) -> None:
+    more = ("--num", "1", "--length", "80", "--steps", "3")
+    stdout, said = sample("tiny.uniform", *more, "--overlap", "8")
+    assert "1 text of 80 tokens, seed 0, 9 network calls" in said, "canvases at 0, 24 and 48"
+    assert "each canvas of 32 tokens is given the last 8 before it" in said
+    assert "trusts it too little" in said
+    assert "decay" not in said
+    assert stdout != sample("tiny.uniform", *more, "--overlap", "0")[0]
+    short = ("--num", "1", "--steps", "3")
+    assert sample("tiny.uniform", *short, "--overlap", "8")[0] == sample("tiny.uniform", *short)[0], "one canvas"
+    for refused, sentence in {
+        ("--overlap", "32"): "--overlap: 32 tokens of each canvas of 32 leave nothing to write; write 0 to 31",
+        ("--overlap", "4", "--regex", "a*"): "--overlap: a text that is held to a language needs one canvas",
+        ("--overlap", "4", "--correct", "In the"): "--correct: corrects a whole text as it is; leave out --overlap",
+        ("--overlap", "4", "--film", str(tmp_path / "x.gif")): "--film: shows one canvas, and these texts take several",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            sample("tiny.uniform", *(more if "--correct" not in refused else ()), *refused)
+        assert sentence in str(caught.value)
+
+
 def test_a_length_beyond_all_patience_is_refused() -> None:
     assert (sample_length(None, 32), sample_length(2, 32), sample_length(512, 32)) == (32, 2, 512)
     with pytest.raises(ConfigError) as caught:
