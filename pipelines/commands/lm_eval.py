@@ -60,6 +60,10 @@ def lm_eval_command(
 
     if (write_tasks is None) == (not tasks):
         raise ConfigError("command line", "--tasks", "name tasks to run, or --write-tasks FOLDER, and not both")
+    if include_path is not None and not include_path.is_dir():
+        raise ConfigError("command line", "--include-path", f"{include_path} is not a folder; name one")
+    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
+        raise ConfigError("command line", "--output", f"{output} is not a file in an existing folder; name one")
     model = open_model(name, changes or ())
     if write_tasks is not None:
         _write(model, write_tasks, questions, seed)
@@ -68,8 +72,6 @@ def lm_eval_command(
     from sumi_core.base.numerics import deterministic
     from sumi_core.serving.harness_run import run_tasks
 
-    if include_path is not None and not include_path.is_dir():
-        raise ConfigError("command line", "--include-path", f"{include_path} is not a folder; name one")
     with deterministic(model.experiment.runtime.threads):
         found = run_tasks(
             harness,
@@ -98,6 +100,8 @@ def _write(model: Model, folder: Path, questions: int, seed: int) -> None:
         )
     except TaskError as error:
         raise ConfigError("command line", "--write-tasks", str(error)) from None
+    except OSError as error:
+        raise ConfigError("command line", "--write-tasks", f"cannot write into {folder}: {error.strerror}") from None
     print(f"{folder}: {', '.join(names)}")
 
 
@@ -131,11 +135,13 @@ def _print(harness: HarnessModel, found: HarnessResults) -> None:
 
 
 def _save(file: Path, model: Model, found: HarnessResults) -> None:
+    from sumi_core.base.files import write_atomically
+
     rows = [
         {key: None if value != value else value for key, value in row.items()} for row in found.table.to_dict("records")
     ]
     data = {"model": model.name, "table": rows, **found.raw}
     try:
-        file.write_text(json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        write_atomically(file, json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n")
     except OSError as error:
         raise ConfigError("command line", "--output", f"cannot write {file}: {error.strerror}") from None

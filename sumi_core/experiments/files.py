@@ -160,7 +160,7 @@ class ExperimentFiles:
 
     def _found(self, file: Path, name: str, option: str, experiment: Experiment) -> Cell:
         """The cell that a reference in ``file`` means by ``name``."""
-        with _naming(name, option):
+        with _naming(name, option, self.overrides if name.partition(".")[0] == file.stem else ()):
             target = self._file(name.partition(".")[0], name, option)
             files = self if target == file else self._others
             return files.cell(target, files._named(target, name, option, experiment.seed))
@@ -170,12 +170,15 @@ class ExperimentFiles:
     ) -> tuple[str, Experiment, Cell | None]:
         """The cell that the evaluation of the cell ``own`` of ``file`` means by ``name``: what it is called, its model,
         and itself unless it is ``own``, whose model is there before its evaluation."""
-        with _naming(name, option):
+        with _naming(name, option, self.overrides if name.partition(".")[0] == file.stem else ()):
             target = self._file(name.partition(".")[0], name, option)
-            files = self if target == file else self._others
+            # How one model is measured changes no other, whose own evaluation may not even take these overrides.
+            measured = all(re.match(r"(evaluation|runtime)\b", override) for override in self.overrides)
+            files = self if target == file and not measured else self._others
             key = files._named(target, name, option, experiment.seed, models=True)
-            model = files.model(target, key)
             itself = (target, key) == (file, own)
+            files = self if itself else files
+            model = files.model(target, key)
             return key + change_suffix(files.overrides), model, None if itself else files.cell(target, key)
 
     def _file(self, sweep: str, name: str, option: str) -> Path:
@@ -214,8 +217,9 @@ class ExperimentFiles:
 
 
 @contextlib.contextmanager
-def _naming(name: str, option: str) -> Iterator[None]:
-    """Complaints about a cell that a reference means become those of the option that refers."""
+def _naming(name: str, option: str, overrides: Iterable[str] = ()) -> Iterator[None]:
+    """Complaints about a cell that a reference means become those of the option that refers. overrides: those of the
+    command line, where they hold for that cell too."""
     try:
         yield
     except CircleError as error:
@@ -223,7 +227,8 @@ def _naming(name: str, option: str) -> Iterator[None]:
     except ConfigError as error:
         if error.where == "":
             raise
-        raise ConfigError("", option, f"'{name}' cannot be taken, since {error}") from None
+        too = "; overrides hold for this cell too, which is in the same file" if overrides else ""
+        raise ConfigError("", option, f"'{name}' cannot be taken, since {error}{too}") from None
 
 
 def parse_overrides(dotlist: Iterable[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import math
@@ -52,9 +53,12 @@ def run_tasks(
     ``exact``; ``bound`` for a figure of a lower bound on log-likelihoods (``upper bound`` where the figure itself is
     one); ``texts`` for one of written texts. The share of greedy continuations is left out for a bound, which has none.
 
-    Raises HarnessError for a task that there is not."""
+    Raises HarnessError for a task that there is not, and for one whose YAML file or data cannot be read."""
     import pandas as pd
     from lm_eval.evaluator import evaluate
+
+    if include_path is not None:
+        _check_files(include_path)
 
     with _quiet():
         manager = _manager(tasks, include_path)
@@ -64,7 +68,7 @@ def run_tasks(
                 f"lm-evaluation-harness has no task '{', '.join(unknown)}'; name one of its tasks, or a folder with "
                 "their YAML files as --include-path"
             )
-        loaded = manager.load(manager.match_tasks(list(tasks)))
+        loaded = _loaded(manager, tasks)
         for task in loaded["tasks"].values():
             own = task.get_config("num_fewshot")
             task.set_config(key="num_fewshot", value=(own or 0) if num_fewshot is None or own == 0 else num_fewshot)
@@ -117,21 +121,65 @@ def _manager(tasks: Sequence[str], include_path: Path | None) -> Any:
     return TaskManager(include_path=str(include_path) if include_path is not None else None)
 
 
+def _check_files(folder: Path) -> None:
+    """Raise HarnessError for a folder without YAML files, or with one that is not YAML: the harness leaves it out."""
+    import yaml
+
+    files = sorted(folder.rglob("*.yaml"))
+    if not files:
+        raise HarnessError(f"--include-path: {folder} has no YAML files of tasks; name the folder that holds them")
+    for file in files:
+        try:
+            yaml.compose(file.read_text(encoding="utf-8"))  # what its tags mean is the harness's matter
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise HarnessError(f"{file} cannot be read as YAML ({_brief(error)}); correct or remove it") from None
+
+
+def _loaded(manager: Any, tasks: Sequence[str]) -> dict[str, Any]:
+    """The tasks with their data. Raises HarnessError for one whose first document cannot be asked."""
+    doing = f"task '{', '.join(tasks)}'"
+    try:
+        loaded: dict[str, Any] = manager.load(manager.match_tasks(list(tasks)))
+        for name, task in loaded["tasks"].items():
+            doing = f"task '{name}'"
+            doc = next(iter(task.eval_docs), None)
+            if doc is None:
+                raise HarnessError(f"{doing} has no documents; look at the data that its YAML file names")
+            task.doc_to_text(doc)
+            task.doc_to_target(doc)
+            if task.OUTPUT_TYPE == "multiple_choice":
+                task.doc_to_choice(doc)
+    except HarnessError:
+        raise
+    except Exception as error:  # whatever the harness, its templates and `datasets` raise
+        problem = f"{doing} cannot be loaded ({_brief(error)}); look at its YAML file and the data that it names"
+        raise HarnessError(problem) from error
+    return loaded
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:200]
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars of data sets and no running commentary."""
     import datasets
+    import lm_eval.api.task as requests
 
+    bar = requests.tqdm
     logger, bars = logging.getLogger("lm_eval"), datasets.utils.logging.is_progress_bar_enabled()
     level = logger.level
     logger.setLevel(logging.ERROR)
     datasets.utils.logging.disable_progress_bar()
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
+    requests.tqdm = functools.partial(bar, disable=True)  # tqdm read its variable when it was imported
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
+        requests.tqdm = bar
         logger.setLevel(level)
         if bars:
             datasets.utils.logging.enable_progress_bar()

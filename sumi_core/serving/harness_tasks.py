@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.errors import SumiError
+from sumi_core.base.files import write_atomically
 from sumi_core.data.noise import address_generator
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def write_tasks(
         else:
             docs = [ask[task](address_generator(seed, f"harness_{task}", 0, number)) for number in range(questions)]
         data = folder / f"{task}.jsonl"
-        data.write_text("".join(json.dumps(doc, ensure_ascii=False) + "\n" for doc in docs), encoding="utf-8")
+        write_atomically(data, "".join(json.dumps(doc, ensure_ascii=False) + "\n" for doc in docs))
         described = {
             "task": f"{prefix}_{task}",
             "dataset_path": "json",
@@ -99,7 +100,7 @@ def write_tasks(
         }
         # JSON is YAML, and needs no library to write.
         text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
-        (folder / f"{task}.yaml").write_text(text, encoding="utf-8")
+        write_atomically(folder / f"{task}.yaml", text)
     return [f"{prefix}_{task}" for task in TASKS]
 
 

@@ -121,6 +121,23 @@ def test_changes_on_the_command_line_hold_for_a_scorer_of_the_same_file(tmp_path
         assert not any(parent.plain == cell.plain for parent in cell.parents)
 
 
+def test_how_a_model_is_measured_on_the_command_line_leaves_its_scorer_as_it_is(tmp_path: Path) -> None:
+    """An autoregressive model cannot write by this sampler, and need not."""
+    write(tmp_path, "sweep", SWEEP)
+    sweeps = load_sweeps(tmp_path, ["evaluation.sampler=predictor_corrector"])
+    changed = {cell.plain: cell for cell in sweeps["sweep"].cells}
+    assert list(changed) == ["sweep.uniform.s0", "sweep.uniform.s1"]
+    assert list(sweeps["sweep"].refused) == ["sweep.left.s0", "sweep.left.s1"]
+    assert parents(changed) == {"sweep.uniform.s0": ["sweep.left.s0"], "sweep.uniform.s1": ["sweep.left.s1"]}
+
+
+def test_a_scorer_that_does_not_take_the_changes_is_named_with_the_reason(tmp_path: Path) -> None:
+    write(tmp_path, "sweep", SWEEP)
+    complaint = str(load_sweeps(tmp_path, ["process=absorbing"])["sweep"].refused["sweep.uniform.s0"])
+    assert f"{KEY}: 'sweep.left' cannot be taken" in complaint
+    assert complaint.endswith("; overrides hold for this cell too, which is in the same file")
+
+
 def test_the_scorer_comes_first(tmp_path: Path) -> None:
     write(tmp_path, "sweep", SWEEP)
     selected = select_cells(load_sweeps(tmp_path), ["sweep.uniform.s1"])

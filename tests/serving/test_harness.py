@@ -209,6 +209,53 @@ def test_a_task_that_is_not_there_is_refused(left: Model, folder: Path, monkeypa
 # --- tasks ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("change", "lines", "complaint"),
+    [
+        ({}, None, "cannot be read as YAML"),
+        ({"dataset_kwargs": {"data_files": {"test": "/nowhere/questions.jsonl"}}}, "", "cannot be loaded"),
+        ({}, "", "task 'own'"),
+        ({}, '{"context": "a b", "gold": 0}\n', "task 'own' cannot be loaded"),
+    ],
+    ids=["no YAML", "no data", "no documents", "no choices"],
+)
+def test_a_task_that_cannot_be_asked_is_refused(
+    left: Model, tmp_path: Path, change: dict[str, Any], lines: str | None, complaint: str
+) -> None:
+    from sumi_core.serving.harness_run import HarnessError, run_tasks
+
+    data = tmp_path / "questions.jsonl"
+    data.write_text(lines or "")
+    task = {"task": "own", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}}
+    text = json.dumps({**task, "test_split": "test", **TASKS["cloze"], **change})
+    (tmp_path / "own.yaml").write_text(text[:-1] if lines is None else text)
+    with pytest.raises(HarnessError, match=complaint):
+        run_tasks(left.harness(), ["own"], include_path=tmp_path)
+
+
+def test_a_folder_without_tasks_is_refused(left: Model, tmp_path: Path) -> None:
+    from sumi_core.serving.harness_run import HarnessError, run_tasks
+
+    with pytest.raises(HarnessError, match="has no YAML files of tasks"):
+        run_tasks(left.harness(), ["own"], include_path=tmp_path)
+
+
+def test_a_command_line_that_cannot_be_followed_is_refused_before_anything_is_computed(
+    project: Project, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    run = ["lm-eval", "tiny.left", "--tasks", "sumi_*", "--include-path"]
+    for command, complaint in (
+        ([*run, str(file)], "is not a folder"),
+        ([*run, str(folder), "--output", str(tmp_path / "none" / "out.json")], "--output"),
+        (["lm-eval", "tiny.left", "--write-tasks", str(file)], f"cannot write into {file}"),
+    ):
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, ConfigError)
+        assert complaint in str(result.exception)
+
+
 def test_questions_are_made_of_the_texts_and_the_seed(folder: Path, tmp_path: Path) -> None:
     write_tasks(TEXTS, tmp_path / "again", questions=4)
     write_tasks(TEXTS, tmp_path / "other", questions=4, seed=1)
