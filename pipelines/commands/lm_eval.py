@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -135,13 +135,20 @@ def _print(harness: HarnessModel, found: HarnessResults) -> None:
 
 
 def _save(file: Path, model: Model, found: HarnessResults) -> None:
-    from sumi_core.base.files import write_atomically
+    from sumi_core.base.files import json_text, write_atomically
 
-    rows = [
-        {key: None if value != value else value for key, value in row.items()} for row in found.table.to_dict("records")
-    ]
-    data = {"model": model.name, "table": rows, **found.raw}
+    data = {"model": model.name, "table": found.table.to_dict("records"), **found.raw}
     try:
-        write_atomically(file, json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n")
+        write_atomically(file, json_text(_plain(data)) + "\n")
     except OSError as error:
         raise ConfigError("command line", "--output", f"cannot write {file}: {error.strerror}") from None
+
+
+def _plain(value: Any) -> Any:
+    """What the harness returns as plain data: numbers of other libraries, and names of what is none."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    value = value.item() if hasattr(value, "item") else value
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -11,13 +11,12 @@ harness knows no other; a folder that has moved is written again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.errors import SumiError
-from sumi_core.base.files import write_atomically
+from sumi_core.base.files import json_text, write_atomically
 from sumi_core.data.noise import address_generator
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def write_tasks(
         else:
             docs = [ask[task](address_generator(seed, f"harness_{task}", 0, number)) for number in range(questions)]
         data = folder / f"{task}.jsonl"
-        write_atomically(data, "".join(json.dumps(doc, ensure_ascii=False) + "\n" for doc in docs))
+        write_atomically(data, "".join(json_text(doc, None) + "\n" for doc in docs))
         described = {
             "task": f"{prefix}_{task}",
             "dataset_path": "json",
@@ -99,7 +98,7 @@ def write_tasks(
             "metadata": {"version": 1.0},
         }
         # JSON is YAML, and needs no library to write.
-        text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
+        text = json_text(described) + "\n"
         write_atomically(folder / f"{task}.yaml", text)
     return [f"{prefix}_{task}" for task in TASKS]
 
