@@ -49,6 +49,14 @@ class NoiseSchedule(Part, ABC):
         """``noise_fraction`` of one level, for checks of a config: a schedule that can has it without torch."""
         return float(self.noise_fraction(torch.tensor(t, dtype=torch.float64)))
 
+    def time_of_noise_fraction(self, noise: float) -> float:
+        """The level t with 1 − α(t) = ``noise``, found by halving: for checks of a config, as ``noise_fraction_at``."""
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.noise_fraction_at(middle) < noise else (low, middle)
+        return (low + high) / 2
+
     def rate(self, t: Tensor) -> Tensor:
         """Hits per unit t, −α′/α."""
         return -self.dalpha(t) / self.alpha(t)

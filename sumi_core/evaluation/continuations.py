@@ -74,13 +74,15 @@ class Continuation:
         """The standard error of ``total`` over levels and noise; 0 for one draw, which is exact or has no estimate.
 
         Draws are paired with their neighbours in level (collapsed strata; Wolter, 2007, section 2.5), which errs on the
-        large side."""
+        large side where each level is drawn in its stratum by itself. Here they share one place: that the mean cost
+        goes from a to b over the range of levels moves ``total`` by (b − a)/√12 K besides, which is small beside the
+        noise of K draws unless a text is long, and is not counted."""
         return math.sqrt(float((half_differences(self.nats.sum(1), self.time) ** 2).sum()))
 
 
 def half_differences(values: Floats, time: Floats) -> Floats:
     """The mean of K ``values`` varies by independent signs times these ``[K // 2]`` numbers, one for each pair of
-    neighbouring times (balanced half-samples; Wolter, 2007, chapter 3). Of an odd number the last three are one
+    neighbouring times (half-samples; Wolter, 2007, chapter 3). Of an odd number the last three are one
     stratum, whose two contrasts are two of the numbers: ``[K // 2 + 1]`` for K ≥ 3. None for one value."""
     ordered, count = values[np.argsort(time, kind="stable")], len(values)
     if count < 2:

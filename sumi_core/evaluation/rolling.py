@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sumi_core.evaluation.config import EvaluationConfig
     from sumi_core.evaluation.measurement import Model
 
-VERSION = "1"  # raise it whenever the code would find something else
+VERSION = "2"  # raise it whenever the code would find something else
 
 
 def rolling_likelihood(

@@ -264,6 +264,9 @@ def _fill_from(
             )
         known.copy_(values)
         if mask_row == "mean" and len(known) < len(parameter):
+            if len(parameter) > num_tokens + 1:  # alike, they could not be told apart
+                problem = f"starts one mask, and this process has {len(parameter) - num_tokens} states beside tokens"
+                raise InitialiserError(f"model.initialiser.mask_row: mean {problem}; write random")
             parameter[num_tokens:] = known.mean(0)
 
 

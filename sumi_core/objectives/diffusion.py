@@ -130,9 +130,14 @@ class Diffusion(Objective):
     @classmethod
     def expected_supervision(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> float:
         process, clock = others["process"], CLOCKS.from_config(others["clock"])
-        levels = SCHEDULES.from_config(own["time_density"] or others["schedule"])
-        epsilon = own["time_epsilon"]
-        times = (epsilon + (1 - 2 * epsilon) * (i + 0.5) / _TIMES for i in range(_TIMES))
+        levels, epsilon = SCHEDULES.from_config(others["schedule"]), own["time_epsilon"]
+        low, width = epsilon, 1 - 2 * epsilon
+        if own["time_density"]:  # its times run between the same levels
+            ends = [levels.noise_fraction_at(t) for t in (epsilon, 1 - epsilon)]
+            levels = SCHEDULES.from_config(own["time_density"])
+            low, high = (levels.time_of_noise_fraction(end) for end in ends)
+            width = high - low
+        times = (low + width * (i + 0.5) / _TIMES for i in range(_TIMES))
         of_levels = PROCESSES.get(process["name"]).expected_supervision
         at_levels = sum(cls.supervision_at(of_levels(process, levels.noise_fraction_at(t))) for t in times) / _TIMES
         running = clock.running(others["shards"]["sequence_length"])

@@ -48,6 +48,14 @@ class Earlier:
     level: Tensor
     where: Tensor
 
+    def where_chosen(self, given: DenoiserInput, chosen: Tensor) -> Earlier:
+        """The same, with tokens, and levels told for each of them, as they are ``given`` wherever none is chosen."""
+        told = self.given.level
+        if told is not None and told.ndim > 1 and given.level is not None:
+            told = torch.where(chosen, told, given.level)
+        tokens = torch.where(chosen, self.given.tokens, given.tokens)
+        return replace(self, given=replace(self.given, tokens=tokens, level=told))
+
 
 class FeedbackSource(Part, ABC):
     """Who predicts, of which text in noise. The earlier pass has no feedback itself, and no gradient."""
@@ -88,8 +96,11 @@ class FeedbackSource(Part, ABC):
     ) -> DenoiserInput:
         """What ``denoiser`` is given, with feedback: ``given`` and the prediction of an earlier pass.
 
-        level, noise: as for ``earlier``. chosen: rows that have feedback, ``[B, 1]`` bool; None: all."""
+        level, noise: as for ``earlier``. chosen: rows that have feedback, ``[B, 1]`` bool, or positions, ``[B, L]``:
+        the others stand in the earlier pass too, as a prompt does in all steps of a sampler; None: all."""
         asked = self.earlier(process, given, level, noise)
+        if chosen is not None and chosen.shape[1] > 1:
+            asked = asked.where_chosen(given, chosen)
         output = no_grad(lay_out(self.predictor(denoiser, process, given.tokens.device)))(asked.given)
         where = asked.where if chosen is None else asked.where & chosen
         read = BeliefReader(process, given.tokens, level, asked.given.tokens, asked.level)

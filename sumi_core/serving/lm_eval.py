@@ -197,7 +197,7 @@ class HarnessModel(LM):
             prompts.append(torch.from_numpy(ids))
             lengths.append(len(ids) + room)
             until = options.get("until") or []
-            stops.append([until] if isinstance(until, str) else list(until))
+            stops.append([stop for stop in ([until] if isinstance(until, str) else until) if stop])
 
         def behind(row: int, tokens: torch.Tensor) -> str:
             own = tokens[len(prompts[row]) :].tolist()
@@ -268,7 +268,7 @@ def monte_carlo_errors(
     """The error of each metric of a task over noise levels and noise, by the harness's name of it ("acc,none").
 
     task: of the harness, after its requests were answered. The metrics are computed again from log-likelihoods that are
-    varied by balanced half-samples, with the same signs for all options of a question; their standard deviation is the
+    varied by random half-samples, with the same signs for all options of a question; their standard deviation is the
     error. So it is 0 where every answer is exact, and for a metric of the order of options it counts the questions
     that noise may decide otherwise. Metrics of written texts have none and are left out."""
     groups: dict[int, list[Any]] = defaultdict(list)

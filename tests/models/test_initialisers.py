@@ -381,6 +381,8 @@ def test_a_new_mask_begins_at_the_mean_of_the_tokens(tied: bool, tmp_path: Path)
             assert not value[-1].equal(other[-1])
             value, other = value[:STATES], other[:STATES]
         assert value.equal(other), name
+    with pytest.raises(InitialiserError, match=f"mask_row: mean starts one mask, and this process has {STATES} states"):
+        starting({**start, "mask_row": "mean"}, states=2 * STATES, tokens=STATES, tie_embeddings=tied)
     masked = trained(tmp_path / "masked", states=STATES + 1, tie_embeddings=tied)
     start = {**of_cell(tmp_path / "masked"), "mask_row": "mean"}
     kept = starting(start, states=STATES + 1, tokens=STATES, tie_embeddings=tied)

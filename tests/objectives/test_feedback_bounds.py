@@ -17,7 +17,7 @@ from sumi_core.models.feedback_layers import mean_embedding
 from sumi_core.models.interface import Belief, DenoiserInput, DenoiserOutput, Feedback, FromLogits
 from sumi_core.objectives import FEEDBACK_SOURCES
 from sumi_core.objectives.feedback import FeedbackSource
-from sumi_core.objectives.likelihood import Bound
+from sumi_core.objectives.likelihood import Bound, Given
 from tests.corruption.enumerable import World, end_gaps, kernel_of, log_odds_quadrature
 from tests.objectives.worlds import batch_of, build, texts
 
@@ -287,3 +287,30 @@ def test_a_source_is_given_no_text_but_the_one_in_noise() -> None:
         for method in ("earlier", "feed"):
             taken = set(inspect.signature(getattr(FEEDBACK_SOURCES.get(name), method)).parameters)
             assert not taken & {"x", "batch", "noisy"}
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["one level", "a level for each token"])
+def test_a_context_stands_in_the_earlier_pass_too(told: bool) -> None:
+    """A sampler predicts beside its prompt in every step, so the bound behind a context is of clean contexts alone."""
+    seen: list[DenoiserInput] = []
+
+    class Watched:
+        takes_feedback = True
+
+        def __call__(self, given: DenoiserInput) -> DenoiserOutput:
+            seen.append(given)
+            return FromLogits(lambda z, level: torch.zeros(*z.shape, V, dtype=torch.float64))(given)
+
+        def feedback(self, belief: Belief) -> Feedback:
+            return mean_embedding(belief, torch.eye(V, dtype=torch.float64), "leave_one_out")
+
+    process = World("uniform", tokens=V, length=L).process
+    x = texts(World("uniform", tokens=V, length=L), 64).repeat(1, 3)
+    given = Given(torch.full((len(x),), 4), torch.full((len(x),), x.shape[1]), told=told)
+    Bound(process, source=source_of("path")).by_position(Watched(), batch_of(x), EPSILON, given)
+    earlier, _, end, _ = seen
+    assert bool((earlier.tokens[:, 4:] != x[:, 4:]).any()), "there is noise, behind the context"
+    for call in (earlier, end):
+        assert bool((call.tokens[:, :4] == x[:, :4]).all())
+        assert call.level is not None
+        assert not told or bool((call.level[:, :4] == 0).all())

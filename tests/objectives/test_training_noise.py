@@ -335,3 +335,28 @@ def test_the_share_of_supervised_tokens_is_what_a_budget_expects(
         {**others, "shards": {"sequence_length": 200}},
     )
     assert float(found) == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    "density",
+    [{"name": "polynomial", "exponent": 8.0}, {"name": "sqrt"}, {"name": "cosine"}, {"name": "log_snr"}],
+    ids=str,
+)
+def test_a_budget_expects_the_levels_that_importance_sampling_draws(density: dict[str, Any]) -> None:
+    """Between the levels of ε and 1 − ε, which under a steep density are far from its own times ε and 1 − ε."""
+    options = {"time_sampling": "importance", "time_density": density}
+    world = World("absorbing", "linear")
+    objective = build("elbo", world, **options)
+    count = 100_000
+    drawn, _ = objective._drawn((torch.arange(count, dtype=torch.float64)[:, None] + 0.5) / count)
+    hit = world.process.noise_fraction(EPSILON + (1 - 2 * EPSILON) * drawn).mean()
+    expected = type(objective).expected_supervision(
+        component(OBJECTIVES, {"name": "nelbo", "time_epsilon": EPSILON, **options}, "a.yaml", "objective"),
+        {
+            "process": {"name": "absorbing"},
+            "schedule": {"name": "linear"},
+            "clock": {"name": "shared"},
+            "shards": {"sequence_length": 200},
+        },
+    )
+    assert expected == pytest.approx(float(hit), rel=1e-3)

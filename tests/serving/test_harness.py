@@ -120,6 +120,8 @@ def test_texts_are_written_up_to_a_stop_string(request: pytest.FixtureRequest, n
     stop = next(character for character in free[0] if character.isprintable())
     held, _ = harness.generate_until([asked("and the", {**options, "until": [stop]}), asked("the evening", options)])
     assert held == free[0][: free[0].index(stop)]
+    empty, _ = harness.generate_until([asked("and the", {**options, "until": [""]}), asked("the evening", options)])
+    assert empty == free[0], "an empty string stops nothing"
 
 
 def test_greedy_requests_are_greedy_where_that_means_something(left: Model) -> None:
