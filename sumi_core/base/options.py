@@ -323,7 +323,8 @@ def _complaint(schema: Any, data: Any, error: Any, where: str, prefix: str) -> C
     elif limit:
         problem = f"must be {limit}, got {_shown(value)}"
     else:
-        problem = f"expected {expected}, got {_brief(value)}{_ADVICE.get(kind, '')}"
+        advice = f"; write {context['min_length']} or more" if kind == "too_short" else _ADVICE.get(kind, "")
+        problem = f"expected {expected}, got {_brief(value)}{advice}"
         if expected.startswith("text") and isinstance(value, bool | int | float):
             problem += "; put it in quotes"
     return ConfigError(where, key, problem)
@@ -342,7 +343,8 @@ def type_name(hint: Any) -> str:
         shown = f"{{{', '.join(f'{name}: …' for name in type_hints(inner))}}}"
         return shown if inner is hint else f"a list of {shown}"
     if typing.get_origin(hint) is list:
-        return f"a list of {_PLURALS.get(typing.get_args(hint)[0], 'values')}"
+        inner = typing.get_args(hint)[0]
+        return f"a list of {'lists' if typing.get_origin(inner) is list else _PLURALS.get(inner, 'values')}"
     return _NAMES.get(hint, str(hint).replace("typing.", ""))
 
 

@@ -142,6 +142,7 @@ def test_contrasts_are_pairs_of_groups(write: Write) -> None:
         "[[uniform.cosin, uniform.linear]]": "contrasts[0]: no cells are called 'uniform.cosin', without",
         "[[uniform.cosine, uniform.linear], [uniform.cosine]]": "contrasts[1]: expected the names of two different",
         "[[uniform.cosine, uniform.cosine]]": "contrasts[0]: expected the names of two different groups",
+        "[uniform.cosine]": "contrasts: expected a list of lists, got",
     }.items():
         file = write("grid", f"{COMPARED}contrasts: {wrong}")
         assert sentence in complaint(lambda file=file: load(file))
