@@ -58,7 +58,7 @@ def address_of(key: str) -> int:
 class Continuation:
     """What new tokens cost. nats: ``[K, n]``, of each draw and token; K = 1 for an exact likelihood. time: ``[K]``, the
     place of each draw in the range of levels. greedy: whether they are what the model finds most probable; None where
-    there is no such order, or nobody asked."""
+    there is no such order, or it was not requested."""
 
     nats: Floats
     time: Floats

@@ -87,7 +87,7 @@ class MarkdownTable(Task):
 
 
 def _cells(line: str) -> list[str] | None:
-    """What stands between the pipes of a row, without the blanks around it; None for a line that is no row."""
+    """What stands between the pipes of a row, without the blanks around it; None for a line that is not a row."""
     line = line.strip(" ")
     if len(line) < 2 or line[0] != "|" or line[-1] != "|":
         return None

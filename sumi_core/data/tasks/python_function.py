@@ -68,7 +68,7 @@ class PythonFunction(Task):
 
 
 def value_of(text: str, x: int) -> int | None:
-    """The value of an expression at x; None for what is no expression of x, whole numbers, ``+``, ``-``, ``*`` and
+    """The value of an expression at x; None for what is not an expression of x, whole numbers, ``+``, ``-``, ``*`` and
     brackets.
 
     >>> value_of("2*(x-1)", 5), value_of("x**9", 5), value_of("x.real", 5)
@@ -95,7 +95,7 @@ def _value(node: ast.expr, x: int) -> int:
             return _value(operand, x)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
             return _OPERATORS[type(sign)](_value(left, x), _value(right, x))
-    raise ValueError(f"{type(node).__name__} is no part of an expression")
+    raise ValueError(f"{type(node).__name__} cannot be part of an expression")
 
 
 def _expression(generator: random.Random, operators: int, *, inner: bool = False) -> str:
