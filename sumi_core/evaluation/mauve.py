@@ -24,6 +24,7 @@ from sumi_core.base.errors import SumiError
 from sumi_core.base.registry import Part
 from sumi_core.base.text import markdown_table, with_error
 from sumi_core.data.sequences import spread_indices
+from sumi_core.evaluation.definitions import MAUVE_NOTES
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, NamedEstimate
 from sumi_core.evaluation.samples import split_texts
 
@@ -38,14 +39,6 @@ _AT_ONCE = 32  # texts that features are computed of between two notes of progre
 _ENOUGH = 1000  # texts on each side below which its authors see too much noise
 
 Features: TypeAlias = "NDArray[np.float32]"
-
-_DEFINITIONS = (
-    "mauve: area under the curve of the divergences of generated and validation texts from their mixtures, 1 where "
-    "both are alike; N texts on each side, features of multilingual-e5-small, N / 10 clusters by k-means. The mean "
-    "over seeds of k-means; ± is the standard deviation over these seeds and says nothing of other texts.",
-    "mauve depends on N and on the clusters, so only figures of one N compare; other validation texts, as many and "
-    "measured the same way, are the mark to reach, which is below 1.",
-)
 
 
 class MauveError(SumiError, RuntimeError):
@@ -167,7 +160,7 @@ def _findings(found: dict[int, list[float]], count: int) -> Findings:
         ),
         tables={"mauve.parquet": pd.DataFrame(rows)},
         texts=("## MAUVE", caveat, markdown_table(_shown(pd.DataFrame(rows)))),
-        definitions=_DEFINITIONS,
+        definitions=MAUVE_NOTES,
     )
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sumi_core.base.statistics import mean_estimate
 from sumi_core.base.text import (
     WIDTH,
     excerpt,
     filled,
     render_text_table,
-    short_bytes,
-    short_count,
-    short_duration,
-    short_interval,
-    with_error,
 )
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.definitions import FRONTIER_NOTES, footnotes
+from sumi_core.evaluation.definitions import FRONTIER_NOTES, MAUVE_NOTES, footnotes
 from sumi_core.evaluation.samples import sample_rows
 from sumi_core.experiments.changed_names import split_name
 from sumi_core.reports.blocks import (
@@ -34,179 +27,18 @@ from sumi_core.reports.blocks import (
     html_page,
     markdown_page,
 )
+from sumi_core.reports.comparison_rows import COSTS, contrast_rows, error_rows, pair_rows, seed_rows, table_rows
 from sumi_core.reports.definitions import LEGEND, NOTES
-from sumi_core.reports.differences import Difference
-from sumi_core.reports.findings import certainty, changed, findings, notes, signed
-from sumi_core.reports.from_store import Question, SweepComparison, figures_of, first_sample
+from sumi_core.reports.findings import certainty, changed, findings, notes
+from sumi_core.reports.from_store import Question, SweepComparison
 from sumi_core.reports.frontier import frontier_rows, frontiers_of, matched_rows, scored_by
+from sumi_core.reports.mauve import mauve_rows
 from sumi_core.reports.readings import initial_rows, reading_rows
-from sumi_core.reports.row import Row
+from sumi_core.reports.samples import described_samples, first_samples
 from sumi_core.reports.speed import speed_lines, speed_notes, speed_rows
 from sumi_core.reports.table import Comparison
 
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
-
-
-# --- tables ---------------------------------------------------------------------------------------------------------
-
-
-_COSTS = (
-    "method",
-    "parameters",
-    "tokens seen",
-    "supervised",
-    "training FLOPs",
-    "total FLOPs",
-    "training time",
-    "tokens/s",
-    "peak memory",
-)
-
-
-def table_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """The comparison as text cells, by column title: a row for each method and yardstick."""
-    to_reference = f"to {comparison.reference}" if comparison.reference else "difference"
-    rows = [row for row in comparison.rows if row.group is None]
-    return [_yardstick(row) if row.kind == "yardstick" else _method(row, to_reference, comparison) for row in rows]
-
-
-def _yardstick(row: Row) -> dict[str, str]:
-    return {"cell": f"[{row.name}]", "bits per byte": f"  {row.bits_per_byte:.3f}"}
-
-
-def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, str]:
-    measured = row.bits_per_byte is not None
-    seeds = {"seeds": _seeds(row)} if comparison.has_groups else {}
-    inherited = any(other.total_flops not in (None, other.flops) for other in comparison.method_rows)
-    ranked = any(other.rank is not None for other in comparison.method_rows)
-    p = "–" if row.p_adjusted is None else _p(row.p_adjusted)
-    verdict = {"p (Holm)": p, "rank": str(row.rank or "–")} if ranked else {}
-    total = {"total FLOPs": short_count(row.total_flops)} if inherited else {}
-    return {
-        "cell": row.name,
-        "bits per byte": with_error(row.bits_per_byte, row.stderr, row.sign) if measured else row.state,
-        **seeds,
-        to_reference: "reference" if row.name == comparison.reference else _change(row),
-        "95 % interval": short_interval(row.difference_low_95, row.difference_high_95),
-        **verdict,
-        "method": "/".join(filter(None, (row.objective, row.process, row.schedule))),
-        "parameters": short_count(row.parameters),
-        "tokens seen": short_count(row.tokens_seen),
-        "supervised": _supervised(row),
-        "training FLOPs": short_count(row.flops),
-        **total,
-        "training time": short_duration(row.seconds),
-        "tokens/s": short_count(row.tokens_per_second),
-        "peak memory": short_bytes(row.peak_memory_bytes),
-    }
-
-
-def _supervised(row: Row) -> str:
-    if row.supervised_share is None:
-        return "–"
-    tokens = None if row.tokens_seen is None else row.supervised_share * row.tokens_seen
-    return f"{short_count(tokens)} ({row.supervised_share:.0%})"
-
-
-def _seeds(row: Row) -> str:
-    planned = row.seeds_planned or 1
-    return f"{row.seeds or 0} of {planned}" if (row.seeds or 0) < planned else str(planned)
-
-
-def _change(row: Row) -> str:
-    if row.difference is None:
-        return "–"
-    return signed(row.difference, row.difference_stderr) + ("" if row.paired else " (unpaired)")
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
-
-
-def error_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """Where the errors of each method come from, and how noisy its bound and its gradient are. Columns that
-    are empty in every row are left out."""
-    rows = [
-        {
-            "cell": row.name,
-            "± over documents": with_error(row.stderr_documents, digits=4),
-            "± over seeds": with_error(row.stderr_seeds, digits=4),
-            "Monte-Carlo error": with_error(row.mc_stderr, digits=4),
-            "noise of one draw": with_error(row.draw_deviation),
-            "difference: ± over documents": with_error(row.difference_stderr_documents, digits=4),
-            "difference: ± over seeds": with_error(row.difference_stderr_seeds, digits=4),
-            "bootstrap 95 %": short_interval(row.difference_bootstrap_low_95, row.difference_bootstrap_high_95),
-            "gradient norm": with_error(row.gradient_norm),
-            "gradient variance": _significant(row.gradient_variance, row.gradient_variance_stderr),
-        }
-        for row in comparison.method_rows
-        if row.bits_per_byte is not None
-    ]
-    known = [name for name in (rows[0] if rows else ()) if any(row[name] != "–" for row in rows)]
-    return [{name: row[name] for name in known} for row in rows] if len(known) > 1 else []
-
-
-def _significant(value: float | None, stderr: float | None) -> str:
-    """Two digits of a figure of any size."""
-    error = f" ± {stderr:.1g}" if stderr else ""
-    return "–" if value is None else f"{value:.2g}{error}"
-
-
-def seed_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """The cells of the groups, a row each."""
-    return [
-        {
-            "cell": row.name,
-            "seed": str(row.seed),
-            "bits per byte": row.state
-            if row.bits_per_byte is None
-            else with_error(row.bits_per_byte, row.stderr, row.sign),
-            "training FLOPs": short_count(row.flops),
-            "training time": short_duration(row.seconds),
-            "peak memory": short_bytes(row.peak_memory_bytes),
-        }
-        for row in comparison.cell_rows
-        if row.group is not None
-    ]
-
-
-def pair_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """Every difference, a row each; with a verdict where there are methods with several seeds."""
-    ranked = any(d.of_methods for d in comparison.differences)
-    return [_pair_row(d, ranked) for d in comparison.differences]
-
-
-def _pair_row(d: Difference, ranked: bool) -> dict[str, str]:
-    verdict = {
-        "p (Holm)": _p(d.p_adjusted) if d.of_methods else "–",
-        "verdict": "differ" if d.significant else "not told apart" if d.of_methods else "trained models",
-    }
-    apart = d if d.value >= 0 else d.turned()
-    return {
-        "better": d.first if d.value <= 0 else d.second,
-        "worse": d.second if d.value <= 0 else d.first,
-        "bits per byte apart": with_error(apart.value, apart.stderr),
-        "95 % interval": short_interval(apart.low_95, apart.high_95),
-        "paired": "no" if not d.paired else "texts and seeds" if d.paired_seeds and d.seeds > 1 else "texts",
-        "seeds": str(d.seeds),
-        **(verdict if ranked else {}),
-    }
-
-
-def contrast_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """The differences that were named beforehand, a row each."""
-    return [
-        {
-            "first": d.first,
-            "second": d.second,
-            "first − second": signed(d.value, d.stderr),
-            "95 % interval": short_interval(d.low_95, d.high_95),
-            "seeds": str(d.seeds),
-            "p (Holm)": _p(d.p_adjusted) if d.of_methods else "–",
-            "verdict": "differ" if d.significant else "not told apart" if d.of_methods else "trained models",
-        }
-        for d in comparison.contrasts
-    ]
 
 
 def question_rows(comparison: Comparison, question: Question) -> list[dict[str, str]]:
@@ -253,7 +85,7 @@ def report_text(comparison: SweepComparison, width: int = WIDTH) -> str:
     """The report of a sweep for a terminal or a log: the question, the comparison, a sample of each method."""
     title = f"{comparison.name}: {comparison.description}".removesuffix(": ")
     parts = [filled(title, width), comparison_text(comparison, width).rstrip("\n")]
-    for key, steps, text in _first_samples(comparison):
+    for key, steps, text in first_samples(comparison):
         sample = filled(excerpt(text, 300), width, first="  ", further="  ")
         parts.append(f"{key}, first sample at {steps} steps:\n{sample}")
     return "\n\n".join(parts) + "\n"
@@ -288,7 +120,7 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
         blocks += [Heading("Each seed"), Table(seed_rows(comparison))]
     if len(comparison.differences) > 1:
         blocks += [Heading("Every pair"), Table(pair_rows(comparison))]
-    if described := _described(comparison):
+    if described := described_samples(comparison):
         blocks += [
             Heading("Samples"),
             Paragraph("At the most steps of each cell; beside them validation text of the same size."),
@@ -303,18 +135,21 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
             Table(matched_rows(comparison)),
             Table(frontier_rows(frontiers)),
         ]
-    for key, steps, text in _first_samples(comparison):
+    if compared := mauve_rows(comparison):
+        blocks += [Heading("MAUVE"), Table(compared)]
+    for key, steps, text in first_samples(comparison):
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
         blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
     metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
     definitions = dict.fromkeys(METRICS.from_config(m).definition for m in metrics)
-    notes = [*footnotes(list(definitions)), *(FRONTIER_NOTES if frontiers else ()), *NOTES]
+    measured = [*(FRONTIER_NOTES if frontiers else ()), *(MAUVE_NOTES if compared else ())]
+    notes = [*footnotes(list(definitions)), *measured, *NOTES]
     return [*blocks, Heading("What the figures mean"), Bullets(notes)]
 
 
 def _split(rows: Sequence[Mapping[str, str]], costs: bool) -> list[dict[str, str]]:
     """The columns of costs, or all others, each with the cells' names: a page holds no table of twice its width."""
-    kept = [{name: text for name, text in row.items() if name == "cell" or (name in _COSTS) is costs} for row in rows]
+    kept = [{name: text for name, text in row.items() if name == "cell" or (name in COSTS) is costs} for row in rows]
     return [row for row in kept if len(row) > 1]
 
 
@@ -351,40 +186,6 @@ def reproduction_blocks(comparison: Comparison, question: Question, commits: Seq
             ]
         ),
     ]
-
-
-def _described(comparison: SweepComparison) -> dict[str, dict[str, float]]:
-    """Sample metrics of each method at its most steps, then those of validation text: once, if all agree on it. Of
-    several seeds, means, their errors over samples and over seeds joined: seeds share the noise of the samples."""
-    figures = {key: figures_of(cell) for key, cell in comparison.cells.items()}
-    samples = {key: own["samples"] for key, own in figures.items() if "samples" in own}
-    own = {key: samples[key][f"steps_{figures[key]['sample_steps']}"] for key in samples}
-    drawn = {name: [own[key] for key in keys if key in own] for name, keys in comparison.members.items()}
-    shown = {name: _averaged(seeds) for name, seeds in drawn.items() if seeds}
-    validation = {key: own["validation"] for key, own in samples.items()}
-    if len({tuple(sorted(own.items())) for own in validation.values()}) == 1:
-        return {**shown, "validation": next(iter(validation.values()))}
-    return {**shown, **{f"validation ({key})": own for key, own in validation.items()}}
-
-
-def _first_samples(comparison: SweepComparison) -> Iterator[tuple[str, int, str]]:
-    """Cell, steps and text of the first sample of each method that has any."""
-    for key in comparison.first_cells:
-        if found := first_sample(comparison.cells[key]):
-            yield key, *found
-
-
-def _averaged(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    if len(seeds) == 1:
-        return dict(seeds[0])
-    names = [name for name in seeds[0] if not name.endswith("_stderr") and all(name in figures for figures in seeds)]
-    estimates = {name: mean_estimate([figures[name] for figures in seeds]) for name in names}
-    own = {name: math.fsum(figures.get(f"{name}_stderr", 0.0) for figures in seeds) / len(seeds) for name in names}
-    return {
-        key: value
-        for name, e in estimates.items()
-        for key, value in ((name, e.value), (f"{name}_stderr", math.hypot(e.stderr, own[name])))
-    }
 
 
 def _seed_legend(comparison: Comparison) -> str:

@@ -19,9 +19,10 @@ from sumi_core.evaluation.samples import Drawn, sample_findings
 from sumi_core.evaluation.yardsticks import yardstick_findings
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.sweeps import Cell
+from sumi_core.reports.comparison_rows import table_rows
 from sumi_core.reports.differences import Difference, oriented, ranks
 from sumi_core.reports.from_store import Question, ReportCell, compare_cells
-from sumi_core.reports.pages import comparison_text, table_rows
+from sumi_core.reports.pages import comparison_text
 from sumi_core.reports.report import build_ablation_report
 from sumi_core.reports.row import Row
 from sumi_core.reports.table import tied_with_best

@@ -14,10 +14,10 @@ import pytest
 
 from sumi_core.base.statistics import holm_adjusted
 from sumi_core.evaluation import plots
+from sumi_core.reports.comparison_rows import table_rows
 from sumi_core.reports.differences import oriented
 from sumi_core.reports.findings import certainty, findings
 from sumi_core.reports.from_store import Question, compare_cells
-from sumi_core.reports.pages import table_rows
 from sumi_core.reports.report import build_ablation_report
 from sumi_core.reports.row import COLUMNS, Row
 from sumi_core.reports.study import StudyError, marks, read_comparison, study_markdown, write_study

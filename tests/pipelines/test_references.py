@@ -219,7 +219,7 @@ def test_dagster_shows_what_a_partition_starts_from(project: Project, made: dict
 def test_a_report_shows_the_total_where_it_is_more(project: Project, made: dict[str, Artifact]) -> None:
     from sumi_core.base.text import short_count
     from sumi_core.reports.artifact import compare_sweep
-    from sumi_core.reports.pages import table_rows
+    from sumi_core.reports.comparison_rows import table_rows
 
     rows = {row["cell"]: row for row in table_rows(compare_sweep(project.store, project.sweeps()["converted"]))}
     for key in ("converted.uniform", "converted.absorbing"):
