@@ -266,8 +266,7 @@ def folder_metadata(folder: Path, page_url: Callable[[str], str] | None = None) 
             shown[f"plot_{plot.stem}"] = MetadataValue.md(f"![{plot.stem}](data:image/{kind};base64,{data})")
         elif kind in ("png", "gif"):
             where = f"`{plot}`" if url is None else f"[in MLflow]({url})"
-            why = (
-                f"{size / 1000:,.0f} kB, of the {IMAGE_LIMIT_BYTES / 1000:,.0f} kB that Dagster is to hold of a picture"
-            )
+            limit = f"{IMAGE_LIMIT_BYTES / 1000:,.0f} kB"
+            why = f"{size / 1000:,.0f} kB, above the {limit} of a picture in Dagster's database"
             shown[f"plot_{plot.stem}"] = MetadataValue.md(f"Not shown: {why}. It is {where}.")
     return shown

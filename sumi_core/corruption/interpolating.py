@@ -15,7 +15,6 @@ import torch
 
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.chunks import chunks_of, precision_of
 from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
 
 if TYPE_CHECKING:
@@ -110,9 +109,7 @@ class Interpolating(ForwardProcess):
 
     def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
         # The evidence for every token but z is the same, so one sum over the tokens is enough.
-        rows = logits.reshape(-1, logits.shape[-1])
-        parts = [rows[own, : self.num_tokens].to(precision_of(rows)).logsumexp(-1) for own in chunks_of(rows, None)]
-        total = torch.cat(parts).view(z.shape)
+        total = self.log_total(logits)
 
         def predicted(state: Tensor) -> Tensor:
             score = pick(logits, state.clamp(max=self.num_tokens - 1)).to(total)

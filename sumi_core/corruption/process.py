@@ -178,6 +178,12 @@ class ForwardProcess(Part, ABC):
         """x_θ, the exponential of ``log_denoiser``."""
         return self.token_logits(logits).softmax(-1)
 
+    def log_total(self, logits: Tensor) -> Tensor:
+        """log Σ exp over tokens, a chunk of rows at a time: ``[..., S]`` → ``[...]``, float32 (float64 for float64)."""
+        rows = logits.reshape(-1, logits.shape[-1])
+        parts = [rows[own, : self.num_tokens].to(precision_of(rows)).logsumexp(-1) for own in chunks_of(rows, None)]
+        return torch.cat(parts).view(logits.shape[:-1])
+
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
         return (self.token_logits(logits.double()) + self.log_evidence(z, t)).log_softmax(-1)
@@ -262,7 +268,7 @@ class ForwardProcess(Part, ABC):
         q_{t|s}(z|y) q_s^θ(y) / q_t^θ(z) (docs/mathematics.md 7). At s = 0 this is the posterior over clean tokens.
         """
         p = self.denoiser(logits.double())
-        joint = self.transition(z, t, s) * self.marginal(p, s)
+        joint = self.marginal(p, s).mul_(self.transition(z, t, s))
         total = joint.sum(-1)
         # Nothing arrives at z and the denoiser rules it out: it stands since t = 0 and stays (0/0 in the formula).
         put_add(joint, z, (total == 0).to(joint))

@@ -85,7 +85,7 @@ def test_exact_modes_pay_the_total_correlation_of_a_block(noise: str, tmp_path: 
     world, n = World(noise, tokens=2, length=6, seed=3), 3
     context = {"process": world.process, "vocabulary": Vocabulary(2, EOS), "layout": blocks(n)}
     sampler: Any = SAMPLERS.build("speculative", {}, **context)
-    denoiser: Any = two_modes(world, world, own=True, trusts=0.0)
+    denoiser: Any = two_modes(World(noise, tokens=2, length=6, seed=3), world, own=True, trusts=0.0)
     unused: Any = None
     objective = OBJECTIVES.build("joint", {}, **context)
     model = Model(denoiser, objective, sampler, world.process, unused, torch.device("cpu"))
