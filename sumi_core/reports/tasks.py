@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TASK_NOTES = (
-    "solved: share of validation instances whose answer the task's checker accepts, by the number of network calls; "
-    "calls that differ between instances stand in brackets, as means. Means over seeds, ± √(instances² + seeds²), "
-    "since seeds answer the same questions with the same noise.",
+    "solved: share of validation instances whose answer the task's checker accepts, by the number of network calls, ± "
+    "√(instances² + seeds²), since seeds answer the same questions with the same noise. In brackets: the share of "
+    "valid answers, which have the form of one, right or not, and the mean number of calls where instances differ in it. All "
+    "are means over seeds.",
 )
 _OTHERS = "other numbers of calls"
 
@@ -55,10 +56,10 @@ def _by_form(tables: Sequence[pd.DataFrame]) -> dict[str, dict[int | None, list[
     joined = pd.concat(tables, ignore_index=True)
     for (form, _), own in joined.groupby(["form", "steps"], sort=False):
         calls, solved = float(own["calls"].mean()), _solved(own["accuracy"].to_list(), own["accuracy_stderr"].to_list())
-        text = with_error(solved.value, solved.stderr)
         whole = own["calls"].nunique() == 1 and calls.is_integer()
+        beside = f"{own['validity'].mean():.2f}" + ("" if whole else f"; {calls:.1f} calls")
         cells = found.setdefault(str(form), {}).setdefault(int(calls) if whole else None, [])
-        cells.append(text if whole else f"{text} ({calls:.1f})")
+        cells.append(f"{with_error(solved.value, solved.stderr)} ({beside})")
     return found
 
 

@@ -29,7 +29,9 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[ReportCell]:
     folder, found = tmp_path_factory.mktemp("evaluations"), []
     for (method, seed), rows in MEASURED.items():
         cell = report_cell(folder, method, 0.1, seed, trained=seed)
-        table = pd.DataFrame(rows, columns=["form", "steps", "calls", "accuracy"]).assign(accuracy_stderr=0.03)
+        table = pd.DataFrame(rows, columns=["form", "steps", "calls", "accuracy"]).assign(
+            accuracy_stderr=0.03, validity=1.0
+        )
         table.to_parquet(folder_of(cell) / "task_accuracy.parquet")
         assert cell.evaluation is not None
         cell.evaluation.manifest["summary"]["tasks"] = {"task": "copy"}
@@ -47,10 +49,10 @@ def test_a_row_is_a_method_and_form_and_a_column_a_number_of_calls(comparison: S
     assert list(next(iter(rows.values()))) == ["cell", "task", "form", "1 call", "8 calls", "other numbers of calls"]
     error = math.hypot(0.03, 0.1)  # |a − b| / 2 is s / √2
     own = rows["sweep.diffusion", "generation"]
-    assert (own["1 call"], own["8 calls"]) == (f"0.300 ± {error:.3f}", f"0.600 ± {error:.3f}")
-    assert rows["sweep.ar", "generation"]["8 calls"] == "1.000 ± 0.030"
+    assert (own["1 call"], own["8 calls"]) == (f"0.300 ± {error:.3f} (1.00)", f"0.600 ± {error:.3f} (1.00)")
+    assert rows["sweep.ar", "generation"]["8 calls"] == "1.000 ± 0.030 (1.00)"
     assert rows["sweep.ar", "generation"]["1 call"] == "–"
-    assert rows["sweep.ar", "infilling"]["other numbers of calls"] == "0.350 ± 0.058 (7.5)"
+    assert rows["sweep.ar", "infilling"]["other numbers of calls"] == "0.350 ± 0.058 (1.00; 7.5 calls)"
 
 
 def test_the_page_and_the_study_have_the_table(
@@ -61,5 +63,5 @@ def test_the_page_and_the_study_have_the_table(
     build_ablation_report(comparison.question, cells, tmp_path)
     study = study_markdown(tmp_path)
     assert "### Tasks\n" in study
-    assert "0.350 ± 0.058 (7.5)" in study
+    assert "0.350 ± 0.058 (1.00; 7.5 calls)" in study
     assert "whose answer the task's checker accepts" in study
