@@ -33,7 +33,7 @@ COLUMNS = {
     "seeds": "training seeds in the figure",
     "seeds_planned": "training seeds that the sweep has",
     "exact": "whether bits_per_byte is exact (true) or an upper bound (false)",
-    "reading": "the likelihood that bits_per_byte is, of those that the model has: autoregressive, diffusion, blocks_16 …",
+    "reading": "the likelihood that bits_per_byte is, of those that its model has: autoregressive, diffusion …",
     "bits_per_byte": "of the validation text; of a group, the mean over its seeds; empty without figures",
     "stderr": "one standard error: √(stderr_documents² + stderr_seeds²), over documents alone where there is one seed",
     "stderr_documents": "its part over validation documents, the models as they are; Monte-Carlo noise is in it",
