@@ -45,11 +45,11 @@ def draw_revisions(steps: pd.DataFrame, tokens: pd.DataFrame, title: str = "") -
         by_position.errorbar([place for place, _ in points], values, errors, capsize=2, **line)
     by_step.set_xlabel("step")
     by_step.set_ylabel("share of the tokens, in the step")
-    times.set_xlabel("times that a token was")
+    times.set_xlabel("times that a token was changed, or revised")
     times.set_ylabel("share of the tokens")
     times.set_xticks(range(_BARS + 1), [*map(str, range(_BARS)), f"{_BARS}+"])
     by_position.set_xlabel("position in the text")
-    by_position.set_ylabel("times a token")
+    by_position.set_ylabel("times per token")
     for axes in (by_step, times, by_position):
         axes.set_ylim(bottom=0)
         tidy(axes)
