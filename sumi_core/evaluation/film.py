@@ -47,7 +47,6 @@ DEFINITIONS = (
 class DenoisingFilm(Measurement):
     """Films of texts as the evaluation's sampler writes them, at the most of its numbers of steps."""
 
-    version = "2"
     reads = ("sampling_steps", "sampler", "seed")
 
     @dataclass
