@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 TASK_NOTES = (
     "solved: share of validation instances whose answer the task's checker accepts, by the number of network calls, ± "
     "√(instances² + seeds²), since seeds answer the same questions with the same noise. In brackets: the share of "
-    "valid answers, which have the form of one, right or not, and the mean number of calls where instances differ in it. All "
-    "are means over seeds.",
+    "valid answers, which have the form of one, right or not, and the mean number of calls where instances "
+    "differ in it. All are means over seeds.",
 )
 _OTHERS = "other numbers of calls"
 
