@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sumi_core.sampling.sampler import Sampler
 
 DEFINITIONS = (
-    "revision: a token gives way that the model held for right with probability ½ or more when it drew it; noise or a "
+    "revision: a token is replaced to which the model gave probability ½ or more when it wrote it; noise or a "
     "mask that gives way is none. revised share: of the tokens, those revised at least once. revisions per token: of "
     "all tokens. ± over texts.",
     "last change: when a token that changed did so for the last time, as a share of the steps; the mean over such "

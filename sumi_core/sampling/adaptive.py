@@ -40,6 +40,8 @@ class Adaptive(Sampler):
 
     causal: ClassVar[bool | None] = None  # as the layout demands
     layouts: ClassVar[tuple[str, ...]] = ("whole", "blocks")
+    mode = "canvas"
+    grows = True
     holds_languages: ClassVar[bool] = False  # a rule decides about every place by itself
 
     options: Any
@@ -49,9 +51,9 @@ class Adaptive(Sampler):
         self.writer: OfBlocks | OfWholeTexts
         if isinstance(self.layout, Blocks):
             self.writer = OfBlocks(self._rule(), **context)
-            self.mode, self.grows = self.writer.mode, self.writer.grows
         else:
             self.writer = OfWholeTexts(self._rule(), self.process)
+            self.mode, self.grows = "whole", False
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -95,6 +95,8 @@ class Confidence(Adaptive):
 
     causal: ClassVar[bool | None] = False
     layouts: ClassVar[tuple[str, ...]] = ("whole",)
+    mode = "whole"
+    grows = False
 
     options: Options
 
