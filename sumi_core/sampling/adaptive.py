@@ -61,8 +61,8 @@ class Adaptive(Sampler):
             return None
         return (
             "evaluation.sampler",
-            f"sampler '{own['name']}' puts all positions at one noise level, and clock '{others['clock']['name']}' none "
-            "of them; choose ancestral, or write clock: shared",
+            f"sampler '{own['name']}' gives all positions one noise level, which clock "
+            f"'{others['clock']['name']}' does not; choose ancestral, or write clock: shared",
         )
 
     @abstractmethod

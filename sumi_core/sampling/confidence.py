@@ -66,7 +66,7 @@ class ConfidenceRule(Rule):
 
 
 def standing(probs: Tensor, z: Tensor) -> Tensor:
-    """Probabilities ``[B, n, V]`` of the states ``z`` ``[B, n]`` that stand, 0 of those that are no tokens: ``[B, n]``."""
+    """Probabilities ``[B, n, V]`` of the states z ``[B, n]`` that stand, ``[B, n]``; 0 of a state that is no token."""
     count = probs.shape[-1]
     return torch.where(z < count, pick(probs, z.clamp(max=count - 1)), 0.0)
 
