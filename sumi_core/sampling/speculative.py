@@ -63,8 +63,8 @@ class Speculative(Sampler):
 
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
-    mode: ClassVar[str] = "speculative"
-    grows: ClassVar[bool] = True
+    mode = "speculative"
+    grows = True
     uses_steps: ClassVar[bool] = False
     holds_languages: ClassVar[bool] = True
 
