@@ -68,7 +68,7 @@ class LiveCanvas:
 
 
 def style_of(chance: float) -> str:
-    """The style of a token that was held for right with a probability."""
+    """The style of a token that was written with a probability."""
     red, green, blue = CIVIDIS[min(int(chance * len(CIVIDIS)), len(CIVIDIS) - 1)]
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 125
     return f"{'white' if dark else 'black'} on rgb({red},{green},{blue})"

@@ -95,7 +95,7 @@ class Model:
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("lm_eval"):
                 raise
-            problem = "lm-evaluation-harness is not installed; write pip install 'sumi[harness]'"
+            problem = "lm-evaluation-harness is not installed; write pip install -e '.[harness]' in the checkout"
             raise ConfigError("harness", "lm_eval", problem) from None
         trained = self.experiment.shards.sequence_length
         if overlap is not None and not 0 <= overlap < trained:

@@ -104,7 +104,7 @@ def sample_command(
     ] = None,
     film: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write how the texts came to be: a page with a scrub bar (.html) or a GIF."),
+        typer.Option(metavar="FILE", help="Save a film of the writing: a page with a scrub bar (.html) or a GIF."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the first text being written, in the terminal.")] = False,
 ) -> None:

@@ -50,6 +50,8 @@ class Part:
     description: ClassVar[str] = ""
     #: Token tables that the part is built from (``sumi_core.data.vocabulary``): a number per token that a stage writes.
     tables: ClassVar[tuple[str, ...]] = ()
+    #: Raised whenever the part's code makes something else of the same options. The first is not said in fingerprints.
+    version: ClassVar[str] = "1"
 
     def __init__(self, options: Any = None) -> None:
         self.options: Any = self.Options() if options is None else options

@@ -16,15 +16,17 @@ from pydantic import Field
 
 from sumi_core.base.registry import Part
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.evaluation.contradictions import file_contradiction
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
 from sumi_core.evaluation.samples import evenly
-from sumi_core.models.interface import DenoiserFunction
 from sumi_core.objectives.likelihood import ChainRule
 from sumi_core.sampling.coding import pack, unpack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_ROUNDED_UP = 2.0**-23  # at most, of a probability: to multiples of 2^−24, one of them kept for every token
+_SAME = 1e-4  # relative: one pass over a text and one call for each of its tokens round differently
 _DEFINITION = (
     "coded bits per byte: the size of a file that holds validation texts, coded by the model's next-token predictions, "
     "over their bytes; the file was decoded and compared with the texts, byte for byte. predicted: what the likelihood "
@@ -62,9 +64,11 @@ class Coding(Measurement):
         if not torch.equal(again, texts):
             raise RuntimeError("a packed text was unpacked as another one: the model does not compute the same twice")
         size = sum(len(model.tokenizer.decode_bytes(row)) for row in rows)
+        with torch.no_grad():
+            nats = reading.token_nats(model.denoiser, texts.to(model.device)).double()
         figures = {
             "bits_per_byte": packed.nbytes * 8 / size,
-            "predicted_bits_per_byte": predicted_bits(reading, model.denoiser, texts.to(model.device)) / size,
+            "predicted_bits_per_byte": float(nats.sum()) / math.log(2) / size,
             "file_bytes": float(packed.nbytes),
             "text_bytes": float(size),
         }
@@ -73,15 +77,18 @@ class Coding(Measurement):
             summary={"coding": figures},
             estimates=named_estimates("coding", figures),
             tables={"packed.parquet": table},
-            texts=("## A file that unpacks", _sentence(figures)),
+            texts=(
+                "## A file that unpacks",
+                _sentence(figures),
+                *file_contradiction(packed.nbytes * 8, least_bits(nats)),
+            ),
             definitions=(_DEFINITION,),
         )
 
 
-def predicted_bits(reading: ChainRule, denoiser: DenoiserFunction, texts: Tensor) -> float:
-    """−log₂ p of all texts ``[B, L]``."""
-    with torch.no_grad():
-        return float(reading.token_nats(denoiser, texts).double().sum()) / math.log(2)
+def least_bits(nats: Tensor) -> float:
+    """The fewest bits that the coder may spend on tokens of −log p ``nats``, float64, of any shape."""
+    return float(-((-nats).exp() + _ROUNDED_UP).log2().sum()) * (1 - _SAME)
 
 
 def _sentence(figures: dict[str, float]) -> str:

@@ -1,8 +1,10 @@
 """The film of how a model writes: the canvas over the steps, and which tokens change their mind, how often, how late.
 
-plots/film.html   texts with a scrub bar: confidence, age and revisions of every token
-plots/film.gif    the first of them
-revisions.parquet a row for each step: shares of the tokens that changed and that were revised in it
+plots/film.html           texts with a scrub bar: confidence, age and revisions of every token
+plots/film.gif            the first of them
+plots/revisions.png       when, how often and where tokens changed and were revised
+revisions.parquet         a row for each step: shares of the tokens that changed and that were revised in it
+token_revisions.parquet   a row for each token: how often it changed and was revised
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from sumi_core.sampling.sampler import Sampler
 
 DEFINITIONS = (
-    "revision: a token gives way that the model held for right with probability ½ or more when it drew it; noise or a "
+    "revision: a token is replaced to which the model gave probability ½ or more when it wrote it; noise or a "
     "mask that gives way is none. revised share: of the tokens, those revised at least once. revisions per token: of "
     "all tokens. ± over texts.",
     "last change: when a token that changed did so for the last time, as a share of the steps; the mean over such "
@@ -69,12 +71,15 @@ class DenoisingFilm(Measurement):
         files = context.plot("film.html"), context.plot("film.gif")
         for file in files:
             write_film(film, model.tokenizer, mask_id, file)
-        figures = revision_figures(film)
+        figures, by_step, by_token = revision_figures(film), revisions_by_step(film), revisions_by_token(film)
+        from sumi_core.evaluation.revisions_plot import plot_revisions
+
+        picture = plot_revisions(by_step, by_token, context.plot("revisions.png"), "Tokens that change")
         return Findings(
             summary={"revisions": figures},
             estimates=named_estimates("revisions", figures),
-            tables={"revisions.parquet": revisions_by_step(film)},
-            plots=files,
+            tables={"revisions.parquet": by_step, "token_revisions.parquet": by_token},
+            plots=(*files, picture),
             texts=("## Revisions", _sentence(film, figures)),
             definitions=DEFINITIONS,
         )
@@ -160,10 +165,22 @@ def revisions_by_step(film: Film) -> pd.DataFrame:
     return pd.DataFrame({"step": np.arange(len(film.tokens)), **shares})
 
 
+def revisions_by_token(film: Film) -> pd.DataFrame:
+    """Text, position, and how often the token there changed and was revised; of the tokens that were written."""
+    import pandas as pd
+
+    text, position = np.nonzero(film.written)
+    counts = {
+        name: own.sum(0)[film.written] for name, own in (("changed", film.changed()), ("revised", film.revised()))
+    }
+    return pd.DataFrame({"text": text, "position": position, **counts})
+
+
 def _sentence(film: Film, figures: dict[str, float]) -> str:
     shown = {name: with_error(figures[name], figures[f"{name}_stderr"]) for name in figures if "stderr" not in name}
     return (
         f"Over {len(film.tokens) - 1} steps, {shown['revised_share']} of the tokens were revised, "
         f"{shown['revisions_per_token']} times a token; a token changed for the last time after "
-        f"{shown['last_change']} of the steps. plots/film.html shows it token by token."
+        f"{shown['last_change']} of the steps. plots/film.html shows it token by token, "
+        "plots/revisions.png when and where."
     )

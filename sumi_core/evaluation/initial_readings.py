@@ -34,12 +34,12 @@ class InitialReadings(Readings):
     def run(self, model: Model, context: Context) -> Findings:
         """Read the chosen sequences in every way. Raises ValueError as ``evaluate_likelihood``."""
         readings = readings_of(model, self.options.block_lengths, autoregressive=self.options.autoregressive)
-        table = read_all(readings, model.initial(), model.device, context)
+        table, contradicting = read_all(readings, model, model.initial(), context)
         figures = reading_figures(table)
         return Findings(
             summary={"initial_readings": figures},
             estimates=named_estimates("initial_readings", figures),
             tables={"initial_readings.parquet": table},
-            texts=("## Readings at step 0", shown_readings(table)),
+            texts=("## Readings at step 0", shown_readings(table), *contradicting),
             definitions=(_AT_STEP_0, DEFINITION, DIFFERENCE),
         )

@@ -212,6 +212,11 @@ def documents_of(sequences: Sequences, chosen: Sequence[int]) -> NDArray[np.int6
     return np.array(found, dtype=np.int64)
 
 
+def paired_difference(own: SequenceLikelihoods, other: SequenceLikelihoods) -> Estimate:
+    """Bits per byte of ``own`` minus those of ``other``, both of the same sequences, with the error over documents."""
+    return ratio_over_units((own.nats - other.nats) / math.log(2), own.bytes, own.document)
+
+
 @dataclass(frozen=True)
 class LikelihoodSummary:
     """The figures of a model on its sequences. Bits per byte, except nats_per_token; see the module for both errors."""

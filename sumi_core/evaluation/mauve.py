@@ -98,8 +98,8 @@ def check_installed(find: Callable[[str], Any] = importlib.util.find_spec) -> No
     """Raise MauveError where a package of the extra is missing. find: what looks for a module."""
     if missing := [package for module, package in _MODULES.items() if find(module) is None]:
         raise MauveError(
-            f"measurement 'mauve' needs {' and '.join(missing)}; install the extra, `pip install 'sumi[mauve]'`, or "
-            "leave mauve out of evaluation.measurements"
+            f"measurement 'mauve' needs {' and '.join(missing)}; install the extra, "
+            "`pip install -e '.[mauve]'` in the checkout, or leave mauve out of evaluation.measurements"
         )
 
 

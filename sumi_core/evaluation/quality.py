@@ -80,7 +80,7 @@ class TaskAccuracy(Quality):
         instances: Annotated[int, Field(ge=2, le=10**6, description="validation instances that are asked")] = 256
         form: Annotated[
             Literal["generation", "infilling"],
-            Field(description="generation: behind the question; infilling: around parts of the answer"),
+            Field(description="generation: after the question; infilling: around parts of the answer"),
         ] = "generation"
         given: Annotated[
             float, Field(ge=0.0, lt=1.0, description="share of the answer that infilling is given, at random places")

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from sumi_core.base.registry import Part
-from sumi_core.base.statistics import Estimate, ratio_over_units
+from sumi_core.base.statistics import Estimate
 from sumi_core.base.text import markdown_table, with_error
-from sumi_core.evaluation.likelihood import SequenceLikelihoods, evaluate_likelihood, summarize
+from sumi_core.evaluation.contradictions import contradictions
+from sumi_core.evaluation.likelihood import SequenceLikelihoods, evaluate_likelihood, paired_difference, summarize
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
 from sumi_core.layouts import LAYOUTS
 from sumi_core.layouts.blocks import Blocks
@@ -29,7 +30,7 @@ from sumi_core.objectives.likelihood import Bound, ChainRule, Reading
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
+    from torch import nn
 
 DEFINITION = (
     "reading: one way to read a likelihood off a model: `autoregressive`, exact; `blocks_n`, the bound of blocks of n "
@@ -90,7 +91,7 @@ class Readings(Measurement):
         readings = readings_of(model, self.options.block_lengths, autoregressive=self.options.autoregressive)
         if len(readings) < 2:
             return Findings()
-        table = read_all(readings, model.denoiser, model.device, context)
+        table, contradicting = read_all(readings, model, model.denoiser, context)
         plots: tuple[Path, ...] = ()
         if table["block_length"].nunique() > 1:
             from sumi_core.evaluation.plots import plot_readings
@@ -102,13 +103,16 @@ class Readings(Measurement):
             estimates=named_estimates("readings", figures),
             tables={"readings.parquet": table},
             plots=plots,
-            texts=("## Readings", shown_readings(table)),
+            texts=("## Readings", shown_readings(table), *contradicting),
             definitions=(DEFINITION, DIFFERENCE),
         )
 
 
-def read_all(readings: Mapping[str, Reading], denoiser: Any, device: torch.device, context: Context) -> pd.DataFrame:
-    """``readings_table`` of some readings of a denoiser, on the chosen sequences."""
+def read_all(
+    readings: Mapping[str, Reading], model: Model, denoiser: nn.Module, context: Context
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """``readings_table`` of some readings of a model on the chosen sequences, and ``contradictions`` in it. denoiser:
+    the model's, or that of its initial weights."""
     measured = {
         name: evaluate_likelihood(
             reading,
@@ -116,12 +120,13 @@ def read_all(readings: Mapping[str, Reading], denoiser: Any, device: torch.devic
             context.text,
             context.config,
             batch_size=context.batch_size,
-            device=device,
+            device=model.device,
             progress=context.progress,
         )
         for name, reading in readings.items()
     }
-    return readings_table(measured, {name: _block_length(reading) for name, reading in readings.items()})
+    table = readings_table(measured, {name: _block_length(reading) for name, reading in readings.items()})
+    return table, contradictions(model, measured)
 
 
 def readings_of(model: Model, block_lengths: list[int], *, autoregressive: bool = False) -> dict[str, Reading]:
@@ -159,10 +164,7 @@ def readings_table(measured: Mapping[str, SequenceLikelihoods], block_lengths: M
     rows = []
     for name, own in measured.items():
         summary = summarize(own)
-        difference = Estimate(0.0, 0.0)
-        if own is not first:
-            bits = (own.nats - first.nats) / math.log(2)
-            difference = ratio_over_units(bits, own.bytes, own.document)
+        difference = Estimate(0.0, 0.0) if own is first else paired_difference(own, first)
         rows.append(
             {
                 "reading": name,

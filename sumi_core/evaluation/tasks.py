@@ -3,7 +3,7 @@
 The questions are those of the validation split, which training has not met. The model writes the answers with the
 sampler of the evaluation, and the exact checker of the task decides; no stored answer is compared. Two forms:
 
-    generation    the question is given, the answer is written behind it
+    generation    the question is given, the answer is written after it
     infilling     a random part of one right answer is given too, so that what is written has text on both sides
 
 tasks.parquet            a row for each instance, form and number of steps
@@ -42,7 +42,7 @@ DEFINITIONS = (
     "form of one, whatever was asked. ± is √(p (1 − p) / n) over instances, which is 0 where all or none are solved; "
     "brackets are the 95 % interval of Wilson. It says nothing of other training seeds.",
     "generation: the question is given. infilling: a part of a right answer is given too; an autoregressive model does "
-    "not see what stands behind a token.",
+    "not see what follows a token.",
     "tokens per call: tokens written / network calls, of all instances together.",
 )
 _PARALLEL = (
@@ -70,7 +70,7 @@ class Tasks(Measurement):
         instances: Annotated[int, Field(ge=2, le=10**6, description="validation instances that are asked")] = 256
         forms: Annotated[
             list[Literal["generation", "infilling"]],
-            Field(min_length=1, description="generation: behind the question; infilling: around parts of the answer"),
+            Field(min_length=1, description="generation: after the question; infilling: around parts of the answer"),
         ] = field(default_factory=lambda: ["generation"])
         given: Annotated[
             float, Field(ge=0.0, lt=1.0, description="share of the answer that infilling is given, at random places")

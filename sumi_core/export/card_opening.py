@@ -91,7 +91,7 @@ def _reading_with_drafts(record: dict[str, Any], stock: StockClass) -> Iterator[
     """Greedy speculation: a pass that drafts, and one that reads the drafts causally, until enough stands."""
     (n, previous), tokens = _blocks(record), record["vocabulary"]["tokens"]
     yield "Mode `speculative`, token by token with drafts: one pass gives the next token exactly and drafts those"
-    yield "behind it, a second one reads them causally and keeps those that mode `ar` would have written. This writes"
+    yield "after it, a second one reads them causally and keeps those that mode `ar` would have written. This writes"
     yield "the most probable tokens, the very text of mode `ar` without sampling:"
     yield ""
     yield from _begin(stock, "import torch")

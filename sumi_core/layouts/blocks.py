@@ -153,6 +153,10 @@ class Blocks(Layout):
             )
         return None
 
+    @classmethod
+    def bound_name(cls, own: Mapping[str, Any], source: str = "") -> str:
+        return f"{super().bound_name(own, source)}_{own['length']}"
+
     @staticmethod
     def hides(own: Mapping[str, Any]) -> bool:
         """Whether no slot holds a block's last noisy token: only its own prediction would read it."""

@@ -41,6 +41,12 @@ class Layout(Part, ABC):
         super().__init__(options)
         self.steps, self.seed = steps, seed
 
+    @classmethod
+    def bound_name(cls, own: Mapping[str, Any], source: str = "") -> str:
+        """The name of the bound as tables of readings have it. own: the resolved component; source: the feedback that
+        the denoiser is given."""
+        return "_".join(filter(None, (cls.reading, source)))
+
     def at(self, step: int) -> Layout:
         """The layout of one training step, counted from 0. A function of the step alone, so that training resumes."""
         return self

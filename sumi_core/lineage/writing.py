@@ -203,7 +203,7 @@ class Writing:
         reach = layout.options.length if isinstance(layout, Blocks) and not self._token_by_token else 1
         if not any(_behind(row, reach) for row in self.rows):
             return None
-        return "this model writes from left to right and does not see what is given behind a gap"
+        return "this model writes from left to right and does not see what is given after a gap"
 
 
 def _mixed(row: Row, n: int) -> bool:

@@ -94,6 +94,11 @@ class Denoiser(nn.Module):
         return self.pattern.causal
 
     @property
+    def reads_level(self) -> bool:
+        """Whether it is conditioned on the noise level."""
+        return self.config.time_conditioning != "none"
+
+    @property
     def takes_feedback(self) -> bool:
         """Whether what an earlier pass predicted enters the embeddings."""
         return self.model.feedback is not None

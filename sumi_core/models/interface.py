@@ -128,6 +128,11 @@ def takes_feedback(denoiser: DenoiserFunction) -> bool:
     return bool(getattr(denoiser, "takes_feedback", False))
 
 
+def reads_level(denoiser: DenoiserFunction) -> bool:
+    """Whether what a denoiser predicts may depend on the noise level; a function that does not say so may."""
+    return bool(getattr(denoiser, "reads_level", True))
+
+
 def caches(denoiser: DenoiserFunction) -> bool:
     """Whether a denoiser keeps keys and values for a later call."""
     return bool(getattr(denoiser, "caches", False))

@@ -16,6 +16,7 @@ from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.kernels.row_loss import RowLoss
+from sumi_core.layouts import LAYOUTS
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput
 from sumi_core.objectives import FEEDBACK_SOURCES
 from sumi_core.objectives.feedback import FeedbackSource, LayOut, Same
@@ -147,6 +148,11 @@ class Diffusion(Objective):
     def supervision_at(cls, bound: float) -> float:
         """The share of the positions with a loss at a level at which ``bound`` of them count in the bound."""
         return bound
+
+    @classmethod
+    def reported_reading(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+        layout, feedback = others["layout"], own.get("feedback")
+        return str(LAYOUTS.get(layout["name"]).bound_name(layout, feedback["name"] if feedback else ""))
 
     def __init__(self, options: Options, **context: Any) -> None:
         super().__init__(options, **context)

@@ -88,6 +88,12 @@ class Joint(Objective):
         return bool(own["reported"] == "autoregressive")
 
     @classmethod
+    def reported_reading(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+        inner, exact = own["diffusion"], own["reported"] == "autoregressive"
+        noise: type[Diffusion] = OBJECTIVES.get(inner["name"])
+        return "autoregressive" if exact else noise.reported_reading(inner, others)
+
+    @classmethod
     def modes(cls, own: Mapping[str, Any]) -> dict[str, bool]:
         return {"next_token": own["autoregressive_weight"] > 0, "denoising": own["diffusion_weight"] > 0}
 

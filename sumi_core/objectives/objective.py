@@ -15,6 +15,7 @@ from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.layouts import LAYOUTS
 from sumi_core.layouts.layout import Layout, Whole
 from sumi_core.models.interface import DenoiserFunction
 from sumi_core.objectives.likelihood import Likelihood, Reading
@@ -76,6 +77,15 @@ class Objective(Part, ABC):
     def reports_exactly(cls, own: Mapping[str, Any]) -> bool:
         """Whether a model's main likelihood is exact, or an upper bound on −log p. own: the resolved component."""
         return cls.exact
+
+    @classmethod
+    def reported_reading(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+        """The name of a model's main likelihood as tables of readings have it: ``autoregressive``, ``diffusion``,
+        ``blocks_16`` … own, others: as for ``incompatibility``."""
+        if not cls.needs_process:
+            return "autoregressive"
+        layout = others["layout"]
+        return str(LAYOUTS.get(layout["name"]).bound_name(layout))
 
     @classmethod
     def modes(cls, own: Mapping[str, Any]) -> dict[str, bool]:

@@ -2,8 +2,9 @@
 
     p(x) = Π_k p_θ(x_{σ_k} | canvas_k),     canvas_k: the tokens at σ_1 … σ_{k−1}, and what is not written yet
 
-σ_k is a function of canvas_k, so whoever decodes finds the same order, and p sums to 1 over all texts: a chain rule
-(docs/mathematics.md 9). It is the likelihood of this way of writing, not the one that the bound of the process bounds.
+σ_k is a function of canvas_k, or drawn beforehand, so whoever decodes finds the same order, and p sums to 1 over all
+texts: a chain rule (docs/mathematics.md 9). It is the likelihood of this way of writing, not the one that the bound of
+the process bounds; but under masks alone, for a network that is given no level, that bound is the mean over all orders.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from sumi_core.objectives.likelihood import Given, Likelihood, Reading
 if TYPE_CHECKING:
     from torch import Tensor
 
-Order = Literal["left_to_right", "confidence_ordered"]
+Order = Literal["left_to_right", "confidence_ordered", "random_order"]
 
 
 class InOrder(Reading):
-    """Left to right, or at each step at the position where the most probable token is most probable; L calls a text.
+    """Left to right, at each step at the position where the most probable token is most probable, or in an order drawn
+    for each text, uniform over all L!; L calls a text.
 
     What is not written yet is pure noise. Under noise that ends in masks alone the canvas is certain, and the figure
     exact. Else one canvas u ~ π is drawn for each text and keeps standing until it is written over:
     E_u[−log p(x|u)] ≥ −log E_u[p(x|u)] by Jensen's inequality, so each draw estimates an upper bound, which is also the
-    length of a code whose decoder is given u.
+    length of a code whose decoder is given u. So does each random order: it is the length of a code whose decoder is
+    given the order.
 
     The denoiser is given the level at which as large a share of the tokens is hit as is not written yet, within [ε,
     1 − ε]; with ``told`` (it has learnt a level for each token) ε at what is written and 1 − ε at what is not. No
@@ -40,7 +43,7 @@ class InOrder(Reading):
 
     def __init__(self, process: ForwardProcess, order: Order, *, told: bool = False) -> None:
         self.process, self.order, self.told = process, order, told
-        self.exact = bool(process.stationary().max() == 1)
+        self.exact = order != "random_order" and bool(process.stationary().max() == 1)
 
     @no_grad
     def __call__(self, denoiser: DenoiserFunction, batch: Batch, epsilon: float) -> Likelihood:
@@ -65,6 +68,7 @@ class InOrder(Reading):
             raise ValueError("the chain rule in an order reads whole texts; give it no context")
         x, process = batch.tokens, self.process
         length = x.shape[1]
+        drawn = batch.noise("writing_order").uniform(length).argsort(-1)
         z = process.sample_prior(batch.noise("canvas"), length).to(x.device)
         written, nats = (
             torch.zeros_like(x, dtype=torch.bool),
@@ -73,7 +77,7 @@ class InOrder(Reading):
         for number in range(length):
             level = self._level(written, 1 - number / length, epsilon)
             logits = process.predict(denoiser, DenoiserInput(z, level if self.told else level[:, 0]), level)
-            place = self._place(logits, written, number)
+            place = drawn[:, number, None] if self.order == "random_order" else self._place(logits, written, number)
             own = logits.gather(1, place[..., None].expand(-1, 1, logits.shape[-1]))
             token = x.gather(1, place)
             nats.scatter_(1, place, -pick(process.log_denoiser(own.double()), token))

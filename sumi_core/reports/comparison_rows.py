@@ -5,6 +5,7 @@ from __future__ import annotations
 from sumi_core.base.text import short_bytes, short_count, short_duration, short_interval, with_error
 from sumi_core.reports.differences import Difference
 from sumi_core.reports.findings import signed
+from sumi_core.reports.readings import readings_differ
 from sumi_core.reports.row import Row
 from sumi_core.reports.table import Comparison
 
@@ -39,10 +40,12 @@ def _method(row: Row, to_reference: str, comparison: Comparison) -> dict[str, st
     ranked = any(other.rank is not None for other in comparison.method_rows)
     p = "–" if row.p_adjusted is None else _p(row.p_adjusted)
     verdict = {"p (Holm)": p, "rank": str(row.rank or "–")} if ranked else {}
+    reading = {"reading": row.reading or "–"} if readings_differ(comparison.method_rows) else {}
     total = {"total FLOPs": short_count(row.total_flops)} if inherited else {}
     return {
         "cell": row.name,
         "bits per byte": with_error(row.bits_per_byte, row.stderr, row.sign) if measured else row.state,
+        **reading,
         **seeds,
         to_reference: "reference" if row.name == comparison.reference else _change(row),
         "95 % interval": short_interval(row.difference_low_95, row.difference_high_95),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sumi_core.base.text import counted, short_count, visible, with_error
 from sumi_core.reports.differences import Difference
+from sumi_core.reports.readings import readings_differ
 from sumi_core.reports.row import Row
 from sumi_core.reports.table import Comparison, standing
 
@@ -21,6 +22,7 @@ def findings(comparison: Comparison) -> list[str]:
     sentences = [standing(comparison)]
     if comparison.reference_missing and comparison.reference:
         sentences.append(f"{comparison.asked_reference} has no figures, so differences are to the best.")
+    sentences += _readings(comparison)
     compared = [row for row in comparison.method_rows if row.difference is not None]
     parts = {
         "better": [row for row in compared if row.significant and (row.difference or 0) < 0],
@@ -46,6 +48,28 @@ def findings(comparison: Comparison) -> list[str]:
         of = counted(len(comparison.cell_rows), "cell")
         sentences.append(f"No figures yet for {len(missing)} of {of}: {named}{more}.")
     return sentences
+
+
+def _readings(comparison: Comparison) -> list[str]:
+    """A caution where exact figures and bounds, or bounds of different readings, are ranked together."""
+    ranked = [row for row in comparison.method_rows if row.bits_per_byte is not None]
+    mixed = len({row.exact for row in ranked}) > 1
+    bounds = [row for row in ranked if row.exact is False]
+    if not mixed and not readings_differ(bounds):
+        return []
+    kinds: dict[str, list[str]] = {}
+    for row in ranked:
+        kinds.setdefault(" ".join(filter(None, (row.reading, row.sign))), []).append(row.name)
+    parted = "; ".join(f"{kind}: {_named(names)}" for kind, names in kinds.items())
+    cautions = ["a bound (≤) above an exact figure (=) may be loose, and its model the better one"] if mixed else []
+    if readings_differ(bounds):
+        cautions.append("of two bounds the smaller one need not be of the better model")
+    return [f"What is compared are different readings, {parted}: {'; '.join(cautions)}."]
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _verdict(d: Difference) -> str:

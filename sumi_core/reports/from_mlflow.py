@@ -16,6 +16,7 @@ from sumi_core.lineage.targets import mlflow_exists
 from sumi_core.lineage.tracked_figures import NONE, evaluation_constants, training_name
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.reports.differences import CellLikelihood
+from sumi_core.reports.readings import reported_reading
 from sumi_core.reports.row import TRAINING_METRICS, Row
 from sumi_core.reports.table import (
     Comparison,
@@ -98,6 +99,7 @@ def _cell_row(planned: CellPlan, run: Run | None) -> Row:
         bool(OBJECTIVES.get(objective["name"]).reports_exactly(objective)),
         str(run.info.run_id),
     )
+    row.reading = reported_reading(planned.cell.experiment)
     row.bits_per_byte = metrics.get("bits_per_byte")
     row.stderr = metrics.get("bits_per_byte_stderr")
     row.mc_stderr = metrics.get("bits_per_byte_mc_stderr")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sumi_core.base.tables import read_table
 from sumi_core.reports.differences import CellLikelihood
+from sumi_core.reports.readings import reported_reading
 from sumi_core.reports.row import TRAINING_METRICS, Row
 from sumi_core.reports.table import (
     Comparison,
@@ -138,6 +139,7 @@ def _cell_row(cell: ReportCell, likelihood: CellLikelihood | None) -> Row:
         figures = figures_of(cell)
         row.state, row.why = "done", ""
         row.exact, row.fingerprint = figures["exact"], cell.evaluation.fingerprint
+        row.reading = reported_reading(cell.cell.experiment)
         row.bits_per_byte, row.stderr = (
             figures["bits_per_byte"],
             figures.get("bits_per_byte_stderr"),

@@ -13,7 +13,7 @@ from sumi_core.base.text import (
     render_text_table,
 )
 from sumi_core.evaluation import METRICS
-from sumi_core.evaluation.definitions import FRONTIER_NOTES, MAUVE_NOTES, footnotes
+from sumi_core.evaluation.definitions import footnotes
 from sumi_core.evaluation.samples import sample_rows
 from sumi_core.experiments.changed_names import split_name
 from sumi_core.reports.blocks import (
@@ -31,11 +31,9 @@ from sumi_core.reports.comparison_rows import COSTS, contrast_rows, error_rows, 
 from sumi_core.reports.definitions import LEGEND, NOTES
 from sumi_core.reports.findings import certainty, changed, findings, notes
 from sumi_core.reports.from_store import Question, SweepComparison
-from sumi_core.reports.frontier import frontier_rows, frontiers_of, matched_rows, scored_by
-from sumi_core.reports.mauve import mauve_rows
 from sumi_core.reports.readings import initial_rows, reading_rows
 from sumi_core.reports.samples import described_samples, first_samples
-from sumi_core.reports.speed import speed_lines, speed_notes, speed_rows
+from sumi_core.reports.sections import measured_sections, section_blocks
 from sumi_core.reports.table import Comparison
 
 _SHOWN_SAMPLE = 1000  # characters of a sample on the page
@@ -126,24 +124,13 @@ def _page(comparison: SweepComparison, plots: Sequence[Block]) -> list[Block]:
             Paragraph("At the most steps of each cell; beside them validation text of the same size."),
             Table(sample_rows(described)),
         ]
-    if lines := speed_lines(comparison):
-        blocks += [Heading("Speed against quality"), Table(speed_rows(lines)), Bullets(speed_notes(lines))]
-    if frontiers := frontiers_of(comparison):
-        blocks += [
-            Heading("Generative frontiers"),
-            Paragraph(scored_by(comparison)),
-            Table(matched_rows(comparison)),
-            Table(frontier_rows(frontiers)),
-        ]
-    if compared := mauve_rows(comparison):
-        blocks += [Heading("MAUVE"), Table(compared)]
+    blocks += section_blocks([*measured_sections(comparison)])
     for key, steps, text in first_samples(comparison):
         shown = text if len(text) <= _SHOWN_SAMPLE else text[:_SHOWN_SAMPLE] + "…"
         blocks += [Heading(f"{key}, first sample at {steps} steps", 3), Preformatted(shown)]
     metrics = [m for c in comparison.cells.values() for m in c.cell.experiment.evaluation.metrics]
     definitions = dict.fromkeys(METRICS.from_config(m).definition for m in metrics)
-    measured = [*(FRONTIER_NOTES if frontiers else ()), *(MAUVE_NOTES if compared else ())]
-    notes = [*footnotes(list(definitions)), *measured, *NOTES]
+    notes = [*footnotes(list(definitions)), *NOTES]
     return [*blocks, Heading("What the figures mean"), Bullets(notes)]
 
 

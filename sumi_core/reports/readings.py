@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sumi_core.base.statistics import mean_estimate
 from sumi_core.base.text import with_error
+from sumi_core.objectives import OBJECTIVES
 from sumi_core.reports.row import Row
+
+if TYPE_CHECKING:
+    from sumi_core.experiments.schema import Experiment
 
 PREFIX = "reading."
 INITIAL = "initial."
@@ -19,6 +24,17 @@ READINGS = (
 )
 _EXACT = ("autoregressive",)
 _STDERR = "_stderr"
+
+
+def reported_reading(experiment: Experiment) -> str:
+    """The name of the reading that a model is ranked by."""
+    own = experiment.objective
+    return str(OBJECTIVES.get(own["name"]).reported_reading(own, experiment.to_dict()))
+
+
+def readings_differ(rows: Sequence[Row]) -> bool:
+    """Whether rows are ranked by more than one reading."""
+    return len({row.reading for row in rows if row.bits_per_byte is not None and row.reading}) > 1
 
 
 def mean_readings(members: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -26,6 +26,7 @@ from sumi_core.reports.findings import certainty, findings
 from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, compare_cells, folder_of
 from sumi_core.reports.frontier import frontiers_of
 from sumi_core.reports.pages import report_html, report_markdown, report_text
+from sumi_core.reports.sections import measured_sections
 from sumi_core.reports.speed import plot_speed_lines, speed_lines
 from sumi_core.reports.table import tied_with_best
 
@@ -70,6 +71,7 @@ def _write_tables(comparison: SweepComparison, folder: Path, plots: Sequence[Pat
         "findings": findings(comparison),
         "certainty": certainty(comparison),
         "plots": [path.name for path in plots],
+        "sections": [asdict(section) for section in measured_sections(comparison)],
         **comparison.to_dict(),
     }
     (folder / "report.json").write_text(json_text(data) + "\n", encoding="utf-8")

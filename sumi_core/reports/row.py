@@ -33,6 +33,7 @@ COLUMNS = {
     "seeds": "training seeds in the figure",
     "seeds_planned": "training seeds that the sweep has",
     "exact": "whether bits_per_byte is exact (true) or an upper bound (false)",
+    "reading": "the likelihood that bits_per_byte is, of those that its model has: autoregressive, diffusion …",
     "bits_per_byte": "of the validation text; of a group, the mean over its seeds; empty without figures",
     "stderr": "one standard error: √(stderr_documents² + stderr_seeds²), over documents alone where there is one seed",
     "stderr_documents": "its part over validation documents, the models as they are; Monte-Carlo noise is in it",
@@ -102,6 +103,7 @@ class Row:
     seeds: int | None = None
     seeds_planned: int | None = None
     exact: bool | None = None
+    reading: str | None = None
     bits_per_byte: float | None = None
     stderr: float | None = None
     stderr_documents: float | None = None

@@ -21,6 +21,7 @@ from sumi_core.reports.differences import Difference
 from sumi_core.reports.from_store import Question
 from sumi_core.reports.pages import question_rows, reproduction_blocks, result_blocks
 from sumi_core.reports.row import Row
+from sumi_core.reports.sections import Section, section_blocks
 from sumi_core.reports.table import Comparison
 
 
@@ -49,6 +50,7 @@ def study_markdown(report: Path, pictures: str = "") -> str:
         Heading("Set-up", 3),
         Table(question_rows(comparison, question)),
         *result_blocks(comparison, plots, 3),
+        *section_blocks([Section(**own) for own in data.get("sections", ())], 3),
         Heading("How to reproduce it", 3),
         *reproduction_blocks(comparison, question, data["commits"]),
     ]

@@ -193,6 +193,7 @@ def _group_row(name: str, members: Sequence[Row], likelihoods: Mapping[str, Cell
     state, why = ("done", "") if done else (first.state, first.why)
     row = Row("group", name, state, why, labels=labels, seeds=len(done), seeds_planned=len(members), exact=first.exact)
     row.objective, row.process, row.schedule = first.objective, first.process, first.schedule
+    row.reading = first.reading
     for figure in (*TRAINING_METRICS, "gradient_norm", "gradient_variance", "documents", "effective_documents"):
         if known := [value for cell in done if (value := getattr(cell, figure)) is not None]:
             value = max(known) if figure == "peak_memory_bytes" else sum(known) / len(known)

@@ -40,7 +40,8 @@ class _Addressed:
 class Adaptive(Blockwise):
     """``steps`` is the most network calls of a block. A rule reads p(x_i | z), whatever the logits mean. A network that
     is given a level is given, after the first call, the one at which the accepted share of the tokens survives, so that
-    the block is noised as in training but for the choice of what is accepted."""
+    the block is noised as in training but for the choice of what is accepted. Where all are accepted, half a token
+    counts as noise: at level 0 nothing could be revised, and what is accepted last need not be sure."""
 
     holds_languages: ClassVar[bool] = False  # a rule takes the most probable token of each place by itself
 
@@ -58,7 +59,7 @@ class Adaptive(Blockwise):
     def _level(self, canvas: Canvas, number: int, belief: Belief | None) -> Tensor:
         if belief is None:
             return torch.ones(len(canvas.tokens), 1, dtype=torch.float64, device=canvas.device)
-        share = belief.accepted.double().mean(-1, keepdim=True)
+        share = belief.accepted.double().mean(-1, keepdim=True).clamp(max=1 - 0.5 / belief.accepted.shape[1])
         return torch.where(share > 0, self.process.time_of_alpha(share), 1.0)
 
     def _move(self, canvas: Canvas, logits: Tensor, z: Tensor, place: Place) -> Move:
@@ -86,6 +87,8 @@ class EntropyBound(Adaptive):
     """Accepts the surest tokens while their entropies add up to little, turns the others back to noise, and stops a
     block that is stable and sure (``EntropyBoundRule``): the sampler of DiffusionGemma, with its defaults. Its
     ``steps`` are 48 there. It emits the most probable tokens and sharpens the distributions: no draw from the model."""
+
+    version = "2"  # goes on with a block whose tokens are all accepted
 
     @dataclass
     class Options(Part.Options):

@@ -70,7 +70,7 @@ def _measure(context: StageContext) -> dict[str, Artifact]:
                 model = declared_model(opened(), type(measurement))
                 found = measurement.run(model, _material(context, type(measurement), folder))
                 if not (found.summary or found.tables or found.plots):
-                    context.log(f"{component['name']}: this model has nothing of the kind, so no figures come of it")
+                    context.log(f"{component['name']}: not applicable to this model; no figures")
                 write_findings(found, folder)
                 return dict(found.summary)
 

@@ -15,7 +15,7 @@ from typing import Any
 from sumi_core.base.hashing import canonical_json, fingerprint
 from sumi_core.base.options import parts_in
 from sumi_core.base.outside import look_again
-from sumi_core.base.registry import Registry
+from sumi_core.base.registry import Part, Registry
 from sumi_core.experiments.references import StageRef, stage_refs
 from sumi_core.experiments.schema import UNSAID, Experiment
 from sumi_core.stages import STAGES, TOKEN_TABLES
@@ -112,11 +112,13 @@ def made_from(experiment: Experiment, stage: Stage) -> dict[str, Any]:
 
 
 def _made_from(parts: Iterable[_Found]) -> dict[str, Any]:
-    return {
-        key: own
-        for key, registry, part in parts
-        if registry.get(part["name"]).has_identity() and (own := _part_identity(registry, canonical_json(part)))
-    }
+    return {key: own for key, registry, part in parts if (own := _identity_of(registry, part))}
+
+
+def _identity_of(registry: Registry, part: Mapping[str, Any]) -> dict[str, Any]:
+    kind: type[Part] = registry.get(part["name"])
+    version = {} if kind.version == Part.version else {"version": kind.version}
+    return version | (_part_identity(registry, canonical_json(part)) if kind.has_identity() else {})
 
 
 def _read_by(stage: Stage, parts: Iterable[_Found]) -> list[_Found]:

@@ -21,6 +21,7 @@ from sumi_core.experiments.resolve import resolve
 from sumi_core.experiments.schema import Experiment
 from sumi_core.models import PRESETS
 from sumi_core.models.config import ModelConfig
+from sumi_core.sampling import SAMPLERS
 from sumi_core.stages import STAGES
 from sumi_core.stages.identity import experiment_fingerprints, stage_inputs
 
@@ -297,6 +298,14 @@ def test_a_field_changes_the_stages_that_read_it_and_what_is_made_from_them_and_
             touched.add(name)
     assert {name for name in STAGES if before[name] != after[name]} == touched
     assert bool(touched) == (leaf[0] != "runtime" and leaf != ("model", "preset"))
+
+
+def test_a_part_whose_code_has_another_version_makes_another_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = resolve({"evaluation": {"sampler": "ancestral"}}, "a.yaml")
+    before = experiment_fingerprints(experiment)
+    monkeypatch.setattr(SAMPLERS.get("ancestral"), "version", "2")
+    after = experiment_fingerprints(experiment)
+    assert {stage for stage in before if before[stage] != after[stage]} == {"evaluation"}
 
 
 def test_every_identity_section_is_read_by_a_stage() -> None:

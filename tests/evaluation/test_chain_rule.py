@@ -14,7 +14,7 @@ from sumi_core.evaluation.chain_rule import ChainRuleOrders
 from sumi_core.evaluation.config import EvaluationConfig
 from sumi_core.evaluation.measurement import Context, Findings, Model, declared_model, declared_settings
 from sumi_core.layouts import LAYOUTS
-from sumi_core.models.interface import FromLogits
+from sumi_core.models.interface import DenoiserFunction, FromLogits
 from sumi_core.objectives import OBJECTIVES
 from tests.corruption.enumerable import World
 from tests.evaluation.fakes import Sequences
@@ -22,7 +22,9 @@ from tests.evaluation.fakes import Sequences
 COUNT = 600
 
 
-def measure(world: World, folder: Path, texts: int = COUNT, layout: str = "whole") -> Findings:
+def measure(
+    world: World, folder: Path, texts: int = COUNT, layout: str = "whole", denoiser: DenoiserFunction | None = None
+) -> Findings:
     built = LAYOUTS.build(layout, {} if layout == "whole" else {"length": 1})
     objective = OBJECTIVES.build(
         "nelbo", {}, process=world.process, vocabulary=Vocabulary(world.tokens, 0), layout=built
@@ -30,7 +32,8 @@ def measure(world: World, folder: Path, texts: int = COUNT, layout: str = "whole
     text = Sequences(COUNT, world.length, world.tokens)
     text.rows[:] = world.x[torch.multinomial(world.p, COUNT, True, generator=torch.Generator().manual_seed(5))]
     unused: Any = None
-    model = Model(FromLogits(world.denoiser), objective, unused, world.process, unused, torch.device("cpu"))  # type: ignore[arg-type]
+    shown: Any = denoiser or FromLogits(world.denoiser)  # type: ignore[arg-type]
+    model = Model(shown, objective, unused, world.process, unused, torch.device("cpu"))
     config = declared_settings(EvaluationConfig(sequences=COUNT, times_per_sequence=4), ChainRuleOrders)
     measurement: ChainRuleOrders = MEASUREMENTS.build("chain_rule", {"texts": texts})
     found: Findings = measurement.run(declared_model(model, ChainRuleOrders), Context(config, text, folder, 999))

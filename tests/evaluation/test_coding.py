@@ -19,6 +19,7 @@ from sumi_core.evaluation.measurement import Context, Findings, Model, declared_
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import FromLogits
 from sumi_core.objectives import OBJECTIVES
+from sumi_core.objectives.likelihood import ChainRule
 from sumi_core.sampling.coding import unpack
 from tests.corruption.enumerable import build_process
 from tests.evaluation.fakes import Sequences
@@ -57,6 +58,17 @@ def test_the_file_holds_the_texts(tokenizer: Tokenizer, tmp_path: Path) -> None:
     packed = np.frombuffer(row["packed"], dtype=np.uint32)
     texts = unpack(denoiser, packed, row["texts"], row["tokens"], Vocabulary(tokenizer.vocab_size, tokenizer.eos_id))
     assert {tuple(text) for text in texts.tolist()} <= {tuple(text) for text in Sequences(8, LENGTH, 200).rows.tolist()}
+
+
+def test_a_file_that_is_smaller_than_the_likelihood_allows_is_named(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser = lively(Denoiser(small(attention="causal"), tokenizer.vocab_size)).eval()
+    true = ChainRule.token_nats
+    for factor, says in ((1.0, False), (1.2, True)):
+        monkeypatch.setattr(ChainRule, "token_nats", lambda *of, factor=factor: factor * true(*of))
+        found = measure(tokenizer, denoiser, tmp_path)
+        assert any("contradict each other" in text for text in found.texts) == says
 
 
 def test_a_model_without_an_exact_reading_has_no_file(tokenizer: Tokenizer, tmp_path: Path) -> None:

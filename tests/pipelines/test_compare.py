@@ -67,7 +67,7 @@ def test_every_cell_and_yardstick_has_a_row(project: Project) -> None:
     done = by_name["demo.s0"]
     own = project.store.find("evaluation", str(done.fingerprint))
     assert own is not None
-    assert (done.state, done.exact, done.seed) == ("done", False, 0)
+    assert (done.state, done.exact, done.reading, done.seed) == ("done", False, "diffusion", 0)
     assert done.bits_per_byte == own.summary["bits_per_byte"]
     assert done.stderr == 0.01
     assert (done.parameters, done.tokens_seen, done.flops, done.seconds) == (1000, 4096, 6e6, 1.0)

@@ -258,7 +258,7 @@ def test_a_model_that_writes_from_left_to_right_does_not_see_what_follows_a_gap(
     compute(project, "tiny.left")
     stdout, said = sample("tiny.left", "--template", "a[[3]]b", "--num", "2")
     assert all(text[0] == "a" and text[-1] == "b" for text in written(stdout))
-    assert "this model writes from left to right and does not see what is given behind a gap" in said
+    assert "this model writes from left to right and does not see what is given after a gap" in said
     stdout, said = sample("tiny.left", "--regex", "(ab)*", "--num", "3")
     assert all(re.fullmatch("(ab)*", text) for text in written(stdout))
     assert "how often each is drawn is a heuristic, token by token" in said
@@ -274,7 +274,7 @@ def test_a_prompt_that_ends_inside_a_block_is_warned_of(project: Project) -> Non
     assert told not in sample(*asked, "--prompt", "And", "--mode", "ar")[1]
     said = sample(*asked, "--template", "And then[[8]] the end")[1]
     assert told not in said
-    assert "this model writes from left to right and does not see what is given behind a gap" in said
+    assert "this model writes from left to right and does not see what is given after a gap" in said
     stdout, _ = sample(*asked, "--regex", r"(\d{3} )*")
     assert re.fullmatch(r"---\n(\d{3} )*\n", stdout)
     own = "evaluation.sampler={name: threshold}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 
+from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import DenoiserInput, FromLogits
@@ -14,6 +16,7 @@ from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.constraints import ForbiddenTokens
 from sumi_core.sampling.generate import generate
+from sumi_core.sampling.rules import Belief
 from sumi_core.sampling.sampler import Sampler
 from tests.corruption.enumerable import build_process
 from tests.layouts.exact import blocks
@@ -129,6 +132,35 @@ def test_the_network_is_told_how_much_of_the_block_is_accepted() -> None:
     sampler.sample(unsure, num=1, length=4, steps=4, seed=0)
     # α = 1 − t, and a quarter more is accepted in every step.
     assert told == [[1.0] * 4, [0.75] * 4, [0.5] * 4, [0.25] * 4]
+
+
+@pytest.mark.parametrize("noise", ["uniform", "hybrid"])
+def test_what_is_accepted_last_is_revised_though_all_is_accepted(noise: str) -> None:
+    """With a posterior that does not change, the sampler is its rule: same draws, same calls, and what it emits is the
+    most probable token, not the one that was drawn."""
+    process = build_process(noise, "linear", V)
+    process.parameterisation = PARAMETERISATIONS.build("posterior", {})
+    logits = torch.full((4, process.num_states), -torch.inf, dtype=torch.float64)
+    logits[:, :V] = -30.0
+    logits[[0, 1, 2], [4, 2, 1]], logits[3, 0], logits[3, 3] = 30.0, math.log(0.58), math.log(0.42)
+    first = logits[:1]  # of whatever stands before the block
+    network = FromLogits(
+        lambda tokens, level: torch.cat([first.expand(tokens.shape[1] - 4, -1), logits]).expand(len(tokens), -1, -1)
+    )
+    context = {"process": process, "vocabulary": Vocabulary(V, EOS), "layout": blocks(4, "own")}
+    sampler: Any = SAMPLERS.build("entropy_bound", {}, **context)
+    told: list[list[float]] = []
+
+    class Recorded(type(sampler.rule)):  # type: ignore[misc]
+        def step(self, belief: Belief, given: torch.Tensor, *rest: Any) -> Belief:
+            told.append(given.softmax(-1)[0, 3, [0, 3]].tolist())
+            return super().step(belief, given, *rest)
+
+    sampler.rule = Recorded(**vars(sampler.rule))
+    found = sampler.sample(network, num=50, length=4, steps=6, seed=0)
+    assert found.tokens.tolist() == [[4, 2, 1, 0]] * 50
+    assert found.nfe.tolist() == [6] * 50, "a place with two tokens is never sure"
+    assert told == [pytest.approx([0.58, 0.42])] * 6
 
 
 @noises

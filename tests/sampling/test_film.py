@@ -36,7 +36,7 @@ def test_a_revision_replaces_what_was_held_for_right() -> None:
         confidence=[[nan] * 4, [0.4, 0.5, 0.9, 0.9], [0.9, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.9]],
         frozen=[False, False, True, False],
     )
-    #            noise → noise, twice a change of mind, given, started as noise that was held for right
+    #            noise → noise, twice a change of mind, given, started as noise that was given probability ½ or more
     assert own.revised().sum(0).tolist() == [[0, 2, 0, 1]]
     assert own.changed().sum(0).tolist() == [[2, 3, 0, 1]]
     assert own.age()[:, 0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 2, 0], [1, 0, 3, 1]]

@@ -76,7 +76,7 @@ class HuggingFace(Source):
             RuntimeError,
             StopIteration,
         ) as error:  # names, splits, rows, network
-            after = f" behind {split} row {number}" if number >= 0 else ""
+            after = f" after {split} row {number}" if number >= 0 else ""
             raise SourceError(
                 f"corpus.source.path: cannot read the dataset '{self.options.path}'{after}: {self._problem(error)}"
             ) from None
