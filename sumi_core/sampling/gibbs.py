@@ -29,6 +29,7 @@ from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.sampling.ancestral import Ancestral, told
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.reverse import allowed_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,8 +118,7 @@ class Corrector(Ancestral):
             row = torch.arange(len(read), device=read.device)[:, None]
             output = dataclasses.replace(output, hidden=output.hidden[row, place])
             read, level = read.gather(1, place), level.gather(1, place)
-        logits = process.parameterisation.leave_one_out(output.logits(), lambda: process.log_evidence(read, level))
+        logits = process.leave_one_out(output.logits(), read, level)
         if canvas.constraints:
-            clean = canvas.allowed(process.denoiser(logits.double()), torch.arange(canvas.length, device=read.device))
-            logits = clean.gather(1, place[..., None].expand(-1, 1, clean.shape[-1])).log()
+            logits = allowed_at(process, canvas, logits, place).log()
         return process.denoiser(self.sharpened(logits.double()))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.acceptance import agreement, overlap, standing, tokens_per_forward
@@ -184,6 +185,20 @@ def test_shared_noise_chooses_the_same_token_as_often_as_the_formula_says() -> N
     gumbel = -(-uniform.log()).log()
     same = ((p.log() + gumbel).argmax(-1) == (d.log() + gumbel).argmax(-1)).double().mean(0)
     torch.testing.assert_close(same, found, atol=0.005, rtol=0)  # over four standard errors
+
+
+def test_shared_noise_agrees_more_often_than_one_uniform_number_through_both_inverses() -> None:
+    """Either draws exactly from p and from d. Along the cumulative sums the same number chooses the same token where
+    their pieces lie over each other; on one pair 0.11, against 0.29 by shared noise and 0.35 at best."""
+    p, d = distributions(50, 16, 2)
+    of_p, of_d = p.cumsum(-1), d.cumsum(-1)
+    inverted = (torch.minimum(of_p, of_d) - torch.maximum(of_p - p, of_d - d)).clamp(min=0).sum(-1)
+    uniform = ((torch.arange(20_000) + 0.5) / 20_000).double()
+    drawn = [draw_categorical(part[36].expand(len(uniform), -1), uniform) for part in (p, d)]
+    assert float((drawn[0] == drawn[1]).double().mean()) == pytest.approx(float(inverted[36]), abs=2e-3)
+    figures = [inverted[36], agreement(p, d)[36], overlap(p, d)[36]]
+    assert [round(float(value), 2) for value in figures] == [0.11, 0.29, 0.35]
+    assert float(inverted.mean()) < 0.7 * float(agreement(p, d).mean())
 
 
 def test_agreement_at_its_ends() -> None:

@@ -34,6 +34,7 @@ def two_modes(causal: World, drafts: World, own: bool, trusts: float = 0.4) -> D
         assert positions is not None
         assert level is not None
         assert given.pattern is not None
+        positions = positions.expand_as(tokens)
         slots = Slots(positions)
         sees = given.pattern.mask(slots, slots).expand(*tokens.shape, tokens.shape[1])
         noisy, length = level > 0, causal.length
