@@ -77,6 +77,17 @@ def test_every_part_stands_in_the_row_of_its_section() -> None:
     assert {*SOURCES.names(), *TOKENIZERS.names(), *PRESETS} <= named
 
 
+def test_every_measurement_has_a_row_of_its_page_that_leads_to_where_it_is_shown() -> None:
+    page = PAGES["measurements.md"]
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| \[.*\]\((.*)\) \|$", page, re.MULTILINE))
+    assert sorted(rows) == sorted(MEASUREMENTS.names())
+    sections = re.findall(r"^## `(\w+)`$", page, re.MULTILINE)
+    assert sections == [name for name, place in rows.items() if place == f"#{name}"]
+    for name in sections:
+        shown = page.split(f"## `{name}`")[1].split("\n## ")[0]
+        assert re.search(r"^(\| |    |```)", shown, re.MULTILINE), f"{name} has no output"
+
+
 def test_the_sources_are_written_as_a_config_takes_them() -> None:
     written = re.findall(r"`(\{name: [^`…]*\})` \|$", PAGES["experiments.md"], re.MULTILINE)
     assert len(written) == 5

@@ -85,7 +85,7 @@ class Calibration(Measurement):
         rows: list[dict[str, Any]] = []
         curves: list[pd.DataFrame] = []
         for number, noise in enumerate(options.noise):
-            seen = self._seen(model, context, number)
+            seen = self.seen(model, context, number)
             curve = reliability(seen.confidence, seen.correct, seen.sequence, document, options.bins)
             curve.insert(0, "noise", noise)
             curves.append(curve)
@@ -102,8 +102,8 @@ class Calibration(Measurement):
         )
 
     @no_grad
-    def _seen(self, model: Model, context: Context, number: int) -> Seen:
-        """What the denoiser makes of every chosen sequence at one level."""
+    def seen(self, model: Model, context: Context, number: int) -> Seen:
+        """What the denoiser makes of every chosen sequence at one level. number: of the level in ``options.noise``."""
         process, options, parts = model.process, self.options, []
         assert process is not None
         share = torch.tensor([options.noise[number]], dtype=torch.float64, device=model.device)

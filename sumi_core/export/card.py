@@ -118,6 +118,9 @@ def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
             continue
         error = training.get(f"{key}_stderr")
         yield f"| {label} | {value:{form}}{f' ± {error:{form}}' if _is_known(error) else ''} |"
+    sensitivity = record["own_token_sensitivity"]
+    if sensitivity is not None:
+        yield f"| Own-token sensitivity at {sensitivity['noise']:.0%} noise | {_sensitivity(sensitivity)} |"
     for kind, size in summary["weights_bytes"].items():
         yield f"| Memory for the weights, {kind} | {size / 2**20:,.1f} MiB |"
     if summary["max_logit_difference"] is not None:
@@ -127,6 +130,28 @@ def _figures(record: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
     yield f"The validation figures are {kind}, on {record['experiment']['training']['validation_sequences']} sequences"
     yield "spread over the validation split: a look in passing. Models are compared by their evaluation, on more"
     yield f"sequences, made after this card: `sumi compare {record['key']}`."
+    if sensitivity is not None:
+        yield ""
+        yield from _what_sensitivity_is(sensitivity)
+
+
+def _sensitivity(found: dict[str, Any]) -> str:
+    if found["value"] is None:
+        return "not known: no probe drew another token"
+    if not found["sequences"]:
+        return "0 by definition"
+    error = "" if found["stderr"] is None else f" ± {found['stderr']:.4f}"
+    return f"{found['value']:.4f}{error}"
+
+
+def _what_sensitivity_is(found: dict[str, Any]) -> Iterator[str]:
+    yield "Own-token sensitivity is the total variation between the leave-one-out predictions at a position before and"
+    yield "after another draw of the noise replaces the token there, 0 for a prediction that leaves its own token out:"
+    if found["sequences"]:
+        yield f"the mean over {found['probes']} positions of each of {found['sequences']} validation sequences, ± over"
+        yield "documents. The measurement `calibration` takes more sequences and levels."
+    else:
+        yield "only masks are predicted here, which carry no token."
 
 
 def _is_known(value: Any) -> bool:

@@ -29,13 +29,14 @@ class ExportError(SumiError, ValueError):
 class Made:
     """What an export is made from.
 
-    tokenizer: its folder. weights: of the trained denoiser. tables: folders of the token tables that parts are built
-    from. training: the summary of the training. licence: of the corpus. fingerprints: of the model's stages, its own
-    included. inputs: the fingerprints of its direct inputs. references: folders of other cells' trained models that the
-    objective asks, by the key of the option that names them."""
+    tokenizer, shards: their folders. weights: of the trained denoiser. tables: folders of the token tables that parts
+    are built from. training: the summary of the training. licence: of the corpus. fingerprints: of the model's stages,
+    its own included. inputs: the fingerprints of its direct inputs. references: folders of other cells' trained models
+    that the objective asks, by the key of the option that names them."""
 
     key: str
     tokenizer: Path
+    shards: Path
     weights: Path
     tables: Mapping[str, Path]
     training: Mapping[str, Any]
@@ -46,7 +47,13 @@ class Made:
 
 
 def build_record(
-    experiment: Experiment, made: Made, parts: Parts, *, stock: dict[str, Any], weights_sha256: str
+    experiment: Experiment,
+    made: Made,
+    parts: Parts,
+    *,
+    stock: dict[str, Any],
+    weights_sha256: str,
+    sensitivity: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything needed to use the model and to walk back to what made it."""
     return {
@@ -67,6 +74,7 @@ def build_record(
         },
         "stock": stock,
         "weights_sha256": weights_sha256,
+        "own_token_sensitivity": sensitivity,
         "fingerprints": dict(made.fingerprints),
         "inputs": dict(made.inputs),
         "training": dict(made.training),

@@ -25,6 +25,7 @@ from sumi_core.experiments.modes import modes_of
 from sumi_core.experiments.schema import Experiment
 from sumi_core.export.card import model_card
 from sumi_core.export.record import CARD, REFERENCES, TABLES, TOKENIZER, WEIGHTS, Made, build_record, write_record
+from sumi_core.export.sensitivity import own_token_sensitivity
 from sumi_core.export.stock import max_logit_difference, stock_class, why_not_stock, write_stock_config
 from sumi_core.export.tokenizer import check_stock_tokenizer, write_stock_tokenizer
 from sumi_core.export.weights import memory_bytes, read_weights, write_weights
@@ -95,7 +96,8 @@ def write_export(experiment: Experiment, made: Made, folder: Path) -> dict[str, 
         "max_logit_difference": difference,
     }
     sha256 = file_sha256(folder / WEIGHTS)
-    record = build_record(experiment, made, parts, stock=stock, weights_sha256=sha256)
+    sensitivity = own_token_sensitivity(denoiser, parts, tokenizer, experiment, made.shards)
+    record = build_record(experiment, made, parts, stock=stock, weights_sha256=sha256, sensitivity=sensitivity)
     write_record(record, folder)
     parameters = denoiser.num_parameters()
     summary = {

@@ -34,9 +34,10 @@ def slices_of(count: int, width: int, device: torch.device) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
-def tiles_of(rows: int, length: int, width: int, device: torch.device) -> list[tuple[slice, slice]]:
-    """The rows and places of a ``[rows, length, width]`` table in pieces that fit the cache: whole rows, as many as do,
-    or some places of one row."""
+def tiles_of(table: Tensor) -> list[tuple[slice, slice]]:
+    """The rows and places of a table ``[B, L, S]`` in pieces that fit the cache: whole rows, as many as do, or some
+    places of one row."""
+    (rows, length, width), device = table.shape, table.device
     together = _rows_of(width * max(length, 1), device)
     if together > 1 or length * width <= _entries(device):
         return [(slice(first, min(first + together, rows)), slice(0, length)) for first in range(0, rows, together)]

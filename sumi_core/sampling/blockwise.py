@@ -80,8 +80,8 @@ class Blockwise(Ancestral):
 
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
-    mode: ClassVar[str] = "canvas"
-    grows: ClassVar[bool] = True
+    mode = "canvas"
+    grows = True
 
     layout: Blocks
 

@@ -40,7 +40,7 @@ class Predicted:
     @property
     def pieces(self) -> list[tuple[slice, slice]]:
         """Rows and places, counted from the first, whose tables over the states fit a chunk."""
-        return tiles_of(*self.logits.shape, self.logits.device)
+        return tiles_of(self.logits)
 
     def at(self, rows: slice, part: slice) -> tuple[Tensor, Tensor | None]:
         """Logits of a piece, and the allowed probabilities of clean tokens, not normalised; None: all are allowed."""
@@ -60,7 +60,7 @@ def allowed_at(process: ForwardProcess, canvas: Canvas, logits: Tensor, place: T
     """Probabilities of the clean token at one place of each row, ``[B, 1]``, under the constraints, which look at all
     of a text: ``[B, 1, S]`` float64, not normalised. logits: leave-one-out, ``[B, L, S]``."""
     found = torch.zeros(len(logits), 1, logits.shape[-1], dtype=torch.float64, device=logits.device)
-    for rows, part in tiles_of(*logits.shape, logits.device):
+    for rows, part in tiles_of(logits):
         places = torch.arange(part.start, part.stop, device=logits.device)
         held = canvas.some(rows).allowed(process.denoiser(logits[rows, part].double()), places)
         inside = (place[rows] >= part.start) & (place[rows] < part.stop)

@@ -11,7 +11,10 @@ from sumi_core.stages.store import Artifact
 
 
 def build(context: StageContext) -> dict[str, Any]:
-    """Write the export; see ``sumi_core.export.writing``."""
+    """Write the export; see ``sumi_core.export.writing``.
+
+    README.md and what sumi.json says beside the model are no reason for another version: they hold times and the commit
+    too, and no stage reads them."""
     from sumi_core.export.record import Made
     from sumi_core.export.writing import write_export
 
@@ -19,6 +22,7 @@ def build(context: StageContext) -> dict[str, Any]:
     made = Made(
         key=context.key,
         tokenizer=inputs["tokenizer"].folder,
+        shards=inputs["token_shards"].folder,
         weights=inputs["pretrained_denoiser"].folder / "weights.safetensors",
         tables=context.tables,
         training=inputs["pretrained_denoiser"].summary,

@@ -3,13 +3,18 @@ them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sumi_core.data import TOKENIZERS
+from sumi_core.data.shard_building import token_dtype
+from sumi_core.data.shards import INDEX
+from sumi_core.data.tokenizers.tokenizer import Tokenizer
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.experiments.build import build_parts
 from sumi_core.experiments.resolve import resolve
@@ -100,6 +105,18 @@ def experiment(kind: str, corpus: Path, tokenizer: Any = "byte") -> Experiment:
     )
 
 
+def shards_of(tokenizer: Tokenizer, folder: Path) -> Path:
+    """The folder of a validation split: three documents of the text, each begun elsewhere."""
+    folder.mkdir()
+    documents = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch([TEXT[start:] for start in (0, 7, 20)])]
+    stream = np.concatenate(documents).astype(token_dtype(tokenizer.vocab_size))
+    np.save(folder / "validation-00000.tokens.npy", stream)
+    np.save(folder / "validation-00000.starts.npy", np.cumsum([0, *map(len, documents[:-1])]))
+    validation = {"shards": {"validation-00000": {"tokens": len(stream)}}}
+    (folder / INDEX).write_text(json.dumps({"sequence_length": 24, "splits": {"validation": validation}}))
+    return folder
+
+
 @pytest.fixture
 def trained(tmp_path: Path) -> Callable[..., tuple[StageContext, Denoiser]]:
     """Make the context of an export of one of MODELS, and the denoiser that was trained."""
@@ -122,7 +139,7 @@ def trained(tmp_path: Path) -> Callable[..., tuple[StageContext, Denoiser]]:
         write_weights(denoiser, weights / "weights.safetensors")
         inputs = {
             "corpus": Artifact("corpus", "c" * 16, tmp_path, {"summary": {"licence": "CC0-1.0"}}),
-            "token_shards": Artifact("token_shards", "s" * 16, tmp_path, {"summary": {}}),
+            "token_shards": Artifact("token_shards", "s" * 16, shards_of(built, tmp_path / "shards"), {"summary": {}}),
             "tokenizer": Artifact("tokenizer", "t" * 16, tokens, {"summary": {}}),
             "pretrained_denoiser": Artifact("pretrained_denoiser", "p" * 16, weights, {"summary": TRAINING}),
         }

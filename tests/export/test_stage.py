@@ -17,7 +17,11 @@ import yaml
 
 from sumi_core.data.batch import Batch
 from sumi_core.data.noise import Noise
+from sumi_core.data.shards import TokenShards
 from sumi_core.data.tokenizers.tokenizer import load_tokenizer
+from sumi_core.evaluation.calibration import Calibration
+from sumi_core.evaluation.config import EvaluationConfig
+from sumi_core.evaluation.measurement import Context, Model
 from sumi_core.export.loading import load_exported
 from sumi_core.export.record import ExportError
 from sumi_core.export.stock import max_logit_difference, open_stock, write_stock_config
@@ -232,6 +236,36 @@ def test_the_card_has_figures_licence_lineage_and_limits(kind: str, trained: Tra
     assert ("its own noisy token left out" in body) is (kind != "autoregressive")
     assert ("trust" in body or "no remote code" in body) is summary["stock_loadable"]
     assert "None" not in body
+
+
+@pytest.mark.parametrize("kind", ["uniform", "blocks", "absorbing", "autoregressive"])
+def test_the_card_says_how_much_a_prediction_moves_with_its_own_token(kind: str, trained: Trained) -> None:
+    """As the measurement `calibration` finds it on the same sequences; the same in every export."""
+    found = []
+    context, denoiser = trained(kind)
+    for _ in range(2):
+        build_exported_model(context)
+        found.append(json.loads((context.folder / "sumi.json").read_text())["own_token_sensitivity"])
+    assert found[0] == found[1]
+    body = card_front(context.folder)[1]
+    if kind == "autoregressive":
+        assert found[0] is None
+        assert "sensitivity" not in body
+    elif kind == "absorbing":
+        assert found[0]["value"] == 0
+        assert "| Own-token sensitivity at 50% noise | 0 by definition |" in body
+        assert "only masks are predicted here" in body
+    else:
+        value, stderr = found[0]["value"], found[0]["stderr"]
+        assert f"| Own-token sensitivity at 50% noise | {value:.4f} ± {stderr:.4f} |" in body
+        assert "4 positions of each of 16 validation sequences" in body
+        options = Calibration.Options(noise=[0.5], probes=4)
+        text = TokenShards(context.inputs["token_shards"].folder).split("validation")
+        opened = load_exported(context.folder)
+        parts, cpu = opened.parts, torch.device("cpu")
+        model = Model(denoiser, parts.objective, parts.sampler, parts.process, opened.tokenizer, cpu)
+        measured = Calibration(options).run(model, Context(EvaluationConfig(sequences=16), text, context.folder, 7))
+        assert measured.summary["calibration"]["own_token_sensitivity_at_0.5"] == pytest.approx(value, abs=1e-6)
 
 
 MODES = {

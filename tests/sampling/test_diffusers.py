@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sumi_core.corruption import PARAMETERISATIONS
-from sumi_core.sampling.rules import EntropyBoundRule
+from sumi_core.sampling.entropy_bound import EntropyBoundRule
 from tests.corruption.enumerable import build_process
 
 diffusers = pytest.importorskip("diffusers")
