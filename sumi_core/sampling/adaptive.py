@@ -184,8 +184,8 @@ def decided(
     """What a step makes of a block, and how probable each token of ``best`` is to the network, not to what the rule
     sharpened: ``[B, n]`` float64, NaN where there is none.
 
-    given: ``[B, n]`` bool, where z is certain. logits: leave-one-out, ``[B, n, S]``. level: ``[B, 1]`` float64. held: probabilities ``[B, n, V]`` under the
-    constraints. Raises ValueError where no token has a probability."""
+    given: ``[B, n]`` bool, where z is certain. logits: leave-one-out, ``[B, n, S]``. level: ``[B, 1]`` float64. held:
+    probabilities ``[B, n, V]`` under the constraints. Raises ValueError where no token has a probability."""
     z, count = belief.z, process.num_tokens
     posterior = process.log_posterior(logits, z, level)[..., :count]
     if held is not None:
