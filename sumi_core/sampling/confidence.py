@@ -6,7 +6,7 @@ Of uniform noise it is the adaptive sampler of the scaling study of GIDD (von RÃ
     m_i = max_v p(x_i = v | z) âˆ’ p(x_i = z_i | z),
 
 and the k places of largest m_i > 0 are written. A mask is no token, so there m_i is the largest probability. The
-scaling study multiplies by the prior probability of z_i, which is the same number everywhere under uniform noise.
+scaling study multiplies by the prior probability of z_i, which is the same everywhere under uniform noise.
 """
 
 from __future__ import annotations
