@@ -141,7 +141,11 @@ def materialize_stage(
     if stage.name == CELL_STAGES[-1]:
         tracking.close(run_id)
     links = {"mlflow_run": MetadataValue.url(tracking.run_url(run_id)), "mlflow_run_id": run_id}
-    return _result(stage, artifact, cached, {**links, **_references(project, artifact)})
+
+    def page_url(place: str) -> str:
+        return tracking.run_url(run_id, f"{stage.name}/{place}")
+
+    return _result(stage, artifact, cached, {**links, **_references(project, artifact)}, page_url)
 
 
 def _references(project: Project, artifact: Artifact) -> dict[str, Any]:
@@ -196,18 +200,25 @@ class _Progress:
             self._log(f"{note}: {done:,.0f}{f' of {total:,.0f}' if total else ''} {unit}")
 
 
-def _result(stage: Stage, artifact: Artifact, cached: bool, links: dict[str, Any]) -> MaterializeResult:
+def _result(
+    stage: Stage,
+    artifact: Artifact,
+    cached: bool,
+    links: dict[str, Any],
+    page_url: Callable[[str], str] | None = None,
+) -> MaterializeResult:
     return MaterializeResult(
-        metadata={**links, **artifact_metadata(artifact), "cached": cached},
+        metadata={**links, **artifact_metadata(artifact, page_url), "cached": cached},
         data_version=DataVersion(artifact.fingerprint),
         check_results=check_results(stage, artifact),
         tags={"sumi/fingerprint": artifact.fingerprint},
     )
 
 
-def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
+def artifact_metadata(artifact: Artifact, page_url: Callable[[str], str] | None = None) -> dict[str, Any]:
     """A stage's report, pictures and figures, in the order in which Dagster shows them: what people look at first.
-    Figures are rounded, and those of a group are one table: every digit is in the output's folder."""
+    Figures are rounded, and those of a group are one table: every digit is in the output's folder. page_url: as of
+    ``folder_metadata``."""
     groups: dict[str, list[str]] = {}
     figures: dict[str, Any] = {}
     for key, value in artifact.summary.items():
@@ -223,7 +234,7 @@ def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
         if lines
     }
     return {
-        **folder_metadata(artifact.folder),
+        **folder_metadata(artifact.folder, page_url),
         **figures,
         **tables,
         "fingerprint": artifact.fingerprint,
@@ -237,14 +248,25 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def folder_metadata(folder: Path) -> dict[str, Any]:
-    """``report.md`` and the pictures of a folder as Markdown metadata; the pictures travel inside it."""
+def folder_metadata(folder: Path, page_url: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """``report.md`` and the pictures of a folder as Markdown metadata; the pictures travel inside it, and one that is
+    too large for that says so. Pages, such as a film, by their path. page_url: the address at which a file of the
+    folder, by its path in it, can be seen; None: at none."""
     shown: dict[str, Any] = {}
     if (folder / "report.md").is_file():
         shown["report"] = MetadataValue.md((folder / "report.md").read_text(encoding="utf-8"))
     for plot in sorted((folder / "plots").glob("*")):
-        kind = plot.suffix.removeprefix(".")
-        if kind in ("png", "gif") and plot.stat().st_size <= IMAGE_LIMIT_BYTES:
+        kind, size = plot.suffix.removeprefix("."), plot.stat().st_size
+        url = page_url(plot.relative_to(folder).as_posix()) if page_url else None
+        if kind == "html":
+            own = {} if url is None else {f"page_{plot.stem}": MetadataValue.url(url)}
+            shown |= {**own, f"page_{plot.stem}_file": MetadataValue.path(plot)}
+        elif kind in ("png", "gif") and size <= IMAGE_LIMIT_BYTES:
             data = base64.b64encode(plot.read_bytes()).decode()
             shown[f"plot_{plot.stem}"] = MetadataValue.md(f"![{plot.stem}](data:image/{kind};base64,{data})")
+        elif kind in ("png", "gif"):
+            where = f"`{plot}`" if url is None else f"[in MLflow]({url})"
+            limit = f"{IMAGE_LIMIT_BYTES / 1000:,.0f} kB"
+            why = f"{size / 1000:,.0f} kB, above the {limit} of a picture in Dagster's database"
+            shown[f"plot_{plot.stem}"] = MetadataValue.md(f"Not shown: {why}. It is {where}.")
     return shown

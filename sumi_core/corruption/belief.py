@@ -32,7 +32,7 @@ class BeliefReader:
         logits = logits[None]
         if self.seen is not None and self.at is not None:
             seen, at = _rows(self.seen, self.z, rows), _rows(self.at, self.z, rows)
-            logits = process.parameterisation.leave_one_out(logits, lambda: process.log_evidence(seen, at))
+            logits = process.leave_one_out(logits, seen, at)
         if (process.parameterisation.reading if reading == "own" else reading) == "posterior":
             p = process.log_posterior(logits, z, t).exp()
             return p[0, :, :tokens], p.new_ones(p.shape[1])

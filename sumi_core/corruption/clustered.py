@@ -109,14 +109,20 @@ class Clustered(ForwardProcess):
         kept, near, far = (share.to(p).unsqueeze(-1) for share in self.shares(t))
         per_member = near * cluster_sums(p, self.cluster, len(self.size)) / self.size.to(p)
         total = p.sum(-1, keepdim=True)
-        return kept * p + of_tokens(per_member, self.cluster) + far * total / self.num_tokens
+        table = kept * p
+        table += of_tokens(per_member, self.cluster)
+        table += far * total / self.num_tokens
+        return table
 
     def transition(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return self._table(z, *self._reached(z, t, s))
+
+    def _reached(self, z: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q_{t|s}(z | y) of y = z, of another y in its cluster, and of any other: ``[B, L]`` float64."""
         kept, near, far = (share.expand(z.shape) for share in self.shares_between(t, s))
-        table = self._same_cluster(z) * (near / self._members_of(z)).unsqueeze(-1)
-        table += (far / self.num_tokens).unsqueeze(-1)
-        put_add(table, z, kept)
-        return table
+        elsewhere = far / self.num_tokens
+        inside = near / self._members_of(z) + elsewhere
+        return inside + kept, inside, elsewhere
 
     def jump_rates(self, z: Tensor, t: Tensor) -> Tensor:
         anywhere, within = self.rates(t)
@@ -128,6 +134,24 @@ class Clustered(ForwardProcess):
         self._to(z.device)
         inside = self.cluster[z] == self.cluster[x]
         return kept * (z == x) + near * inside / self._members_of(z) + far / self.num_tokens
+
+    def log_evidence(self, z: Tensor, t: Tensor) -> Tensor:
+        # Of three values, so three logarithms and not one of every state.
+        return self._table(z, *(chance.log() for chance in self._reached(z, t, torch.zeros_like(t))))
+
+    def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
+        # The evidence has three values, so the sums over all tokens and over z's cluster are enough.
+        total = self.log_total(logits)
+        place, mates, _ = self._mates(z)
+        rows = logits.reshape(-1, logits.shape[-1])
+        of_mates = (rows[place, mates].to(total) - total.reshape(-1)[place]).double().exp()
+        together = of_mates.new_zeros(z.numel()).index_add_(0, place, of_mates).view(z.shape)
+        p_z, p = ((pick(logits, state).to(total) - total).double().exp() for state in (z, token))
+        kept, near, far = self.shares(t)
+        inside, far = near / self._members_of(z), far / self.num_tokens
+        own = far + inside * (self.cluster[token] == self.cluster[z]) + kept * (token == z)
+        standing = far + inside * together + kept * p_z
+        return torch.where(standing > 0, p * own / standing, (token == z).double())
 
     # --- the bound --------------------------------------------------------------------------------------------------
 
@@ -178,6 +202,24 @@ class Clustered(ForwardProcess):
         """n_{c(z)}, float64."""
         self._to(z.device)
         return self.size[self.cluster[z]].double()
+
+    def _table(self, z: Tensor, itself: Tensor, inside: Tensor, elsewhere: Tensor) -> Tensor:
+        """What z, the others of its cluster, and those elsewhere have, each ``[B, L]``, for every token: ``[B, L, V]``,
+        written where it differs, since comparing all tokens is much of what a sampling step costs."""
+        place, mates, count = self._mates(z)
+        table = elsewhere.unsqueeze(-1).repeat(1, 1, self.num_tokens)
+        table.view(-1)[place * self.num_tokens + mates] = inside.reshape(-1).repeat_interleave(count)
+        return table.scatter_(-1, z.unsqueeze(-1), itself.unsqueeze(-1))
+
+    def _mates(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Each token that is in a cluster with z ``[B, L]``: its place in ``[B · L]``, its id, and how many there are
+        at each place, in order."""
+        self._to(z.device)
+        own = self.cluster[z].reshape(-1)
+        count = self.size[own]
+        number = torch.arange(int(count.sum()), device=z.device) - (count.cumsum(0) - count).repeat_interleave(count)
+        mates = self.members[self.first[own].repeat_interleave(count) + number]
+        return torch.arange(len(own), device=z.device).repeat_interleave(count), mates, count
 
     def _same_cluster(self, z: Tensor) -> Tensor:
         """1[c(y) = c(z)] for every y: ``[B, L, V]``."""

@@ -15,7 +15,6 @@ import torch
 
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.chunks import precision_of
 from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
 
 if TYPE_CHECKING:
@@ -110,11 +109,10 @@ class Interpolating(ForwardProcess):
 
     def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
         # The evidence for every token but z is the same, so one sum over the tokens is enough.
-        scores = logits[..., : self.num_tokens].to(precision_of(logits))
-        total = scores.logsumexp(-1)
+        total = self.log_total(logits)
 
         def predicted(state: Tensor) -> Tensor:
-            score = pick(scores, state.clamp(max=self.num_tokens - 1))
+            score = pick(logits, state.clamp(max=self.num_tokens - 1)).to(total)
             return torch.where(state < self.num_tokens, (score - total).double().exp(), 0.0)
 
         by_noise = self.arrived(z, t, torch.zeros_like(t))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from sumi_core.base.registry import Part
-from sumi_core.kernels.chunks import Rows, precision_of
+from sumi_core.kernels.chunks import Rows, chunks_of, precision_of
 from sumi_core.kernels.row_loss import RowLoss, Shifted
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ class Parameterisation(Part, ABC):
     reading: ClassVar[str]  # how predictions are read that are fed back: ``posterior`` or ``leave_one_out``
 
     @abstractmethod
-    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
+    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[Rows], Tensor]) -> Tensor:
         """Logits of p(x_i | z_{−i}) from the denoiser's own, both ``[B, L, S]``.
 
-        log_evidence: computes log q_t(z_i | x_i) of every state x_i, up to a constant, ``[B, L, S]`` float64."""
+        log_evidence: computes log q_t(z_i | x_i) of every state x_i, up to a constant, of some rows in the order of
+        ``[B, L]``: ``[n, S]`` float64."""
 
     @abstractmethod
     def wrap(self, loss: RowLoss, log_evidence: Callable[[Rows], Tensor]) -> RowLoss:
@@ -42,7 +43,7 @@ class LeaveOneOut(Parameterisation):
     description = "the logits at a position predict its clean token from all the others, its own noisy token left out"
     reading = "leave_one_out"
 
-    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
+    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[Rows], Tensor]) -> Tensor:
         return logits
 
     def wrap(self, loss: RowLoss, log_evidence: Callable[[Rows], Tensor]) -> RowLoss:
@@ -58,9 +59,10 @@ class Posterior(Parameterisation):
     description = "the logits at a position predict its clean token from the noisy text, its own noisy token included"
     reading = "posterior"
 
-    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[], Tensor]) -> Tensor:
-        logits = logits.to(precision_of(logits))  # bfloat16 would round the evidence away
-        return logits - _finite(log_evidence()).to(logits.dtype)
+    def leave_one_out(self, logits: Tensor, log_evidence: Callable[[Rows], Tensor]) -> Tensor:
+        rows = logits.reshape(-1, logits.shape[-1]).to(precision_of(logits))  # bfloat16 would round the evidence away
+        parts = [rows[own] - _finite(log_evidence(own)).to(rows.dtype) for own in chunks_of(rows, None)]
+        return torch.cat([rows[:0], *parts]).view(logits.shape)
 
     def wrap(self, loss: RowLoss, log_evidence: Callable[[Rows], Tensor]) -> RowLoss:
         return Shifted(loss, lambda rows: _finite(log_evidence(rows)))

@@ -15,7 +15,7 @@ them from a denoiser.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,7 +28,7 @@ from sumi_core.corruption.schedules import NoiseSchedule
 from sumi_core.data.noise import Noise
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.kernels.chunks import Rows, chunks_of, precision_of
-from sumi_core.kernels.row_loss import Differentiated, RowLoss, pick
+from sumi_core.kernels.row_loss import Differentiated, RowLoss, pick, put_add
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 
 if TYPE_CHECKING:
@@ -142,9 +142,10 @@ class ForwardProcess(Part, ABC):
 
     def sample_prior(self, noise: Noise, length: int) -> Tensor:
         """Pure noise, z ~ π at every position: ``[B, length]``, a row per row of ``noise``."""
+        # As ``draw_categorical`` inverts a cumulative distribution, which all positions share here.
         uniform = noise.uniform(length, dtype=torch.float64)
-        probs = self.stationary().to(uniform.device)
-        return draw_categorical(probs.expand(*uniform.shape, -1).contiguous(), uniform)
+        cumulative = self.stationary().to(uniform.device).cumsum(-1)
+        return torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
 
     def likelihood(self, z: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """q_t(z|x): ``[B, L]`` float64."""
@@ -163,8 +164,11 @@ class ForwardProcess(Part, ABC):
     def predict(self, denoiser: DenoiserFunction, given: DenoiserInput, level: Tensor) -> Tensor:
         """Logits of the leave-one-out posterior at z = ``given.tokens`` ``[B, L]``, whatever the denoiser's own mean:
         ``[B, L, S]``. level: t of every position, broadcastable to ``[B, L]``."""
-        logits = denoiser(given).logits()
-        return self.parameterisation.leave_one_out(logits, lambda: self.log_evidence(given.tokens, level))
+        return self.leave_one_out(denoiser(given).logits(), given.tokens, level)
+
+    def leave_one_out(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The same from the denoiser's own logits ``[B, L, S]`` at z ``[B, L]``."""
+        return self.parameterisation.leave_one_out(logits, self._evidence_of_rows(z, t))
 
     def log_denoiser(self, logits: Tensor) -> Tensor:
         """log x_θ: log-softmax over tokens, −∞ on states that are not tokens. float32 (float64 for float64)."""
@@ -173,6 +177,12 @@ class ForwardProcess(Part, ABC):
     def denoiser(self, logits: Tensor) -> Tensor:
         """x_θ, the exponential of ``log_denoiser``."""
         return self.token_logits(logits).softmax(-1)
+
+    def log_total(self, logits: Tensor) -> Tensor:
+        """log Σ exp over tokens, a chunk of rows at a time: ``[..., S]`` → ``[...]``, float32 (float64 for float64)."""
+        rows = logits.reshape(-1, logits.shape[-1])
+        parts = [rows[own, : self.num_tokens].to(precision_of(rows)).logsumexp(-1) for own in chunks_of(rows, None)]
+        return torch.cat(parts).view(logits.shape[:-1])
 
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
@@ -204,12 +214,7 @@ class ForwardProcess(Part, ABC):
     def bound_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         """The bound as a loss of the denoiser's own logits: nats per unit t at every position, rows in the order of
         ``[B, L]``. Whoever holds hidden states or logits applies it."""
-        places, levels = z.reshape(-1), t.expand(z.shape).reshape(-1)
-
-        def log_evidence(rows: Rows) -> Tensor:
-            return self.log_evidence(places[rows][None], levels[rows][None])[0]
-
-        return self.parameterisation.wrap(self.leave_one_out_loss(x, z, t), log_evidence)
+        return self.parameterisation.wrap(self.leave_one_out_loss(x, z, t), self._evidence_of_rows(z, t))
 
     def leave_one_out_loss(self, x: Tensor, z: Tensor, t: Tensor) -> RowLoss:
         """The bound as a loss of leave-one-out logits: the tight continuous-time NELBO's integrand at
@@ -263,8 +268,11 @@ class ForwardProcess(Part, ABC):
         q_{t|s}(z|y) q_s^θ(y) / q_t^θ(z) (docs/mathematics.md 7). At s = 0 this is the posterior over clean tokens.
         """
         p = self.denoiser(logits.double())
-        joint = self.transition(z, t, s) * self.marginal(p, s)
-        return joint / joint.sum(-1, keepdim=True)
+        joint = self.marginal(p, s).mul_(self.transition(z, t, s))
+        total = joint.sum(-1)
+        # Nothing arrives at z and the denoiser rules it out: it stands since t = 0 and stays (0/0 in the formula).
+        put_add(joint, z, (total == 0).to(joint))
+        return joint.div_(torch.where(total == 0, 1.0, total).unsqueeze(-1))
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
@@ -275,6 +283,11 @@ class ForwardProcess(Part, ABC):
             no_token = torch.arange(self.num_states, device=logits.device) >= self.num_tokens
             logits = logits.masked_fill(no_token, -torch.inf)
         return logits
+
+    def _evidence_of_rows(self, z: Tensor, t: Tensor) -> Callable[[Rows], Tensor]:
+        """``log_evidence`` of some rows, in the order of z ``[B, L]``: ``[n, S]``."""
+        places, levels = z.reshape(-1), t.expand(z.shape).reshape(-1)
+        return lambda rows: self.log_evidence(places[rows][None], levels[rows][None])[0]
 
     def _one_hot(self, x: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(x, self.num_states).to(torch.float64)

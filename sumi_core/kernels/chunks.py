@@ -34,5 +34,20 @@ def slices_of(count: int, width: int, device: torch.device) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
+def tiles_of(table: Tensor) -> list[tuple[slice, slice]]:
+    """The rows and places of a table ``[B, L, S]`` in pieces that fit the cache: whole rows, as many as do, or some
+    places of one row."""
+    (rows, length, width), device = table.shape, table.device
+    together = _rows_of(width * max(length, 1), device)
+    if together > 1 or length * width <= _entries(device):
+        return [(slice(first, min(first + together, rows)), slice(0, length)) for first in range(0, rows, together)]
+    parts = [slice(part.start, min(part.stop, length)) for part in slices_of(length, width, device)]
+    return [(slice(row, row + 1), part) for row in range(rows) for part in parts]
+
+
 def _rows_of(width: int, device: torch.device) -> int:
-    return max(1, _CHUNK_ENTRIES.get(device.type, _CHUNK_ENTRIES_ACCELERATOR) // width)
+    return max(1, _entries(device) // width)
+
+
+def _entries(device: torch.device) -> int:
+    return _CHUNK_ENTRIES.get(device.type, _CHUNK_ENTRIES_ACCELERATOR)

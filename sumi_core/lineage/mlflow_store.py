@@ -63,10 +63,11 @@ class MlflowStore:
         """Where the web interface answers, for links."""
         return mlflow_ui(self.uri)
 
-    def run_url(self, run_id: str) -> str:
-        """A run's page in the web interface."""
+    def run_url(self, run_id: str, artifact: str | None = None) -> str:
+        """A run's page in the web interface, or that of one of its artifacts, by its path in the run."""
         experiment = self.reader.get_run(run_id).info.experiment_id
-        return mlflow_page(self.ui, f"experiments/{experiment}/runs/{run_id}")
+        shown = "" if artifact is None else f"/artifacts/{quote(artifact)}"
+        return mlflow_page(self.ui, f"experiments/{experiment}/runs/{run_id}{shown}")
 
     def initialise(self) -> str | None:
         """Create the database once, and let one that was moved find its artifacts; returns what that changed, in words.

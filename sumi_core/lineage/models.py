@@ -125,9 +125,9 @@ def sampler_of(
             )
             raise ConfigError(where, key, problem + " or ".join(objectives_of_two_modes()))
         raise ConfigError(where, key, f"{name} has no mode {mode}; one of {', '.join(there)}")
-    own = experiment.evaluation.sampler
-    is_of_mode = SAMPLERS.get(own["name"]).mode == mode
-    wanted = own if is_of_mode else component(SAMPLERS, MODES[mode].sampler, where, key)
+    if parts.sampler.mode == mode:
+        return parts.sampler
+    wanted = component(SAMPLERS, MODES[mode].sampler, where, key)
     context = {"process": parts.process, "vocabulary": parts.vocabulary, "layout": parts.layout}
     sampler: Sampler = SAMPLERS.from_config(wanted, **context)
     return sampler

@@ -1,25 +1,152 @@
-"""Block-by-block sampling by a rule that decides how much of a block a step accepts, and when a block is done."""
+"""Samplers whose rule decides what a step accepts, and when a block, or a whole text, is done.
+
+One rule serves both layouts: a block is written beside the clean text before it (``Blockwise``), a whole text as one
+block beside nothing, each row at its own length.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field
 
-from sumi_core.base.registry import Part
+from sumi_core.corruption import CLOCKS
 from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.corruption.clocks import ClockReading
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.row_loss import pick
+from sumi_core.layouts.blocks import Blocks
+from sumi_core.models.interface import DenoiserFunction, DenoiserInput, takes_feedback
+from sumi_core.sampling.ancestral import told
 from sumi_core.sampling.blockwise import Blockwise, Move, Place
 from sumi_core.sampling.canvas import Canvas
-from sumi_core.sampling.rules import Belief, EntropyBoundRule, Rule, ThresholdRule
+from sumi_core.sampling.memory import fed
+from sumi_core.sampling.rules import Belief, Rule
+from sumi_core.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Adaptive(Sampler):
+    """``steps`` is the most network calls of a block, or of a whole text. A rule reads p(x_i | z), whatever the logits
+    mean. A network that is given a level is given, after the first call, the one at which the share of the tokens that
+    the rule takes for settled survives, so that the text is noised as in training but for the choice of what is
+    accepted. Given tokens stand; in a whole text they count for nothing, in a block as accepted."""
+
+    causal: ClassVar[bool | None] = None  # as the layout demands
+    layouts: ClassVar[tuple[str, ...]] = ("whole", "blocks")
+    mode = "canvas"
+    grows = True
+    holds_languages: ClassVar[bool] = False  # a rule decides about every place by itself
+
+    options: Any
+
+    def __init__(self, options: Any = None, **context: Any) -> None:
+        super().__init__(options, **context)
+        self.writer: OfBlocks | OfWholeTexts
+        if isinstance(self.layout, Blocks):
+            self.writer = OfBlocks(self._rule(), **context)
+        else:
+            self.writer = OfWholeTexts(self._rule(), self.process)
+            self.mode, self.grows = "whole", False
+
+    @classmethod
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        if others["process"] is None or CLOCKS.get(others["clock"]["name"]).one_level:
+            return None
+        return (
+            "evaluation.sampler",
+            f"sampler '{own['name']}' gives all positions one noise level, which clock "
+            f"'{others['clock']['name']}' does not; choose ancestral, or write clock: shared",
+        )
+
+    @abstractmethod
+    def _rule(self) -> Rule:
+        """The rule of the options."""
+
+    def start(self, canvas: Canvas) -> Canvas:
+        return self.writer.start(canvas)
+
+    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
+        return self.writer.step(denoiser, canvas)
+
+    def finished(self, canvas: Canvas) -> Tensor:
+        return self.writer.finished(canvas)
+
+    def settled(self, canvas: Canvas) -> Tensor:
+        return self.writer.settled(canvas) if isinstance(self.writer, OfBlocks) else super().settled(canvas)
+
+
+class OfWholeTexts:
+    """Writes whole texts by a rule: one block each, of the row's own length."""
+
+    def __init__(self, rule: Rule, process: ForwardProcess) -> None:
+        self.rule, self.process = rule, process
+
+    def start(self, canvas: Canvas) -> Canvas:
+        place = torch.arange(canvas.length, device=canvas.device)
+        inside = place < canvas.lengths[:, None]
+        z = torch.where(inside, self.process.sample_prior(canvas.noise("sample", 0), canvas.length), 0)
+        started = canvas.written(z, predicted=None)
+        return dataclasses.replace(started, state=self.rule.first(started.tokens, inside & ~canvas.frozen))
+
+    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
+        process, belief, number = self.process, canvas.state, canvas.age
+        assert isinstance(belief, Belief)
+        level = level_of(process, self.rule.settled(belief, number, canvas.steps))
+        now = ClockReading(level, torch.ones_like(level), level[:, 0])
+        asked = DenoiserInput(belief.z, told(canvas, now), valid=canvas.valid)
+        if canvas.predicted is not None:
+            asked = fed(denoiser, process, asked, level, canvas.predicted, where=~canvas.frozen)
+        logits = process.predict(denoiser, asked, level)
+        everywhere = torch.arange(canvas.length, device=canvas.device)
+        held = (lambda probs: canvas.allowed(probs, everywhere)) if canvas.constraints else None
+        noise = canvas.noise("sample", number + 1)
+        after, chance = decided(
+            self.rule, process, belief, ~belief.open, logits, level, number, canvas.steps, noise, held
+        )
+        kept = ~belief.open | canvas.done[:, None] | belief.done[:, None]
+        return dataclasses.replace(
+            canvas.written(after.best),
+            age=number + 1,
+            nfe=canvas.nfe + 1,
+            slots=canvas.slots + canvas.lengths,
+            confidence=torch.where(kept, canvas.confidence, chance),
+            state=after,
+            predicted=logits if takes_feedback(denoiser) else None,
+        )
+
+    def finished(self, canvas: Canvas) -> Tensor:
+        assert isinstance(canvas.state, Belief)
+        return canvas.state.done | (canvas.age >= canvas.steps)
+
+
+class OfBlocks(Blockwise):
+    """Writes blocks by a rule."""
+
+    def __init__(self, rule: Rule, **context: Any) -> None:
+        super().__init__(None, **context)
+        self.rule = rule
+
+    def _level(self, canvas: Canvas, number: int, belief: Belief | None) -> Tensor:
+        if belief is None:
+            return torch.ones(len(canvas.tokens), 1, dtype=torch.float64, device=canvas.device)
+        return level_of(self.process, self.rule.settled(belief, number, canvas.steps))
+
+    def _move(self, canvas: Canvas, logits: Tensor, z: Tensor, place: Place) -> Move:
+        belief = self.rule.first(z) if place.belief is None else place.belief
+        held = (lambda probs: self._allowed(canvas, probs, place.block)) if canvas.constraints else None
+        noise = self._noise(canvas, place.block, place.number + 1)
+        after, chance = decided(
+            self.rule, self.process, belief, place.given, logits, place.level, place.number, canvas.steps, noise, held
+        )
+        # A row that waits for others keeps what it had.
+        return Move(after.z, after.best, torch.where(belief.done[:, None], torch.nan, chance), after.done, after)
 
 
 @dataclass(frozen=True)
@@ -37,87 +164,39 @@ class _Addressed:
         return self.process.sample_prior(self.source, self.width)
 
 
-class Adaptive(Blockwise):
-    """``steps`` is the most network calls of a block. A rule reads p(x_i | z), whatever the logits mean. A network that
-    is given a level is given, after the first call, the one at which the accepted share of the tokens survives, so that
-    the block is noised as in training but for the choice of what is accepted. Where all are accepted, half a token
-    counts as noise: at level 0 nothing could be revised, and what is accepted last need not be sure."""
-
-    holds_languages: ClassVar[bool] = False  # a rule takes the most probable token of each place by itself
-
-    options: Any
-    rule: Rule
-
-    def __init__(self, options: Any = None, **context: Any) -> None:
-        super().__init__(options, **context)
-        self.rule = self._rule()
-
-    @abstractmethod
-    def _rule(self) -> Rule:
-        """The rule of the options."""
-
-    def _level(self, canvas: Canvas, number: int, belief: Belief | None) -> Tensor:
-        if belief is None:
-            return torch.ones(len(canvas.tokens), 1, dtype=torch.float64, device=canvas.device)
-        share = belief.accepted.double().mean(-1, keepdim=True).clamp(max=1 - 0.5 / belief.accepted.shape[1])
-        return torch.where(share > 0, self.process.time_of_alpha(share), 1.0)
-
-    def _move(self, canvas: Canvas, logits: Tensor, z: Tensor, place: Place) -> Move:
-        posterior = self.process.log_posterior(logits, z, place.level)[..., : self.num_tokens]
-        if canvas.constraints:
-            posterior = self._allowed(canvas, posterior.exp(), place.block).log()
-        given = place.given[..., None]
-        token = torch.arange(self.num_tokens, device=z.device)
-        certain = torch.where(token == z[..., None], 0.0, -torch.inf)
-        posterior = torch.where(given, certain, posterior)
-        if bool((posterior.amax(-1) == -torch.inf).logical_or(posterior.isnan().any(-1)).any()):
-            raise ValueError(
-                "cannot draw a state: the probabilities are NaN or all zero; does the denoiser give NaN logits?"
-            )
-        belief = self.rule.first(z) if place.belief is None else place.belief
-        draws = _Addressed(self.process, self._noise(canvas, place.block, place.number + 1), z.shape[1])
-        after = self.rule.step(belief, posterior, place.number, canvas.steps, draws)
-        assert after.logits is not None
-        # Not of what the rule sharpened; a row that waits for others keeps what it had.
-        chance = torch.where(belief.done[:, None], torch.nan, pick(posterior.exp(), after.best))
-        return Move(after.z, after.best, chance, after.done, after)
+def level_of(process: ForwardProcess, settled: Tensor) -> Tensor:
+    """The level at which a share of the tokens survives, float64 in its shape; 1 where none does."""
+    return torch.where(settled > 0, process.time_of_alpha(settled), 1.0)
 
 
-class EntropyBound(Adaptive):
-    """Accepts the surest tokens while their entropies add up to little, turns the others back to noise, and stops a
-    block that is stable and sure (``EntropyBoundRule``): the sampler of DiffusionGemma, with its defaults. Its
-    ``steps`` are 48 there. It emits the most probable tokens and sharpens the distributions: no draw from the model."""
+def decided(
+    rule: Rule,
+    process: ForwardProcess,
+    belief: Belief,
+    given: Tensor,
+    logits: Tensor,
+    level: Tensor,
+    number: int,
+    steps: int,
+    noise: Noise,
+    held: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Belief, Tensor]:
+    """What a step makes of a block, and how probable each token of ``best`` is to the network, not to what the rule
+    sharpened: ``[B, n]`` float64, NaN where there is none.
 
-    version = "2"  # goes on with a block whose tokens are all accepted
-
-    @dataclass
-    class Options(Part.Options):
-        entropy_bound: Annotated[
-            float, Field(gt=0.0, description="γ: accept tokens while Σ entropies − the largest is at most this (nats)")
-        ] = 0.1
-        t_min: Annotated[float, Field(gt=0.0, description="the temperature to which it falls over the steps")] = 0.4
-        t_max: Annotated[float, Field(gt=0.0, description="the temperature of the first step")] = 0.8
-        stability: Annotated[
-            int, Field(ge=0, le=1024, description="earlier steps whose most probable tokens must be the same to stop")
-        ] = 1
-        confidence: Annotated[
-            float, Field(gt=0.0, description="mean entropy (nats) below which a stable block is done")
-        ] = 0.005
-
-    def _rule(self) -> Rule:
-        own = self.options
-        return EntropyBoundRule(own.entropy_bound, own.t_min, own.t_max, own.stability, own.confidence)
-
-
-class Threshold(Adaptive):
-    """Accepts every token whose probability reaches a threshold, at least so many that the steps suffice, and turns the
-    others back to noise (``ThresholdRule``). It emits the most probable tokens: no draw from the model."""
-
-    @dataclass
-    class Options(Part.Options):
-        threshold: Annotated[
-            float, Field(gt=0.0, le=1.0, description="the least probability with which a token is accepted")
-        ] = 0.9
-
-    def _rule(self) -> Rule:
-        return ThresholdRule(self.options.threshold)
+    given: ``[B, n]`` bool, where z is certain. logits: leave-one-out, ``[B, n, S]``. level: ``[B, 1]`` float64. held:
+    probabilities ``[B, n, V]`` under the constraints. Raises ValueError where no token has a probability."""
+    z, count = belief.z, process.num_tokens
+    posterior = process.log_posterior(logits, z, level)[..., :count]
+    if held is not None:
+        posterior = held(posterior.exp()).log()
+    certain = torch.where(torch.arange(count, device=z.device) == z[..., None], 0.0, -torch.inf)
+    posterior = torch.where(given[..., None], certain, posterior)
+    if bool((posterior.amax(-1) == -torch.inf).logical_or(posterior.isnan().any(-1)).any()):
+        raise ValueError(
+            "cannot draw a state: the probabilities are NaN or all zero; does the denoiser give NaN logits?"
+        )
+    after = rule.step(belief, posterior, number, steps, _Addressed(process, noise, z.shape[1]))
+    token = after.best < count
+    best = torch.where(token, after.best, 0)[..., None]
+    return after, torch.where(token, posterior.gather(-1, best)[..., 0].exp(), torch.nan)

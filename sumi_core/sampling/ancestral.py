@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -14,11 +15,10 @@ from sumi_core.corruption import SCHEDULES
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.clocks import ClockReading, Clocks
 from sumi_core.corruption.process import ForwardProcess
-from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, takes_feedback
 from sumi_core.sampling.canvas import Canvas
-from sumi_core.sampling.languages import ReverseStep
 from sumi_core.sampling.memory import fed
+from sumi_core.sampling.reverse import Predicted, ReverseStep
 from sumi_core.sampling.sampler import Sampler
 from sumi_core.sampling.truncation import LANGUAGE_CUT, Sharpening, changes, cuts, sharpened
 
@@ -119,23 +119,11 @@ class Ancestral(Sampler):
         if canvas.predicted is not None:
             given = fed(denoiser, process, given, now.level, canvas.predicted, where=~canvas.frozen)
         logits = process.predict(denoiser, given, now.level)
-        place, noise = torch.arange(canvas.length, device=z.device), canvas.noise("sample", canvas.age + 1)
-        filters, clean = canvas.without_joint(), None
-        if filters.constraints:
-            clean = filters.allowed(process.denoiser(logits.double()), place)
-        used = self.sharpened(logits if clean is None else clean.log())
-        if canvas.joint is not None:
-            reverse = ReverseStep(process, used, z, canvas.frozen, now.level, aim, range(canvas.length))
-            drawn, chance = reverse.draw(canvas, noise.uniform(canvas.length, 3, dtype=torch.float64))
-            drawn = torch.where(stands, z, drawn)
-            chance = torch.where(then.level == 0, chance, process.belief(logits, z, now.level, drawn))
-        else:
-            probs = process.reverse(used, z, now.level, aim)
-            if clean is not None:
-                probs = only_allowed(clean, probs, where=then.level == 0)
-            drawn = self._drawn(probs, noise.uniform(canvas.length, dtype=torch.float64), number, len(times) - 1)
-            drawn = torch.where(stands, z, drawn)
-            chance = self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now.level, then.level)
+        predicted = Predicted(process, canvas, logits, range(canvas.length), self.sharpened)
+        step = ReverseStep(predicted, z, canvas.frozen, now.level, aim, self._drawn(number, len(times) - 1))
+        drawn, chance = step.draw(canvas.noise("sample", canvas.age + 1))
+        drawn = torch.where(stands, z, drawn)
+        chance = self._confidence(canvas, logits, z, drawn, chance, now.level, then.level)
         kept = canvas.frozen | stands | chance.isnan()
         return dataclasses.replace(
             canvas.written(drawn),
@@ -147,12 +135,13 @@ class Ancestral(Sampler):
         )
 
     def _confidence(
-        self, logits: Tensor, z: Tensor, drawn: Tensor, chance: Tensor, now: Tensor, then: Tensor
+        self, canvas: Canvas, logits: Tensor, z: Tensor, drawn: Tensor, chance: Tensor, now: Tensor, then: Tensor
     ) -> Tensor:
         """How sure the network is of each token that a step drew, ``[B, L]`` float64: that it is the clean one, which
-        on the way to a level above 0 is not the chance that it was drawn with. NaN where the token could only stay."""
+        on the way to a level above 0 is not the chance that it was drawn with. NaN where the token could only stay,
+        which a language leaves open."""
         sure = torch.where(then == 0, chance, self.process.belief(logits, z, now, drawn))
-        return torch.where((drawn == z) & (chance == 1), torch.nan, sure)
+        return sure if canvas.joint is not None else torch.where((drawn == z) & (chance == 1), torch.nan, sure)
 
     def sharpened(self, logits: Tensor) -> Tensor:
         """Leave-one-out logits ``[..., S]`` as the temperature and the truncation of the options change them."""
@@ -165,10 +154,15 @@ class Ancestral(Sampler):
         probs = sharpened(logits[..., : self.num_tokens], self.options)
         return torch.nn.functional.pad(probs.log(), (0, self.num_states - self.num_tokens), value=-torch.inf)
 
-    def _drawn(self, probs: Tensor, uniform: Tensor, number: int, steps: int) -> Tensor:
-        """States from probabilities ``[B, L, S]``; the most probable ones in the last steps, if they are greedy."""
-        drawn = draw_categorical(probs, uniform)  # which refuses NaN in any case
-        return probs.argmax(-1) if number >= steps - self.options.greedy_tail else drawn
+    def _drawn(self, number: int, steps: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """How a step draws states from probabilities ``[…, S]``: the most probable ones in the last steps, if they are
+        greedy."""
+
+        def drawn(probs: Tensor, uniform: Tensor) -> Tensor:
+            states = draw_categorical(probs, uniform)  # which refuses NaN in any case
+            return probs.argmax(-1) if number >= steps - self.options.greedy_tail else states
+
+        return drawn
 
     def finished(self, canvas: Canvas) -> Tensor:
         return torch.full_like(canvas.done, canvas.age >= canvas.steps)
@@ -180,12 +174,3 @@ def told(canvas: Canvas, now: ClockReading) -> Tensor:
     if canvas.told and level.ndim == 1:
         level = level.unsqueeze(-1).expand(canvas.tokens.shape)
     return torch.where(canvas.frozen, 0.0, level) if level.ndim > 1 else level
-
-
-def only_allowed(clean: Tensor, probs: Tensor, where: Tensor) -> Tensor:
-    """Reverse probabilities ``[B, L, S]`` that lead, ``where`` a position becomes clean, only to tokens that ``clean``
-    ``[B, L, S]`` gives any probability: rounding leaves some to others. where: broadcastable to ``[B, L]``.
-
-    A state that the process cannot leave any more, a token behind absorbing noise, stays as it was written."""
-    held = torch.where(clean > 0, probs, 0.0)
-    return torch.where((where & (held.sum(-1) > 0)).unsqueeze(-1), held, probs)

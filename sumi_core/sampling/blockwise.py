@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.row_loss import pick
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.cache import KeyValues
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput, caches, takes_feedback
-from sumi_core.sampling.ancestral import Ancestral, only_allowed
+from sumi_core.sampling.ancestral import Ancestral
 from sumi_core.sampling.canvas import Canvas
-from sumi_core.sampling.languages import ReverseStep
 from sumi_core.sampling.memory import Memory, fed
+from sumi_core.sampling.reverse import Predicted, ReverseStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,8 +80,8 @@ class Blockwise(Ancestral):
 
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
-    mode: ClassVar[str] = "canvas"
-    grows: ClassVar[bool] = True
+    mode = "canvas"
+    grows = True
 
     layout: Blocks
 
@@ -161,25 +160,13 @@ class Blockwise(Ancestral):
 
     def _move(self, canvas: Canvas, logits: Tensor, z: Tensor, place: Place) -> Move:
         """What a step makes of a block ``z`` ``[B, n]`` and leave-one-out logits ``[B, n, S]``."""
-        process, now = self.process, place.level
-        noise = self._noise(canvas, place.block, place.number + 1)
-        then = self.levels(canvas.steps).to(canvas.device)[place.number + 1].expand(len(z), 1)
-        filters, wanted = canvas.without_joint(), None
-        if filters.constraints:
-            wanted = self._allowed(filters, process.denoiser(logits.double()), place.block)
-        used = self.sharpened(logits if wanted is None else wanted.log())
-        if canvas.joint is not None:
-            begin, n = place.block * self.layout.options.length, z.shape[1]
-            reverse = ReverseStep(process, used, z, place.given, now, then, range(begin, begin + n))
-            drawn, chance = reverse.draw(canvas, noise.uniform(n, 3, dtype=torch.float64))
-            drawn = torch.where(place.given, z, drawn)
-            return Move(drawn, drawn, torch.where(then == 0, chance, process.belief(logits, z, now, drawn)))
-        probs = process.reverse(used, z, now, then)
-        if wanted is not None:
-            probs = only_allowed(wanted, probs, where=then == 0)
-        drawn = self._drawn(probs, noise.uniform(z.shape[1], dtype=torch.float64), place.number, canvas.steps)
+        begin, n = place.block * self.layout.options.length, z.shape[1]
+        now, then = place.level, self.levels(canvas.steps).to(canvas.device)[place.number + 1].expand(len(z), 1)
+        predicted = Predicted(self.process, canvas, logits, range(begin, begin + n), self.sharpened)
+        step = ReverseStep(predicted, z, place.given, now, then, self._drawn(place.number, canvas.steps))
+        drawn, chance = step.draw(self._noise(canvas, place.block, place.number + 1))
         drawn = torch.where(place.given, z, drawn)
-        return Move(drawn, drawn, self._confidence(logits, z, drawn, pick(probs, drawn) / probs.sum(-1), now, then))
+        return Move(drawn, drawn, self._confidence(canvas, logits, z, drawn, chance, now, then))
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 

@@ -167,6 +167,13 @@ class Canvas:
         """This canvas with the constraints on single tokens alone."""
         return dataclasses.replace(self, constraints=tuple(held for held in self.constraints if not is_joint(held)))
 
+    def some(self, rows: slice) -> Canvas:
+        """Some of its rows, as constraints see them: without what the sampler keeps between its steps."""
+        parts = ("tokens", "frozen", "lengths", "rows", "nfe", "slots", "done", "confidence")
+        return dataclasses.replace(
+            self, **{name: getattr(self, name)[rows] for name in parts}, state=None, predicted=None
+        )
+
     def noise(self, stream: str, step: int) -> Noise:
         """Random numbers addressed by (seed, stream, step, row). A row's numbers depend on its own length alone."""
         return Noise(self.seed, stream, step, self.rows, self.device, lengths=self.lengths.tolist())

@@ -15,7 +15,7 @@ from sumi_core.sampling.generate import Stop, generate
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Rows are drawn in blocks whose float64 probabilities [rows, L, S] have at most this many entries.
+# Rows are drawn in blocks whose logits [rows, L, S] have at most this many entries.
 _BLOCK_ENTRIES = 2**24
 
 

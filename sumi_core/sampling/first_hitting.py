@@ -19,6 +19,7 @@ from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.reverse import allowed_at
 from sumi_core.sampling.sampler import Sampler
 from sumi_core.sampling.truncation import Sharpening, sharpened
 
@@ -94,9 +95,7 @@ class FirstHitting(Sampler):
         """Of the token at one masked position of each row, ``[B, 1, V]`` float64. At a mask, posterior and
         leave-one-out logits are the same."""
         if canvas.constraints:
-            everywhere = torch.arange(canvas.length, device=canvas.device)
-            clean = canvas.allowed(self.process.denoiser(output.logits().double()), everywhere)
-            logits = clean.gather(1, place[..., None].expand(-1, 1, clean.shape[-1])).log()
+            logits = allowed_at(self.process, canvas, output.logits(), place).log()
         else:
             row = torch.arange(len(place), device=canvas.device)[:, None]
             logits = dataclasses.replace(output, hidden=output.hidden[row, place]).logits()

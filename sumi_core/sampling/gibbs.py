@@ -29,6 +29,7 @@ from sumi_core.kernels.row_loss import pick
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
 from sumi_core.sampling.ancestral import Ancestral, told
 from sumi_core.sampling.canvas import Canvas
+from sumi_core.sampling.reverse import allowed_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,94 +118,7 @@ class Corrector(Ancestral):
             row = torch.arange(len(read), device=read.device)[:, None]
             output = dataclasses.replace(output, hidden=output.hidden[row, place])
             read, level = read.gather(1, place), level.gather(1, place)
-        logits = process.parameterisation.leave_one_out(output.logits(), lambda: process.log_evidence(read, level))
+        logits = process.leave_one_out(output.logits(), read, level)
         if canvas.constraints:
-            clean = canvas.allowed(process.denoiser(logits.double()), torch.arange(canvas.length, device=read.device))
-            logits = clean.gather(1, place[..., None].expand(-1, 1, clean.shape[-1])).log()
+            logits = allowed_at(process, canvas, logits, place).log()
         return process.denoiser(self.sharpened(logits.double()))
-
-
-class PredictorCorrector(Corrector):
-    """``steps`` ancestral steps with ``corrections`` redrawn positions behind each but the last, a network call each:
-    steps · (1 + corrections) − corrections calls in all.
-
-    A sampler of p, as ``ancestral``: its distribution comes to p as the steps get finer, and at a given number of steps
-    closer as the corrections get more. They leave p_t at the levels of the steps as it is, and take out what an
-    ancestral step, which draws all positions independently, brings in. What is said there of given tokens holds here.
-    """
-
-    @dataclass
-    class Options(Corrector.Options):
-        corrections: Annotated[
-            int, Field(ge=0, le=2**16, description="positions redrawn behind each step but the last, a call each")
-        ] = 4
-
-    options: Options
-
-    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
-        more = self.options.corrections
-        number, phase = divmod(canvas.age, 1 + more)
-        times = self.levels(canvas.steps)
-        if phase:
-            return self.correct(denoiser, canvas, times[number + 1], number * more + phase - 1)
-        return self._denoised(denoiser, canvas, times, number)
-
-    def finished(self, canvas: Canvas) -> Tensor:
-        more = self.options.corrections
-        return torch.full_like(canvas.done, canvas.age >= canvas.steps * (1 + more) - more)
-
-
-class SelfCorrection(Corrector):
-    """A finished text taken back to a low level, corrected there, and denoised again.
-
-    The text is one that is given (``Canvas.revises``), or one that this sampler writes first, with ``steps`` ancestral
-    steps. Then noise hits a share of its tokens, ``corrections`` positions are redrawn one by one, and the remaining
-    times of the same ``steps`` lead back to a text. With the exact denoiser a text drawn from p leaves as one
-    drawn from p, up to the width of the last steps, so this is a sampler of p; any other text comes closer to p.
-    """
-
-    revises: ClassVar[bool] = True
-
-    @dataclass
-    class Options(Corrector.Options):
-        noise: Annotated[
-            float,
-            Field(gt=0.0, lt=1.0, description="share of a finished text's tokens that noise hits before correction"),
-        ] = 0.1
-        corrections: Annotated[
-            int, Field(ge=0, le=2**16, description="positions redrawn at that level, a network call each")
-        ] = 32
-
-    options: Options
-
-    def start(self, canvas: Canvas) -> Canvas:
-        started = super().start(canvas)
-        if not canvas.revises:
-            return started
-        return dataclasses.replace(started, tokens=canvas.tokens, age=canvas.steps)
-
-    def step(self, denoiser: DenoiserFunction, canvas: Canvas) -> Canvas:
-        if canvas.age < canvas.steps:
-            return super().step(denoiser, canvas)
-        times, number = self._back(canvas.steps), canvas.age - canvas.steps
-        if number == 0:
-            canvas = self._noised(canvas, times[0])
-        if number < self.options.corrections:
-            return self.correct(denoiser, canvas, times[0], number)
-        return self._denoised(denoiser, canvas, times, number - self.options.corrections)
-
-    def finished(self, canvas: Canvas) -> Tensor:
-        calls = canvas.steps + self.options.corrections + len(self._back(canvas.steps)) - 1
-        return torch.full_like(canvas.done, canvas.age >= calls)
-
-    def _back(self, steps: int) -> Tensor:
-        """The time that a finished text is taken back to, and from there down to 0: float64, falling."""
-        share = torch.tensor([1 - self.options.noise], dtype=torch.float64)
-        back, times = self.process.time_of_alpha(share), self.levels(steps)
-        return torch.cat([back, times[times < back]])
-
-    def _noised(self, canvas: Canvas, time: Tensor) -> Canvas:
-        assert isinstance(canvas.state, Clocks)
-        level = canvas.state.at(time.to(canvas.device).expand(len(canvas.tokens))).level
-        z = self.process.corrupt(canvas.tokens, level, canvas.noise("sample_back", 0))
-        return canvas.written(z, predicted=None)  # what was predicted of the finished text is no feedback for this one

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from sumi_core.corruption.categorical import draw_categorical
-from sumi_core.corruption.process import ForwardProcess
 from sumi_core.kernels.row_loss import pick
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.forward_backward import Marginals, chunks, draw_text
@@ -152,61 +150,3 @@ def _each(marginals: Marginals, places: range, uniform: Tensor) -> tuple[Tensor,
         tokens.append(draw_categorical(probs, uniform[place.start - places.start : place.stop - places.start, 1]))
         chances.append(pick(probs, tokens[-1]) / probs.sum(-1))
     return torch.cat(tokens), torch.cat(chances)
-
-
-@dataclass(frozen=True)
-class ReverseStep:
-    """A step of the reverse process of ``places`` of a canvas, from levels ``now`` to ``then``, broadcastable to
-    ``[B, q]``: leave-one-out logits ``[B, q, S]`` at z ``[B, q]``. given: ``[B, q]`` bool, tokens that stand."""
-
-    process: ForwardProcess
-    logits: Tensor
-    z: Tensor
-    given: Tensor
-    now: Tensor
-    then: Tensor
-    places: range
-
-    def _levels(self, row: int, place: slice) -> tuple[Tensor, Tensor]:
-        now, then = (level.expand(self.z.shape)[row : row + 1, place] for level in (self.now, self.then))
-        return now, then
-
-    def draw(self, canvas: Canvas, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """States after the step, ``[B, q]`` int64, and the probability of each token of the clean texts behind them,
-        float64: x of the canvas's language, then z_s ~ q(z_s | z_t, x). uniform: ``[B, q, 3]`` float64 in [0, 1)."""
-        joint = canvas.joint
-        assert joint is not None
-        drawn, chance = self.z.clone(), torch.ones(self.z.shape, dtype=torch.float64, device=self.z.device)
-        for row in range(len(self.z)):
-            marginals = Marginals(partial(self._log_posterior, row), self.logits.shape[-1])
-            clean, chance[row] = joint.draw(marginals, canvas, row, self.places, uniform[row, :, :2])
-            drawn[row] = self._back(row, clean, uniform[row, :, 2])
-        return drawn, chance
-
-    def _log_posterior(self, row: int, place: slice) -> Tensor:
-        """log p(x_i | z_t), up to a constant, all on what is given: ``[q, S]`` float64."""
-        one, own = slice(row, row + 1), slice(place.start - self.places.start, place.stop - self.places.start)
-        z = self.z[one, own]
-        log_p = self.process.log_evidence(z, self._levels(row, own)[0])
-        log_p += self.process.token_logits(self.logits[one, own])
-        given = self.given[row, own]
-        log_p[0, given] = -torch.inf
-        log_p[0, given, z[0, given]] = 0.0
-        return log_p[0]
-
-    def _back(self, row: int, clean: Tensor, uniform: Tensor) -> Tensor:
-        """What a clean text ``[q]`` becomes at the level of the step's end: ``[q]``."""
-        one, states = slice(row, row + 1), clean.clone()
-        for own in chunks(0, len(clean), self.logits.shape[-1]):
-            now, then = self._levels(row, own)
-            noisy = ((then[0] > 0) & ~self.given[row, own]).nonzero().squeeze(-1)
-            if not len(noisy):
-                continue
-            place = noisy + own.start
-            # q_{t|s}(z_t | z_s) q_s(z_s | x), section 7 of docs/mathematics.md with x known
-            x = torch.zeros(1, len(place), self.logits.shape[-1], dtype=torch.float64, device=clean.device)
-            x.scatter_(-1, clean[place][None, :, None], 1.0)
-            probs = self.process.marginal(x, then[:, noisy])
-            probs *= self.process.transition(self.z[one, place], now[:, noisy], then[:, noisy])
-            states[place] = draw_categorical(probs[0], uniform[place])
-        return states

@@ -38,8 +38,8 @@ class LeftToRight(Sampler):
 
     needs_process: ClassVar[bool] = False
     causal: ClassVar[bool | None] = True
-    mode: ClassVar[str] = "ar"
-    grows: ClassVar[bool] = True
+    mode = "ar"
+    grows = True
     uses_steps: ClassVar[bool] = False
     holds_languages: ClassVar[bool] = True
 

@@ -1,8 +1,9 @@
-"""Which tokens of a block a step accepts: rules on distributions alone, without a network or a layout.
+"""What a rule is: it decides which tokens of a block, or of a whole text, a step accepts. Rules see distributions
+alone, no network and no layout; each stands beside its sampler.
 
-A rule sees the logits of p(x_i | z) at every place of a block. It takes a token for each, accepts some of them, and
-turns the others back to noise; nothing that is accepted stays so for good. What it emits in the end are the most
-probable tokens, so a rule draws from no model and has no likelihood (docs/mathematics.md 12).
+A rule sees the logits of p(x_i | z) at every place. It takes a token for each, accepts some of them, and nothing that
+is accepted stays so for good, unless the noise is masks. Which places it accepts depends on the text, so a rule draws
+from no model and has no likelihood (docs/mathematics.md 12).
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class Belief:
-    """What a rule remembers of a block. z: ``[B, n]``, on its way. best: ``[B, n]``, the most probable tokens. history:
-    ``[stability, B, n]``, those of earlier steps, −1 where there were none. logits: ``[B, n, V]`` of the last step, as
-    the rule sharpened them; None before the first. accepted: ``[B, n]`` bool. done: ``[B]`` bool, rows that are to
-    change no more."""
+    """What a rule remembers of a block. z: ``[B, n]``, on its way. open: ``[B, n]`` bool, places that are written; at
+    all others z is certain, and counts for nothing. best: ``[B, n]``, the text as it would be if this were the last
+    step. history: ``[stability, B, n]``, those of earlier steps, −1 where there were none. logits: ``[B, n, V]`` of the
+    last step, as the rule sharpened them; None before the first. accepted: ``[B, n]`` bool. done: ``[B]`` bool, rows
+    that are to change no more."""
 
     z: Tensor
+    open: Tensor
     best: Tensor
     history: Tensor
     logits: Tensor | None
@@ -44,90 +47,51 @@ class Belief:
     done: Tensor
 
     @classmethod
-    def of(cls, z: Tensor, stability: int = 0) -> Belief:
-        """Before the first step."""
+    def of(cls, z: Tensor, open: Tensor | None = None, stability: int = 0) -> Belief:
+        """Before the first step. open: None: everywhere."""
         history = torch.full((stability, *z.shape), -1, dtype=torch.int64, device=z.device)
         none = torch.zeros_like(z, dtype=torch.bool)
-        return cls(z, z, history, None, none, none[:, 0])
+        return cls(z, ~none if open is None else open, z, history, None, none, none[:, 0])
+
+    @property
+    def count(self) -> Tensor:
+        """Places that are written, ``[B, 1]`` int64, at least 1."""
+        return self.open.sum(-1, keepdim=True).clamp(min=1)
+
+    def after(self, z: Tensor, best: Tensor, logits: Tensor, accepted: Tensor) -> Belief:
+        """What a step makes of it; rows that were done keep what they had."""
+        if self.logits is None:
+            return replace(self, z=z, best=best, logits=logits, accepted=accepted)
+        done = self.done[:, None]
+        return replace(
+            self,
+            z=torch.where(done, self.z, z),
+            best=torch.where(done, self.best, best),
+            accepted=torch.where(done, self.accepted, accepted),
+            logits=torch.where(done[..., None], self.logits, logits),
+        )
 
 
 class Rule(ABC):
     """A rule that decides which tokens are accepted."""
 
-    @abstractmethod
-    def first(self, z: Tensor) -> Belief:
-        """What is remembered before the first step of a block that begins as ``z`` ``[B, n]``."""
+    def first(self, z: Tensor, open: Tensor | None = None) -> Belief:
+        """What is remembered before the first step of a block that begins as ``z`` ``[B, n]``. open: as in a belief;
+        None: everywhere."""
+        return Belief.of(z, open)
+
+    def settled(self, belief: Belief, number: int, steps: int) -> Tensor:
+        """The share of the open places that a step reads as clean, ``[B, 1]`` float64: those that the one before has
+        accepted. Where all are, half a token counts as noise: at level 0 nothing could be revised, and what is accepted
+        last need not be sure. number, steps: as of ``step``."""
+        return share_of((belief.accepted & belief.open).sum(-1, keepdim=True), belief.count)
 
     @abstractmethod
     def step(self, belief: Belief, logits: Tensor, number: int, steps: int, draws: Draws) -> Belief:
-        """One step, its number counted from 0, of at most ``steps``. logits: of p(x_i | z), ``[B, n, V]``."""
+        """One step, its number counted from 0, of at most ``steps``. logits: of p(x_i | z), ``[B, n, V]``, certain
+        where nothing is written."""
 
 
-@dataclass(frozen=True)
-class EntropyBoundRule(Rule):
-    """Accept the tokens of least entropy while Σ h − max h ≤ γ (Ben-Hamu et al., 2505.24857), as DiffusionGemma's
-    stock sampler does: temperature t_min + (t_max − t_min) · r/N with r of N steps left, this one included.
-
-    γ bounds, at temperature 1 and with exact posteriors, what accepting those tokens independently costs:
-    KL(p(x_A | z) ‖ Π p(x_i | z)) ≤ Σ_A h − max_A h nats. A row is done when its most probable tokens are those of the
-    last ``stability`` steps and the mean entropy is below ``confidence``.
-    """
-
-    entropy_bound: float
-    t_min: float
-    t_max: float
-    stability: int
-    confidence: float
-
-    def first(self, z: Tensor) -> Belief:
-        return Belief.of(z, self.stability)
-
-    def step(self, belief: Belief, logits: Tensor, number: int, steps: int, draws: Draws) -> Belief:
-        left = torch.tensor(steps - number, dtype=logits.dtype, device=logits.device)
-        logits = logits / (self.t_min + (self.t_max - self.t_min) * (left / steps))
-        probs = logits.softmax(-1)
-        drawn, best, entropy = draws.tokens(probs), logits.argmax(-1), torch.special.entr(probs).sum(-1)
-        rising, order = entropy.sort(-1)
-        within = rising.cumsum(-1) - rising <= self.entropy_bound
-        accepted = torch.zeros_like(within).scatter(-1, order, within)
-        z = torch.where(accepted, drawn, draws.noise())
-        after = _kept_where_done(belief, Belief(z, best, belief.history, logits, accepted, belief.done))
-        assert after.logits is not None
-        stable = (belief.history == after.best).all(-1).all(0)
-        sure = torch.special.entr(after.logits.softmax(-1)).sum(-1).mean(-1) < self.confidence
-        history = torch.cat([belief.history, after.best[None]])[1:] if self.stability else belief.history
-        return replace(after, history=history, done=belief.done | (stable & sure))
-
-
-@dataclass(frozen=True)
-class ThresholdRule(Rule):
-    """Accept the most probable token wherever its probability is at least ``threshold`` (Fast-dLLM, 2505.22618), and in
-    step j of N at least the ⌈n·j/N⌉ surest, so that no more than N steps are needed. A row is done when all are."""
-
-    threshold: float
-
-    def first(self, z: Tensor) -> Belief:
-        return Belief.of(z)
-
-    def step(self, belief: Belief, logits: Tensor, number: int, steps: int, draws: Draws) -> Belief:
-        chance, best = logits.softmax(-1).max(-1)
-        n = best.shape[-1]
-        place = chance.argsort(dim=-1, descending=True, stable=True).argsort(-1)
-        accepted = (chance >= self.threshold) | (place < -(-n * (number + 1) // steps))
-        z = torch.where(accepted, best, draws.noise())
-        after = _kept_where_done(belief, Belief(z, best, belief.history, logits, accepted, belief.done))
-        return replace(after, done=after.accepted.all(-1))
-
-
-def _kept_where_done(belief: Belief, after: Belief) -> Belief:
-    """``after`` a step, but in rows that were done what they had."""
-    if belief.logits is None or after.logits is None:
-        return after
-    done = belief.done[:, None]
-    return replace(
-        after,
-        z=torch.where(done, belief.z, after.z),
-        best=torch.where(done, belief.best, after.best),
-        accepted=torch.where(done, belief.accepted, after.accepted),
-        logits=torch.where(done[..., None], belief.logits, after.logits),
-    )
+def share_of(settled: Tensor, count: Tensor) -> Tensor:
+    """``settled`` of ``count`` tokens as a share, float64; of all and more, half a token less."""
+    return (settled.double() / count).minimum(1 - 0.5 / count)

@@ -35,10 +35,11 @@ class Sampler(Part, ABC):
     layouts: ClassVar[tuple[str, ...]] = ("whole",)
     #: Whether it draws by a constraint on tokens together, or from left to right, where one position at a time does.
     holds_languages: ClassVar[bool] = False
-    mode: ClassVar[str] = "whole"  # of ``sumi_core.sampling.modes``, in which it reads the model
-    grows: ClassVar[bool] = False  # True: writes from the left, and what it has not reached holds nothing yet
     uses_steps: ClassVar[bool] = True  # False: takes the network calls it needs, whatever number is asked for
     revises: ClassVar[bool] = False  # whether it can begin with a finished text
+    # One that writes under several layouts decides these two by the layout when it is built.
+    mode: str = "whole"  # of ``sumi_core.sampling.modes``, in which it reads the model
+    grows: bool = False  # True: writes from the left, and what it has not reached holds nothing yet
 
     def __init__(
         self,

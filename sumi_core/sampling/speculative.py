@@ -53,7 +53,7 @@ class Speculative(Sampler):
 
     verify ``gumbel``: the very text that sampler ``autoregressive`` writes with this seed and temperature;
     ``rejection``: a text of the same distribution, in which each draft by itself stands as often as possible. At
-    temperature 0 both write the most probable tokens.
+    temperature 0 both write the most probable tokens. Of the options that cut off improbable tokens it has none.
 
     draft_steps: passes that denoise a canvas before its tokens are drafts; each of them writes a token of the
     autoregressive mode, too, and the canvas begins one later. recycle: the next canvas begins with the drafts behind
@@ -63,8 +63,8 @@ class Speculative(Sampler):
 
     causal: ClassVar[bool | None] = True
     layouts: ClassVar[tuple[str, ...]] = ("blocks",)
-    mode: ClassVar[str] = "speculative"
-    grows: ClassVar[bool] = True
+    mode = "speculative"
+    grows = True
     uses_steps: ClassVar[bool] = False
     holds_languages: ClassVar[bool] = True
 

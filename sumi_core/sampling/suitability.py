@@ -31,7 +31,8 @@ def unsuitable(sampler: str, others: Mapping[str, Any]) -> str | None:
 
 def usual_samplers(process: ForwardProcess | None, layout: Layout, two_modes: bool) -> tuple[str, ...]:
     """Samplers worth comparing for a finished model: those of its modes where it has two; for a model of whole texts
-    ancestral steps, and one mask at a time where noise is masks on one clock."""
+    ancestral steps, and one mask at a time where noise is masks on one clock. The adaptive samplers of whole
+    texts are compared where they are named: what ``speed`` showed before there were any stays the same."""
     from sumi_core.corruption.absorbing import Absorbing
     from sumi_core.corruption.clocks import Shared
     from sumi_core.layouts.blocks import Blocks

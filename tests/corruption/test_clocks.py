@@ -81,22 +81,45 @@ class ToldWorld(World):
 @pytest.mark.parametrize("process", ["uniform", "absorbing", "hybrid", "clustered"])
 def test_every_pair_of_clocks_gives_the_entropy_when_told(process: str) -> None:
     """The entropy identity with span clocks: Σ over x, z and the quadrature over t of the bound is H(p)."""
-    world, epsilon, window = ToldWorld(process), 1e-3, 0.4
+    world, epsilon = ToldWorld(process), 1e-3
+    gap = _ends_of_exact_bound(world, epsilon)
     for starts in ((0.0, 0.6), (0.3, 0.3), (0.1, 0.25)):
-        start = torch.tensor([starts], dtype=torch.float64)
-        total = 0.0
-        # Break points where a clock starts or stops; in between the integrand is smooth up to its ends' logarithms.
-        for position in range(2):
-            low, high = starts[position], starts[position] + window
-            others = [p for p in (starts[1 - position], starts[1 - position] + window) if low < p < high]
-            for a, b in zip([low, *others], [*others, high], strict=True):
-                total += _integral(world, start, window, a, b, position, epsilon)
-        total += _ends(world, epsilon)
-        gap = _ends_of_exact_bound(world, epsilon)
-        assert total == pytest.approx(world.entropy + gap, abs=2e-6), starts
+        assert _along(world, starts, epsilon) == pytest.approx(world.entropy + gap, abs=2e-6), starts
 
 
-def _nodes(a: float, b: float, count: int = 60) -> tuple[Tensor, Tensor]:
+def test_a_denoiser_that_is_not_told_its_clocks_pays_for_it() -> None:
+    """It knows the time alone, and takes it for the level of all positions: a bound still, above the entropy."""
+    world, epsilon, rows = ToldWorld("uniform"), 1e-3, 20_000
+    pairs = list(itertools.product((0.1, 0.3, 0.5), repeat=2))  # midpoints of the starts, U(0, 0.6)
+    untold = sum(_along(world, starts, epsilon, told=False, count=24) for starts in pairs) / len(pairs)
+    assert untold > world.entropy + 0.02
+
+    clock = {**SPANS, "mean_length": 1.0, "conditioned": False}  # every position is a span
+    world.process.clock = CLOCKS.from_config(clock)
+    objective = OBJECTIVES.build("nelbo", {}, process=world.process, vocabulary=Vocabulary(4, 0))
+    drawn = torch.multinomial(world.p, rows, replacement=True, generator=torch.Generator().manual_seed(0))
+    batch = Batch(world.x[drawn], torch.arange(rows), torch.arange(rows), rows, 0, 0)
+    found = objective.likelihood(FromLogits(world.denoiser), batch, epsilon).total  # type: ignore[arg-type]
+    assert float(found.mean()) == pytest.approx(untold, abs=4 * float(found.std() / rows**0.5))
+
+
+def _along(
+    world: ToldWorld, starts: tuple[float, float], epsilon: float, *, told: bool = True, count: int = 60
+) -> float:
+    """The bound along a pair of clocks. told: the denoiser knows the level of each position; else the time alone."""
+    window, total = 0.4, _ends(world, epsilon)
+    start = torch.tensor([starts], dtype=torch.float64)
+    # Break points where a clock starts or stops; in between the integrand is smooth up to its ends' logarithms.
+    for position in range(2):
+        low, high = starts[position], starts[position] + window
+        others = [p for p in (starts[1 - position], starts[1 - position] + window) if low < p < high]
+        for a, b in zip([low, *others], [*others, high], strict=True):
+            nodes = _nodes(a, b, count)
+            total += _integral(world, start, window, nodes, position, epsilon, told)
+    return total
+
+
+def _nodes(a: float, b: float, count: int) -> tuple[Tensor, Tensor]:
     """Tanh-sinh nodes: the integrand has logarithms at both ends."""
     h = torch.linspace(-3.2, 3.2, count, dtype=torch.float64)
     u = torch.tanh(torch.pi / 2 * torch.sinh(h))
@@ -104,13 +127,22 @@ def _nodes(a: float, b: float, count: int = 60) -> tuple[Tensor, Tensor]:
     return (a + b) / 2 + (b - a) / 2 * u, (b - a) / 2 * w
 
 
-def _integral(world: ToldWorld, start: Tensor, window: float, a: float, b: float, position: int, eps: float) -> float:
+def _integral(
+    world: ToldWorld,
+    start: Tensor,
+    window: float,
+    nodes: tuple[Tensor, Tensor],
+    position: int,
+    eps: float,
+    told: bool,
+) -> float:
     x = world.x.repeat_interleave(len(world.z), 0)
     z = world.z.repeat(len(world.x), 1)
     total = 0.0
-    for t, weight in zip(*_nodes(a, b), strict=True):
+    for t, weight in zip(*nodes, strict=True):
         level = eps + (1 - 2 * eps) * ((t - start) / window).clamp(0, 1).expand(len(world.z), 2)
-        logits = world._logits(world.leave_one_out(world.z, level)).repeat(len(world.x), 1, 1)
+        given = level if told else (eps + (1 - 2 * eps) * t).expand(len(world.z))
+        logits = world.denoiser(world.z, given).repeat(len(world.x), 1, 1)
         q = world.q(level[:1])[0]
         chance = world.p.repeat_interleave(len(world.z)) * q[0][x[:, 0], z[:, 0]] * q[1][x[:, 1], z[:, 1]]
         possible = chance > 0

@@ -12,17 +12,18 @@ import torch
 from sumi_core.data.noise import EVALUATION, Noise
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.config import EvaluationConfig
-from sumi_core.evaluation.drafts import Drafts
+from sumi_core.evaluation.drafts import Drafts, read_drafts
 from sumi_core.evaluation.measurement import Context, Findings, Model, declared_model, declared_settings
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import DenoiserInput
 from sumi_core.objectives import OBJECTIVES
 from sumi_core.sampling import SAMPLERS
-from tests.corruption.enumerable import build_process
+from tests.corruption.enumerable import World, build_process
 from tests.evaluation.fakes import EOS, Sequences
 from tests.layouts.exact import blocks
 from tests.models.stock import lively, small
+from tests.sampling.two_modes import two_modes
 
 V, LENGTH, N, SEED = 9, 12, 4, 3
 
@@ -75,6 +76,39 @@ def test_costs_and_chances_are_those_of_each_block_by_itself(noise: str, read_ou
     stand = (kept.cumprod(-1)[..., :-1] * overlap[..., 1:]).mean((0, 1))
     np.testing.assert_allclose(table["predicted"][1:], stand, atol=1e-12)
     assert (table["agreement"] < table["overlap"]).all()
+
+
+@pytest.mark.parametrize("noise", ["uniform", "absorbing"])
+def test_exact_modes_pay_the_total_correlation_of_a_block(noise: str, tmp_path: Path) -> None:
+    """Σ_i E KL(p_i ‖ d_i) of one-shot drafts is the total correlation of the block's tokens given the text before it,
+    and E TV(p_i, d_i) ≤ √(I_i/2), I_i = I(x_i; x_{m:i−1} | x_{<m}): over all texts, of both blocks."""
+    world, n = World(noise, tokens=2, length=6, seed=3), 3
+    context = {"process": world.process, "vocabulary": Vocabulary(2, EOS), "layout": blocks(n)}
+    sampler: Any = SAMPLERS.build("speculative", {}, **context)
+    denoiser: Any = two_modes(World(noise, tokens=2, length=6, seed=3), world, own=True, trusts=0.0)
+    unused: Any = None
+    objective = OBJECTIVES.build("joint", {}, **context)
+    model = Model(denoiser, objective, sampler, world.process, unused, torch.device("cpu"))
+    text = Sequences(len(world.x), world.length, 2)
+    text.rows = world.x.numpy().astype(np.uint16)
+    config = declared_settings(EvaluationConfig(sequences=len(world.x), seed=SEED), Drafts)
+    told = read_drafts(model, sampler, Context(config, text, tmp_path, 64))
+    cost, overlap = (np.tensordot(world.p.numpy(), part, 1) for part in (told.cost, told.overlap))  # [K, n]
+
+    def entropy(*places: int) -> float:
+        group = (world.x[:, list(places)] * 2 ** torch.arange(len(places))).sum(-1)
+        return float(torch.special.entr(torch.bincount(group, world.p)).sum())
+
+    for block, m in enumerate((0, n)):
+        end = m + n
+        alone = sum(entropy(*range(m), i) - entropy(*range(m)) for i in range(m, end))
+        correlation = alone - (entropy(*range(end)) - entropy(*range(m)))
+        assert float(cost[block].sum()) == pytest.approx(correlation, abs=1e-9)
+        for i in range(m, end):
+            own = entropy(*range(m), i) - entropy(*range(m)) + entropy(*range(i)) - entropy(*range(i + 1))
+            assert cost[block, i - m] == pytest.approx(own, abs=1e-9)
+            assert 1 - overlap[block, i - m] <= (max(own, 0) / 2) ** 0.5 + 1e-9
+        assert correlation > 0.05
 
 
 @pytest.mark.parametrize("shape", ["linear", "fan"])

@@ -259,9 +259,10 @@ def test_a_line_has_its_colour_in_every_panel_and_what_is_beaten_is_hollow() -> 
             "leave it out",
         ),
         (
-            {"name": "speed", "samplers": ["threshold"]},
-            "tests: evaluation.measurements: speed: sampler 'threshold' cannot write under layout 'whole'; choose "
-            "ancestral or first_hitting or predictor_corrector or self_correction, or leave it out",
+            {"name": "speed", "samplers": ["blockwise"]},
+            "tests: evaluation.measurements: speed: sampler 'blockwise' cannot write under layout 'whole'; choose "
+            "ancestral or confidence or entropy_bound or first_hitting or predictor_corrector or self_correction or "
+            "threshold, or leave it out",
         ),
         (
             {"name": "speed", "samplers": ["blockwise", "speculative"]},

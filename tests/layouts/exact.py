@@ -1,4 +1,4 @@
-"""The exact denoiser of blocks in an enumerable world: p(x_i | z^k without z_i, x^{<k})."""
+"""The exact denoiser of blocks in an enumerable world: p(x_i | z^k without z_i, x^{<k}), or with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from sumi_core.layouts import LAYOUTS
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput, FromLogits
-from tests.corruption.enumerable import World, log_odds_quadrature
+from tests.corruption.enumerable import World, all_sequences, end_gaps, log_odds_quadrature
 
 
 def blocks(length: int, read_out: str = "own") -> Blocks:
@@ -18,13 +18,16 @@ def blocks(length: int, read_out: str = "own") -> Blocks:
     return layout
 
 
-def exact_logits(world: World, z: Tensor, x: Tensor, t: Tensor, first: int, last: int) -> Tensor:
-    """``[B, last − first, S]``: of the tokens of one block. x: what is known before it. t: ``[B]``."""
+def exact_logits(
+    world: World, z: Tensor, x: Tensor, t: Tensor, first: int, last: int, *, left_out: bool = True
+) -> Tensor:
+    """``[B, last − first, S]``: of the tokens of one block. x: what is known before it. t: ``[B]``.
+    left_out: the token's own z_i."""
     evidence = world.evidence(z, t)  # [B, M, L]
     known = (world.x[None, :, :first] == x[:, None, :first]).all(-1)
     columns = []
     for i in range(first, last):
-        used = [j for j in range(first, last) if j != i]
+        used = [j for j in range(first, last) if not (left_out and j == i)]
         weight = world.p * known * evidence[:, :, used].prod(-1)
         column = torch.zeros(len(z), world.tokens, dtype=torch.float64).index_add_(1, world.x[:, i], weight)
         columns.append(column / column.sum(-1, keepdim=True))
@@ -33,10 +36,11 @@ def exact_logits(world: World, z: Tensor, x: Tensor, t: Tensor, first: int, last
 
 
 def two_streams(world: World, layout: Blocks) -> DenoiserFunction:
-    """Reads the slots ``[noisy; clean]`` as a network would."""
+    """Reads the slots ``[noisy; clean]`` as a network would, of the process's parameterisation."""
     length, n = world.length, layout.options.length
     streams = layout.streams(length)
     noisy = len(streams.source)
+    left_out = world.process.parameterisation.reading == "leave_one_out"
 
     def denoiser(given: DenoiserInput) -> DenoiserOutput:
         tokens, level = given.tokens, given.level
@@ -52,7 +56,7 @@ def two_streams(world: World, layout: Blocks) -> DenoiserFunction:
         hidden = torch.zeros(len(z), noisy + length, world.states, dtype=torch.float64)
         for first in range(0, length, n):
             last = min(first + n, length)
-            hidden[:, streams.reads[first:last]] = exact_logits(world, z, x, t, first, last)
+            hidden[:, streams.reads[first:last]] = exact_logits(world, z, x, t, first, last, left_out=left_out)
         return FromLogits(lambda tokens, level: hidden)(given)
 
     return denoiser
@@ -89,7 +93,7 @@ def block_bound(world: World, layout: Any, denoiser: DenoiserFunction, epsilon: 
 
     def expectation(term: Any, t: float) -> float:
         levels = torch.full((len(x),), t, dtype=torch.float64)
-        logits = shown(DenoiserInput(z, levels)).logits()
+        logits = process.predict(shown, DenoiserInput(z, levels), levels[:, None])
         weight = world.p.repeat_interleave(len(world.z)) * world.q(levels[:1])[0][x, z].prod(-1)
         possible = weight > 0
         value = term(logits[possible], x[possible], z[possible], levels[:1, None])
@@ -100,3 +104,17 @@ def block_bound(world: World, layout: Any, denoiser: DenoiserFunction, epsilon: 
     diffusion = sum(weight * expectation(process.bound_integrand, t) for t, weight in pairs)
     prior = world.p @ process.prior(world.x, torch.full((1, 1), 1 - epsilon, dtype=torch.float64)).sum(-1)
     return diffusion + expectation(process.reconstruction, epsilon) + float(prior)
+
+
+def block_gaps(world: World, length: int, epsilon: float) -> float:
+    """``end_gaps`` of every block given what precedes it, averaged over that: what the cut at ε adds to the entropy."""
+    total, powers = 0.0, world.tokens ** torch.arange(length - 1, -1, -1)
+    for first in range(0, world.length, length):
+        number = (world.x[:, first : first + length] * powers).sum(-1)
+        for before in all_sequences(world.tokens, first):
+            weight = world.p * (world.x[:, :first] == before).all(-1)
+            block = World(world.name, tokens=world.tokens, length=length)
+            block.process = world.process
+            block.p = torch.zeros(len(block.x), dtype=torch.float64).index_add_(0, number, weight / weight.sum())
+            total += float(weight.sum()) * sum(end_gaps(block, epsilon).values())
+    return total

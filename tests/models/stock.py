@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    import torch
 
 STATES = 37
 
@@ -53,6 +56,21 @@ def lively(denoiser: Denoiser, seed: int = 1) -> Denoiser:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(1 + 0.3 * noise if parameter.dim() == 1 else 0.2 * noise)
     return denoiser.eval()
+
+
+def exact(denoiser: Denoiser) -> Denoiser:
+    """In float64, its rotary tables too, which are float32 otherwise: for identities to rounding."""
+    import torch
+
+    frequencies = denoiser.model.rotary.frequencies
+
+    def tables(length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies(device).double()
+        cosines, sines = angles.cos(), angles.sin()
+        return torch.cat((cosines, cosines), -1)[:, None], torch.cat((-sines, sines), -1)[:, None]
+
+    denoiser.model.rotary._make = tables  # type: ignore[method-assign]
+    return denoiser.double()
 
 
 def save_stock(folder: Path, kind: str, max_shard_size: str = "1GB", **changes: Any) -> Any:

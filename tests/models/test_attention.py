@@ -9,7 +9,7 @@ from torch import Tensor
 from sumi_core.models import ATTENTION_PATTERNS
 from sumi_core.models.attention import AttentionPattern, BlockCausal, Slots
 from sumi_core.models.denoiser import Denoiser
-from tests.models.stock import STATES, lively, small
+from tests.models.stock import STATES, exact, lively, small
 
 LENGTH = 12
 
@@ -92,7 +92,7 @@ def test_a_noisy_copy_sees_its_own_block_and_clean_earlier_ones() -> None:
 def test_a_block_of_the_noisy_copy_is_denoised_as_if_alone() -> None:
     """One pass over both copies gives the logits of each noisy block behind its clean prefix, and changing the clean
     tokens of a block changes no logit of its noisy copy."""
-    denoiser = lively(Denoiser(small(), STATES)).double()
+    denoiser = exact(lively(Denoiser(small(), STATES)))
     blocks, generator = pattern("block_causal"), torch.Generator().manual_seed(0)
     clean, noise = (torch.randint(STATES, (2, LENGTH), generator=generator) for _ in range(2))
     positions, noisy = torch.arange(LENGTH).repeat(2), torch.arange(2 * LENGTH) >= LENGTH
@@ -106,8 +106,7 @@ def test_a_block_of_the_noisy_copy_is_denoised_as_if_alone() -> None:
         for start in range(0, LENGTH, 4):
             stop = start + 4
             alone = denoiser.logits(torch.cat([clean[:, :start], noise[:, start:stop]], 1), pattern=blocks)
-            # To 1e-5: the rotary tables are float32.
-            torch.testing.assert_close(found[:, start:stop], alone[:, start:], rtol=0, atol=1e-5)
+            torch.testing.assert_close(found[:, start:stop], alone[:, start:], rtol=0, atol=1e-12)
             changed = clean.clone()
             changed[:, start:] = (changed[:, start:] + 1) % STATES
             assert torch.equal(together(changed)[:, start:stop], found[:, start:stop])

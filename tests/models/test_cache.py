@@ -12,22 +12,12 @@ from sumi_core.models.attention import BlockCausal
 from sumi_core.models.cache import KeyValues
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import DenoiserInput, caches
-from tests.models.stock import STATES, lively, small
+from tests.models.stock import STATES, exact, lively, small
 
 
 @pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    made = lively(Denoiser(small(attention="causal"), STATES)).double()
-    frequencies = made.model.rotary.frequencies
-    # Exact identities need exact tables: the rotary angles in float64 too.
-    made.model.rotary._make = lambda length, device: _tables(frequencies(device), length)  # type: ignore[method-assign]
-    return made
-
-
-def _tables(frequencies: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies.double()
-    cosines, sines = angles.cos(), angles.sin()
-    return torch.cat((cosines, cosines), -1)[:, None], torch.cat((-sines, sines), -1)[:, None]
+    return exact(lively(Denoiser(small(attention="causal"), STATES)))
 
 
 TEXT = torch.randint(STATES, (3, 20), generator=torch.Generator().manual_seed(0))

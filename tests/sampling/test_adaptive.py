@@ -151,12 +151,12 @@ def test_what_is_accepted_last_is_revised_though_all_is_accepted(noise: str) -> 
     sampler: Any = SAMPLERS.build("entropy_bound", {}, **context)
     told: list[list[float]] = []
 
-    class Recorded(type(sampler.rule)):  # type: ignore[misc]
+    class Recorded(type(sampler.writer.rule)):  # type: ignore[misc]
         def step(self, belief: Belief, given: torch.Tensor, *rest: Any) -> Belief:
             told.append(given.softmax(-1)[0, 3, [0, 3]].tolist())
             return super().step(belief, given, *rest)
 
-    sampler.rule = Recorded(**vars(sampler.rule))
+    sampler.writer.rule = Recorded(**vars(sampler.writer.rule))
     found = sampler.sample(network, num=50, length=4, steps=6, seed=0)
     assert found.tokens.tolist() == [[4, 2, 1, 0]] * 50
     assert found.nfe.tolist() == [6] * 50, "a place with two tokens is never sure"

@@ -189,19 +189,45 @@ def test_every_row_keeps_its_own_condition(tokenizer: Tokenizer) -> None:
 GIVEN = torch.tensor([False, True, False])
 
 
-def ends(world: World, token: int, steps: int, told: bool) -> Tensor:
+def ends(
+    world: World, token: int, steps: int, told: bool, name: str = "ancestral", options: dict[str, Any] | None = None
+) -> Tensor:
     """Where infilling around a given token ends, exactly: p over the states of the two free places, ``[S, S]``."""
-    sampler = SAMPLERS.build("ancestral", {}, process=world.process, vocabulary=Vocabulary(world.tokens, 0))
+    sampler = SAMPLERS.build(name, options or {}, process=world.process, vocabulary=Vocabulary(world.tokens, 0))
     free = torch.cartesian_prod(torch.arange(world.states), torch.arange(world.states))
     states = torch.stack([free[:, 0], torch.full_like(free[:, 0], token), free[:, 1]], 1)
-    distribution = world.pi[free].prod(-1)
-    for t, s in itertools.pairwise(sampler.levels(steps)):
-        held = distribution > 0
-        z = states[held]
-        level = torch.where(GIVEN & told, 0.0, t).expand(z.shape)
-        logits = told_posterior(world, z, level)
-        probs = world.process.reverse(logits, z, t.view(1, 1), s.view(1, 1))
-        distribution = distribution[held] @ (probs[:, 0, free[:, 0]] * probs[:, 2, free[:, 1]])
+    corrections = sampler.options.corrections if name != "ancestral" else 0
+
+    def predicted(z: Tensor, t: Tensor) -> Tensor:
+        return told_posterior(world, z, torch.where(GIVEN & told, 0.0, t).expand(z.shape))
+
+    def corrected(found: Tensor, t: Tensor) -> Tensor:
+        """After as many redraws of one of the two places, each as likely."""
+        held = found > 0
+        clean = world.process.denoiser(predicted(states[held], t))
+        probs = world.process.marginal(clean, t.view(1, 1).expand(clean.shape[:2]))
+        alike = [states[held][:, None, other] == states[None, :, other] for other in (2, 0)]
+        kernel = sum(probs[:, i, states[:, i]] * same for i, same in zip((0, 2), alike, strict=True)) / 2
+        square = torch.zeros(len(states), len(states), dtype=torch.float64)
+        square[held] = kernel
+        return found @ torch.linalg.matrix_power(square, corrections)
+
+    def denoised(found: Tensor, times: Tensor) -> Tensor:
+        for t, s in itertools.pairwise(times):
+            held = found > 0
+            probs = world.process.reverse(predicted(states[held], t), states[held], t.view(1, 1), s.view(1, 1))
+            found = found[held] @ (probs[:, 0, free[:, 0]] * probs[:, 2, free[:, 1]])
+            if name == "predictor_corrector" and s > 0:
+                found = corrected(found, s)
+        return found
+
+    distribution = denoised(world.pi[free].prod(-1), sampler.levels(steps))
+    if name == "self_correction":
+        back = sampler._back(steps)
+        one = torch.eye(world.states, dtype=torch.float64)
+        hit = world.process.marginal(one, back[0].expand(world.states))
+        noised = distribution @ (hit[free[:, 0]][:, free[:, 0]] * hit[free[:, 1]][:, free[:, 1]])
+        distribution = denoised(corrected(noised, back[0]), back)
     return distribution.view(world.states, world.states)
 
 
@@ -213,13 +239,24 @@ def conditional(world: World, token: int) -> Tensor:
     return found
 
 
+TOLD: list[tuple[str, dict[str, Any]]] = [
+    ("ancestral", {}),
+    ("predictor_corrector", {"corrections": 3}),
+    ("self_correction", {"noise": 0.3, "corrections": 3}),
+]
+samplers_of_p = pytest.mark.parametrize(("name", "options"), TOLD, ids=[name for name, _ in TOLD])
+
+
+@samplers_of_p
 @pytest.mark.parametrize("process", ["uniform", "hybrid", "clustered"])
-def test_a_denoiser_that_is_told_what_is_clean_fills_in_exactly(process: str) -> None:
+def test_a_denoiser_that_is_told_what_is_clean_fills_in_exactly(
+    process: str, name: str, options: dict[str, Any]
+) -> None:
     """As the steps get finer, infilling tends to p(· | given); not told, it does not, however fine they are."""
     world = World(process, tokens=3, length=3)
 
     def distance(steps: int, told: bool) -> float:
-        return float((ends(world, 2, steps, told) - conditional(world, 2)).abs().sum() / 2)
+        return float((ends(world, 2, steps, told, name, options) - conditional(world, 2)).abs().sum() / 2)
 
     coarse, finer, finest = (distance(steps, told=True) for steps in (4, 16, 64))
     assert coarse > finer > finest
@@ -227,10 +264,11 @@ def test_a_denoiser_that_is_told_what_is_clean_fills_in_exactly(process: str) ->
     assert distance(64, told=False) > 5 * finest
 
 
+@samplers_of_p
 @pytest.mark.parametrize("told", [True, False])
-def test_the_sampler_tells_it_and_draws_from_that_chain(told: bool) -> None:
+def test_the_sampler_tells_it_and_draws_from_that_chain(told: bool, name: str, options: dict[str, Any]) -> None:
     world = World("uniform", tokens=3, length=3)
-    sampler = SAMPLERS.build("ancestral", {}, process=world.process, vocabulary=Vocabulary(3, 0))
+    sampler = SAMPLERS.build(name, options, process=world.process, vocabulary=Vocabulary(3, 0))
     seen: list[Tensor] = []
 
     def denoiser(z: Tensor, level: Tensor | None) -> Tensor:
@@ -242,9 +280,23 @@ def test_the_sampler_tells_it_and_draws_from_that_chain(told: bool) -> None:
     canvas = Canvas.of(tokens, GIVEN.expand(4000, -1), seed=3, steps=4, told=told)
     *_, final = generate(sampler, FromLogits(denoiser), canvas)
     drawn = final.tokens[:, 0] * 3 + final.tokens[:, 2]
-    assert chi_square(drawn, ends(world, 2, 4, told).flatten()) > 1e-3
-    assert chi_square(drawn, ends(world, 2, 4, not told).flatten()) < 1e-6
+    assert chi_square(drawn, ends(world, 2, 4, told, name, options).flatten()) > 1e-3
+    assert chi_square(drawn, ends(world, 2, 4, not told, name, options).flatten()) < 1e-6
     assert {level.shape for level in seen} == ({(4000, 3)} if told else {(4000,)})
+
+
+def test_first_hitting_fills_in_exactly() -> None:
+    """In as many calls as there are masks, and told nothing: a given token cannot be noise."""
+    world = World("absorbing", tokens=3, length=3)
+    sampler = SAMPLERS.build("first_hitting", {}, process=world.process, vocabulary=Vocabulary(3, 0))
+    half = torch.full((1,), 0.5, dtype=torch.float64)  # any level predicts the same
+    network = FromLogits(lambda z, level: world.denoiser(z, half.expand(len(z))).nan_to_num(0.0))
+    canvas = Canvas.of(torch.tensor([[0, 2, 0]] * 4000), GIVEN.expand(4000, -1), seed=3, steps=1)
+    *_, final = generate(sampler, network, canvas)
+    assert final.nfe.unique().tolist() == [2]
+    drawn = final.tokens[:, 0] * world.states + final.tokens[:, 2]
+    assert chi_square(drawn, conditional(world, 2).flatten()) > 1e-3
+    assert chi_square(drawn, conditional(world, 1).flatten()) < 1e-6
 
 
 @pytest.mark.parametrize("process", ["uniform", "unigram", "clustered", "hybrid", "mixture", "absorbing"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sumi_core.corruption import PARAMETERISATIONS
-from sumi_core.sampling.rules import EntropyBoundRule
+from sumi_core.sampling.entropy_bound import EntropyBoundRule
 from tests.corruption.enumerable import build_process
 
 diffusers = pytest.importorskip("diffusers")
@@ -87,7 +87,7 @@ def test_the_corrector_redraws_from_the_same_conditional(alpha: float) -> None:
     in_order = torch.arange(SHAPE[1]).expand(SHAPE)
     with patch("torch.multinomial", capture), patch.object(scheduler, "_select_positions", lambda *_: in_order):
         scheduler.step_correct(posterior, round(alpha * 100) - 1, z)
-    own = process.parameterisation.leave_one_out(posterior, lambda: process.log_evidence(z, t))
+    own = process.leave_one_out(posterior, z, t)
     wanted = process.marginal(process.denoiser(own), t.expand(SHAPE))
     torch.testing.assert_close(seen[0], wanted, rtol=0, atol=1e-6)
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sumi_core.sampling.rules import Belief, EntropyBoundRule, ThresholdRule
+from sumi_core.sampling.entropy_bound import EntropyBoundRule
+from sumi_core.sampling.rules import Belief
+from sumi_core.sampling.threshold import ThresholdRule
 
 STOCK = {"entropy_bound": 0.1, "t_min": 0.4, "t_max": 0.8, "stability": 1, "confidence": 0.005}
 

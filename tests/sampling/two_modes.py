@@ -34,6 +34,7 @@ def two_modes(causal: World, drafts: World, own: bool, trusts: float = 0.4) -> D
         assert positions is not None
         assert level is not None
         assert given.pattern is not None
+        positions = positions.expand_as(tokens)
         slots = Slots(positions)
         sees = given.pattern.mask(slots, slots).expand(*tokens.shape, tokens.shape[1])
         noisy, length = level > 0, causal.length
@@ -144,9 +145,11 @@ def rows_of(canvas: Canvas, index: Tensor) -> Canvas:
     )
 
 
-def started(sampler: Sampler, length: int) -> Outcome:
-    """An empty text."""
+def started(sampler: Sampler, length: int, given: dict[int, int] | None = None) -> Outcome:
+    """An empty text, or one in which the tokens ``given`` stand at their positions."""
     canvas = Canvas.blank([torch.tensor([], dtype=torch.int64)], [length], seed=0, steps=1)
+    for place, token in (given or {}).items():
+        canvas.tokens[:, place], canvas.frozen[:, place] = token, True
     return Outcome(sampler.start(canvas), torch.ones(1, dtype=torch.float64))
 
 
@@ -155,11 +158,13 @@ def distribution(
     denoiser: DenoiserFunction,
     world: World,
     changed: Callable[[Canvas], Canvas] = lambda canvas: canvas,
+    given: dict[int, int] | None = None,
 ) -> Tensor:
-    """Of the texts that the sampler writes, ``[M]``, exactly. changed: applied to what every pass leaves."""
+    """Of the texts that the sampler writes, ``[M]``, exactly. changed: applied to what every pass leaves. given: tokens
+    that stand at some positions."""
     found = torch.zeros(len(world.x), dtype=torch.float64)
     powers = world.tokens ** torch.arange(world.length - 1, -1, -1)
-    now = started(sampler, world.length)
+    now = started(sampler, world.length, given)
     while len(now.weight):
         now = branched(sampler, denoiser, now)
         done = sampler.finished(now.canvas)
