@@ -144,7 +144,7 @@ class Staircase(Clock):
     """A clock per block of ``length`` tokens: τ_k(t) = clip(Kt − (K − 1 − k), 0, 1) for block k of K.
 
     Blocks turn to noise one after the other, the last one first: while one is on its way, those before it are clean and
-    those behind it pure noise. One bidirectional stream that is given the levels then has the bound of the layout of
+    those after it pure noise. One bidirectional stream that is given the levels then has the bound of the layout of
     blocks (docs/mathematics.md 5), and the ancestral sampler writes a text block after block if its steps are a
     multiple of the blocks; a draw measures one block where two streams measure them all. conditioning_level: a denoiser
     with time conditioning is given every position's own level.

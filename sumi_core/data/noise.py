@@ -90,7 +90,7 @@ class Noise:
         return torch.from_numpy(self._drawn(shape, lambda row, own: row.integers(high, size=own))).to(self.device)
 
     def _drawn(self, shape: tuple[int, ...], draw: Callable[[np.random.Generator, tuple[int, ...]], Any]) -> Any:
-        """One draw per row; a row shorter than ``shape[0]`` draws as many as it is long, and 0 stands behind them."""
+        """One draw per row; a row shorter than ``shape[0]`` draws as many as it is long, and 0 follows them."""
         if self.width is not None and shape:
             wide = (max(self.width, shape[0]), *shape[1:])
             return np.stack([draw(row, wide)[: shape[0]] for row in self._rows])

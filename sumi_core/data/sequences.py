@@ -73,7 +73,7 @@ class PackedSequences:
         return np.concatenate(found)
 
     def dropped(self) -> tuple[int, int]:
-        """Tokens and UTF-8 bytes behind the last whole sequence."""
+        """Tokens and UTF-8 bytes after the last whole sequence."""
         start, stop = len(self) * self.length, self._total()
         return stop - start, int(self._read("lengths", start, stop).sum(dtype=np.int64))
 

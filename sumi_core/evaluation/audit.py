@@ -136,7 +136,7 @@ def draw_blocks(
 @no_grad
 def divergences(denoiser: DenoiserFunction, layout: Blocks, x: Tensor, eos_id: int, call: OneCall) -> Tensor:
     """KL(d_i ‖ p(· | x^{<k}, y_{<i})) at each position, ``[B, L]`` float64; blocks after each other, each with its own
-    tokens y behind the clean text before it."""
+    tokens y after the clean text before it."""
     n, found = layout.options.length, []
     for begin in range(0, x.shape[1], n):
         inside = slice(begin, begin + n)

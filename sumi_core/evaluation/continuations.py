@@ -1,4 +1,4 @@
-"""What texts cost a model behind a context that is given: −log p(y | c), exact or as an upper bound.
+"""What texts cost a model given a context: −log p(y | c), exact or as an upper bound.
 
 A bound is estimated from K noise levels, spread evenly, for each continuation. Its noise is addressed by the key of the
 question and by the place in the continuation, so that the options of one question share levels and noise as far as
@@ -38,7 +38,7 @@ _TOKENS = 2**14  # as many tokens, so that long texts do not need more memory
 
 @dataclass(frozen=True)
 class Window:
-    """New tokens ``[n]``, n ≥ 1, behind a context ``[m]``, both int64. address: of its noise, in [0, 2⁴⁸)."""
+    """New tokens ``[n]``, n ≥ 1, given a context ``[m]``, both int64. address: of its noise, in [0, 2⁴⁸)."""
 
     context: NDArray[np.int64]
     new: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""How well a model predicts long text: sequences of new tokens, each behind the tokens that stand before it.
+"""How well a model predicts long text: sequences of new tokens, each after the tokens that stand before it.
 
 The figures are those of ``evaluation.likelihood`` where every piece has a context: exact given it, or the bound of the
 reverse process beside it (``evaluation.continuations``). Documents are the independent units of the error over text.
@@ -31,7 +31,7 @@ VERSION = "2"  # raise it whenever the code would find something else
 def rolling_likelihood(
     model: Model, new: PackedSequences, overlap: int, config: EvaluationConfig, *, progress: Progress = unwatched
 ) -> Findings:
-    """Read ``config.sequences`` sequences of ``new`` (all, if there are fewer), evenly spread, each behind the
+    """Read ``config.sequences`` sequences of ``new`` (all, if there are fewer), evenly spread, each after the
     ``overlap`` tokens before it, as far as there are any.
 
     Raises ValueError for a likelihood that is not finite."""

@@ -259,7 +259,7 @@ def _stock(folder: Path) -> tuple[Any, Any]:
 
 @no_grad
 def _check_causal(scorer: OpenScorer, folder: Path) -> None:
-    """Raise ScorerError where what stands behind a token changes what is predicted up to it."""
+    """Raise ScorerError where what follows a token changes what is predicted up to it."""
     ids = torch.full((2, _PROBE), scorer.begin, dtype=torch.int64, device=scorer.device)
     ids[1, -1] = scorer.begin - 1 if scorer.begin else 1
     first, second = scorer.logits(ids)[:, :-1]

@@ -52,7 +52,7 @@ def text_likelihoods(
 
     length: tokens of a piece at most. levels: noise levels drawn for each piece. epsilon: the bound integrates t over
     [ε, 1 − ε]. overlap: tokens that pieces after the first repeat, given clean: their cost is that of the new tokens
-    behind them (``evaluation.continuations``). told: as of ``Given``. The denoiser must be in evaluation mode, on
+    after them (``evaluation.continuations``). told: as of ``Given``. The denoiser must be in evaluation mode, on
     ``device``.
 
     Columns: tokens (end-of-text counted), bytes (UTF-8), nats, bits_per_byte; bits_per_byte_stderr: over texts, in the

@@ -115,7 +115,7 @@ def max_logit_difference(
 ) -> float:
     """Largest |logit − logit| between the denoiser and what stock code opens, on random states of all kinds: in the
     model's own pattern, as a layout shows texts and, with ``drafts``, as speculation lays out a text and canvases
-    behind it, both through position ids and a 4-D mask, and with feedback, through the embeddings that it makes.
+    after it, both through position ids and a 4-D mask, and with feedback, through the embeddings that it makes.
 
     Raises ExportError above TOLERANCE, or when it is not a number.
     """

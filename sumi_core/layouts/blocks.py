@@ -166,7 +166,7 @@ class Blocks(Layout):
 
     def of(self, denoiser: DenoiserFunction, x: Tensor, eos_id: int) -> DenoiserFunction:
         """As ``Layout.of``. Takes documents under read-out ``own`` alone, since the slot before the first token of a
-        document belongs to another one; each document is then read as a text, behind an end-of-text token, which its
+        document belongs to another one; each document is then read as a text, after an end-of-text token, which its
         tokens see from the first block on that begins with it or after it.
 
         Raises ValueError for what lays out slots itself: a pattern, positions, a cache or a context; and for documents
@@ -260,7 +260,7 @@ class Blocks(Layout):
             feedback = Feedback(*parts)
         place = torch.arange(seen + noisy, device=z.device)
         mask = (place[None] <= place[kept:, None]) | (place[kept:, None] >= seen)
-        # Token kn stands at position kn + 1 and the copy before it at kn: both right behind what the block sees.
+        # Token kn stands at position kn + 1 and the copy before it at kn: both right after what the block sees.
         output = denoiser(
             DenoiserInput(
                 torch.cat([new, z], 1),
@@ -335,7 +335,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _behind(part: Tensor, slots: int) -> Tensor:
-    """Feedback ``[B, n, …]`` behind as many slots that have none."""
+    """Feedback ``[B, n, …]`` after as many slots that have none."""
     return torch.cat([part.new_zeros(len(part), slots, *part.shape[2:]), part], 1)
 
 

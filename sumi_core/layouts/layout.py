@@ -74,7 +74,7 @@ class Layout(Part, ABC):
 class Whole(Layout):
     """The text in noise and nothing else, in the model's own attention pattern.
 
-    anneal: in the first part of a training, a position sees what stands behind it with a chance that rises evenly from
+    anneal: in the first part of a training, a position sees what follows it with a chance that rises evenly from
     0 to 1, drawn anew in every step for each pair of positions: a causal model becomes a bidirectional one by degrees
     (DiffuLLaMA, 2410.17891). Which pairs is a function of seed and step.
     """
@@ -119,7 +119,7 @@ class Whole(Layout):
 
 class Opening(Whole):
     """The text in noise, each position of which sees itself, what stands before it, and the share ``open`` of what
-    stands behind it. seed, step: the address at which the pairs are drawn."""
+    follows it. seed, step: the address at which the pairs are drawn."""
 
     def __init__(self, open_: float, seed: int, step: int) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ class KeyValues:
     holds ``lengths[b]``. ``positions`` ``[B, capacity]`` int64: where each kept slot stands in its text. ``longest``:
     how many slots the fullest row holds.
 
-    A pass calls ``open``, ``extend`` once a layer, and ``keep``. New slots are written behind those that are kept, in
+    A pass calls ``open``, ``extend`` once a layer, and ``keep``. New slots are written after those that are kept, in
     place: no layer copies what it holds or waits for the device. capacity doubles when it is used up, so copying costs
     a token the same however long the text is; attention reads all that is kept, which grows with the text. It is for
     reading, under ``no_grad``: autograd cannot go back through what a later pass has written over.
@@ -61,7 +61,7 @@ class KeyValues:
         return counts
 
     def open(self, new: int, positions: Tensor | None = None) -> Tensor:
-        """Make room for ``new`` slots behind those that each row holds. Returns where they stand in their texts:
+        """Make room for ``new`` slots after those that each row holds. Returns where they stand in their texts:
         ``positions`` ``[q]`` or ``[B, q]``, or, where there are none, what follows the kept ones."""
         self._new, self._new_in_order = new, positions is None
         if self.longest + new > self.capacity:
@@ -73,7 +73,7 @@ class KeyValues:
         return positions
 
     def extend(self, number: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new slots' keys and values of a layer, ``[B, H_kv, q, w]``, behind the kept ones. Returns all that
+        """Write the new slots' keys and values of a layer, ``[B, H_kv, q, w]``, after the kept ones. Returns all that
         may be seen, ``[B, H_kv, longest + q, w]``, views of what is kept."""
         if number == len(self._layers):
             room = [part.new_zeros(*part.shape[:2], self.capacity, part.shape[-1]) for part in (k, v)]
@@ -113,7 +113,7 @@ class KeyValues:
     # --- between passes ---------------------------------------------------------------------------------------------
 
     def crop(self, lengths: int | Tensor) -> None:
-        """Forget what stands behind the first ``lengths`` slots of every row, or the first ``lengths[b]`` of each."""
+        """Forget what follows the first ``lengths`` slots of every row, or the first ``lengths[b]`` of each."""
         if isinstance(lengths, torch.Tensor):
             self._set(torch.minimum(self.lengths, lengths))
         elif lengths < self.longest:
@@ -138,7 +138,7 @@ class KeyValues:
             self._in_order = True
 
     def _put(self, table: Tensor, dimension: int, new: Tensor) -> None:
-        """Write the new slots behind each row's kept ones, in place. table: slots along ``dimension``."""
+        """Write the new slots after each row's kept ones, in place. table: slots along ``dimension``."""
         if self._even:
             table.narrow(dimension, self.longest, self._new).copy_(new)
             return

@@ -61,7 +61,7 @@ class Likelihood:
 class Given:
     """What is read of each text, and what is given: the likelihood is of the tokens from ``context`` to ``lengths``.
 
-    context, lengths: ``[B]`` int64, 0 ≤ context < length. The tokens before are clean; those behind are padding. told:
+    context, lengths: ``[B]`` int64, 0 ≤ context < length. The tokens before are clean; those after are padding. told:
     whether the denoiser has learnt to read a level for each token, and is given 0 where one is clean. Any other is
     given one level for all of them, at which it takes what is given for tokens that noise could have written."""
 
@@ -103,7 +103,7 @@ class Reading(ABC):
     ) -> Tensor:
         """What each position adds to the total of the same estimate, ``[B, L]`` float64 nats. No gradient.
 
-        given: read each text behind its context, given that; 0 at all other positions. Their sum is then, or bounds,
+        given: read each text after its context, given that; 0 at all other positions. Their sum is then, or bounds,
         −log p of what is read given the context. Raises ValueError for a reading that takes none."""
 
     def greedy(self, denoiser: DenoiserFunction, batch: Batch, given: Given) -> Tensor | None:
@@ -246,7 +246,7 @@ class Bound(Reading):
 
 
 class _Beside:
-    """Texts that are noised behind a context which stands."""
+    """Texts that are noised given a context which stands."""
 
     def __init__(self, given: Given, batch: Batch) -> None:
         x = batch.tokens
@@ -257,7 +257,7 @@ class _Beside:
         place = torch.arange(x.shape[1], device=x.device) - given.context[:, None]
         self._from = place.clamp(0, width - 1)
         at = (torch.arange(width, device=x.device) + given.context[:, None]).clamp(max=x.shape[1] - 1)
-        #: What is read alone, ``[B, n]``; what stands behind the end of a row is padding.
+        #: What is read alone, ``[B, n]``; what follows the end of a row is padding.
         self.own = replace(batch, tokens=x.gather(1, at), lengths=counts.tolist())
 
     def placed(self, noise: NoisyBatch) -> NoisyBatch:

@@ -71,7 +71,7 @@ class Blockwise(Ancestral):
     the model whose bound the layout of blocks reports. Where the network keeps keys and values, a call computes the
     block alone: the first call of a block also reads the tokens of the one before, so nothing is called for that by
     itself. Blocks are always drawn whole: a text that ends within one is cut from it, while the bound of such a text is
-    of a shorter last block. What is given before a block is read as clean. What is given behind a block that is being
+    of a shorter last block. What is given before a block is read as clean. What is given after a block that is being
     written is not seen yet, and a given token within it counts as a token at the level of the others unless the network
     is given a level at every slot, which only training with ``token_levels`` shows it: under noise that consists of
     tokens, what is written beside it is then not drawn from the model's conditional distribution (docs/mathematics.md

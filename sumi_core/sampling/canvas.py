@@ -180,7 +180,7 @@ class Canvas:
 
     def allowed(self, probs: Tensor, positions: Tensor) -> Tensor:
         """Probabilities of clean tokens ``[B, q, S]`` at ``positions`` ``[q]`` under the constraints; unchanged where
-        nothing is written: at frozen positions, behind a row's end and in rows that are done."""
+        nothing is written: at frozen positions, after a row's end and in rows that are done."""
         if not self.constraints:
             return probs
         held = probs

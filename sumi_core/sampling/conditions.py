@@ -1,11 +1,11 @@
 """What a text is to hold: a prompt, a suffix, gaps to fill in, a language. Each text may have a condition of its own.
 
 A gap ``[[12]]`` of a template holds 12 tokens. A gap ``[[]]`` has no length of its own: at the end of a template it
-reaches to the end of the text. Elsewhere the text behind it is not frozen, since nothing says where it will stand, but
+reaches to the end of the text. Elsewhere the text after it is not frozen, since nothing says where it will stand, but
 part of the language of the text, which ends with an end-of-text token or with the canvas.
 
 A language (``regex``, ``schema``, ``forbid``, ``require``) is one of the text in the gap. Where the gap reaches to the
-end, the text may end before, with an end-of-text token; what stands behind that is not part of it. Else it has exactly
+end, the text may end before, with an end-of-text token; what follows that is not part of it. Else it has exactly
 as many tokens as the gap.
 """
 
@@ -150,7 +150,7 @@ def _parts(condition: Condition, place: Place) -> _Parts:
     if gaps == [_REST] * len(gaps) and (len(gaps) > 1 or texts[-1]):
         return _Parts("template", [texts[0], ""], [_REST], tails=texts[1:])
     if _REST in gaps[:-1] or (gaps[-1] == _REST and texts[-1]):
-        problem = "has text behind a gap of a free length and gaps of a given one; give all a length, or none"
+        problem = "has text after a gap of a free length and gaps of a given one; give all a length, or none"
         raise place.error("template", problem)
     return _Parts("template", texts, gaps)
 
@@ -207,7 +207,7 @@ def _automaton(
     tokens: tuple[bytes, ...],
     eos_id: int,
 ) -> TokenAutomaton:
-    """The automaton of what is written and of the texts behind it that are not frozen. Rows that ask the same share
+    """The automaton of what is written and of the texts after it that are not frozen. Rows that ask the same share
     it."""
     written = character_automaton(_ANYTHING if expression is None else expression)
     for text in forbid:

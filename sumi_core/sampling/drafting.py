@@ -61,7 +61,7 @@ class Standing:
 @dataclass(frozen=True)
 class Plan:
     """The canvases of a pass. z: ``[B, R, w]`` int64. level: ``[B, R]`` float64, at which each is read. given:
-    ``[B, R, w]`` bool, tokens that are given there. Canvas r begins r tokens behind what is settled."""
+    ``[B, R, w]`` bool, tokens that are given there. Canvas r begins r tokens after what is settled."""
 
     z: Tensor
     level: Tensor
@@ -80,7 +80,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Drafting:
-    """Drafts by a process. fan: canvases behind every draft. width, draft_steps, temperature, recycle: as the options
+    """Drafts by a process. fan: canvases after every draft. width, draft_steps, temperature, recycle: as the options
     of the sampler. shared_noise: drafts are chosen by the noise of their positions, as what they are compared with."""
 
     process: ForwardProcess
@@ -134,7 +134,7 @@ class Drafting:
     def after_denoising(
         self, canvas: Canvas, following: Standing, plan: Plan, output: DenoiserOutput, moved: Tensor
     ) -> Standing:
-        """A canvas of each row was denoised: R = 1 in ``plan``. moved: ``[B]`` how far behind its first token the row
+        """A canvas of each row was denoised: R = 1 in ``plan``. moved: ``[B]`` how far after its first token the row
         goes on. Its tokens are the next drafts, or it is denoised once more."""
         z, t = plan.z[:, 0], plan.level
         logits = self.process.predict(lambda _: output, DenoiserInput(z, plan.told[:, 0]), t)
@@ -154,7 +154,7 @@ class Drafting:
         return dataclasses.replace(_without_drafts(following, drafts[:, :0]), drafts=drafts, chances=chances)
 
     def draw(self, canvas: Canvas, settled: Tensor, chances: Tensor) -> Tensor:
-        """Drafts ``[B, k]`` from ``chances`` ``[B, k, V]``, for the tokens behind what is settled."""
+        """Drafts ``[B, k]`` from ``chances`` ``[B, k, V]``, for the tokens after what is settled."""
         place = settled[:, None] + torch.arange(chances.shape[1], device=settled.device)
         if self.shared_noise:
             return choose(chances, gumbel_noise(canvas.seed, canvas.rows, place, chances.shape[-1]))
@@ -183,7 +183,7 @@ def _without_drafts(
 
 
 def _moved(standing: Standing, following: Standing, begin: Tensor) -> Tensor:
-    """How far a row goes on behind ``begin``; one that is done stays where it is, and is not looked at again."""
+    """How far a row goes on after ``begin``; one that is done stays where it is, and is not looked at again."""
     return (following.settled - begin).clamp(min=0)
 
 
@@ -198,7 +198,7 @@ def padded(part: Tensor, width: int) -> Tensor:
 
 
 def at_places(part: Tensor, place: Tensor) -> Tensor:
-    """Of ``[B, L]`` what stands at ``place`` ``[B, …]``, 0 or False behind the end."""
+    """Of ``[B, L]`` what stands at ``place`` ``[B, …]``, 0 or False after the end."""
     flat = place.flatten(1)
     found = part.gather(1, flat.clamp(max=part.shape[1] - 1))
     return torch.where(flat < part.shape[1], found, 0).to(part.dtype).view(place.shape)

@@ -21,7 +21,7 @@ _BLOCK_ENTRIES = 2**24
 
 @dataclass(frozen=True)
 class Samples:
-    """tokens: ``[num, L]`` int64, every one a token below V up to its row's length, end-of-text behind it. lengths,
+    """tokens: ``[num, L]`` int64, every one a token below V up to its row's length, end-of-text after it. lengths,
     nfe, slots: ``[num]``: tokens of each text, network calls that it took, tokens that those calls computed for it."""
 
     tokens: Tensor
@@ -56,7 +56,7 @@ def draw_texts(
     given 0 where tokens stand. Any other takes them for tokens at the level of all others, which is exact for masks
     alone: under uniform noise it trusts what is given too little. text: a finished text of that length, or one for
     each, that the sampler revises; a prompt then says how much of it stands. watch: is given every canvas as it comes:
-    those of some rows, then those of the next ones. stop: as of ``generate``; what stands behind the place where a row
+    those of some rows, then those of the next ones. stop: as of ``generate``; what follows the place where a row
     stopped is not defined. rows: the number of each text, which addresses its noise; without it, 0 to num − 1.
 
     Raises ValueError for a prompt that leaves no room or holds ids that are not tokens, for a text of another length or

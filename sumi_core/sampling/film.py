@@ -99,7 +99,7 @@ def _film(frames: Sequence[Canvas], sampler: Sampler) -> Film:
 
 
 def _joined(films: Sequence[Film]) -> Film:
-    """The rows of several films as one. The last frame of a shorter film stands on, and shorter texts are blank behind
+    """The rows of several films as one. The last frame of a shorter film stands on, and shorter texts are blank after
     their ends."""
     longest, frames = (max(film.tokens.shape[axis] for film in films) for axis in (2, 0))
 

@@ -81,7 +81,7 @@ def _log_class_weights(tables: _Tables, places: list[slice], automaton: TokenAut
 
 @dataclass(frozen=True)
 class Messages:
-    """log β of every place and behind the last, ``[n + 1, N]``. weights: log p of the classes, ``[n, C]``."""
+    """log β of every place and after the last, ``[n + 1, N]``. weights: log p of the classes, ``[n, C]``."""
 
     automaton: TokenAutomaton
     weights: Log

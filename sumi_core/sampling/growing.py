@@ -87,7 +87,7 @@ def draw_growing_texts(
 
 
 def _begins(longest: int, canvas: int, overlap: int) -> Iterator[int]:
-    """Where the canvases of the longest text begin, each ``canvas − overlap`` tokens behind the one before."""
+    """Where the canvases of the longest text begin, each ``canvas − overlap`` tokens after the one before."""
     begin = 0
     yield begin
     while begin + canvas < longest:

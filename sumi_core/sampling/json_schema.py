@@ -1,6 +1,6 @@
 """JSON schemas as regular expressions, for a subset in which nothing is lost or gained.
 
-A value is written in one way: keys in the order of ``properties``, ``", "`` between items, ``": "`` behind keys, as
+A value is written in one way: keys in the order of ``properties``, ``", "`` between items, ``": "`` after keys, as
 Python's own library writes it. A string escapes quotes, backslashes and the control characters that have a short
 escape; the other control characters do not occur. Numbers have at most 15 digits before and after the point, as many as
 every reader keeps, and no exponent. A keyword outside of the subset is refused, since leaving it out would make texts

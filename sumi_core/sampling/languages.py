@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Stretch:
     """The places of a row from ``begin`` to ``end`` whose tokens are a text of a language. open_ended: the text may end
-    before, with an end-of-text token; what stands behind that is not part of it."""
+    before, with an end-of-text token; what follows that is not part of it."""
 
     automaton: TokenAutomaton
     begin: int
@@ -91,7 +91,7 @@ class Languages:
             raise ValueError(f"no text of the language has {room} tokens, which text {row} leaves to it: {why}")
 
     def __call__(self, probs: Tensor, canvas: Canvas, positions: Tensor) -> Tensor:
-        """The tokens after which the text can still be completed, at one position ``[1]`` behind finished text."""
+        """The tokens after which the text can still be completed, at one position ``[1]`` after finished text."""
         (position,) = positions.tolist()
         held = probs.clone()
         for index, row in enumerate(canvas.rows):
@@ -113,7 +113,7 @@ class Languages:
     ) -> tuple[Tensor, Tensor]:
         """Tokens of one row at consecutive places, drawn together where its stretch is and each by itself elsewhere,
         and the probability of each, given those before it: ``[q]`` int64 and float64. What stands before the places is
-        finished; behind them the text can be completed. marginals: by the places of the canvas. index: of the row in
+        finished; after them the text can be completed. marginals: by the places of the canvas. index: of the row in
         the canvas. uniform: ``[q, 2]`` float64 in [0, 1). Raises ValueError where nothing can be drawn."""
         stretch = self.stretches.get(canvas.rows[index])
         inside = range(0)

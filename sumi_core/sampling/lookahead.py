@@ -1,4 +1,4 @@
-"""One forward pass over the clean tokens of each row and over canvases of noise that begin behind some of them.
+"""One forward pass over the clean tokens of each row and over canvases of noise that begin after some of them.
 
     [ clean tokens, causal | canvas 0 | canvas 1 | … ]
 
@@ -33,7 +33,7 @@ class Clean:
 
 @dataclass(frozen=True)
 class Canvases:
-    """Noise behind clean slots. z: ``[B, R, w]`` int64. told: ``[B, R, w]`` float64, the level that a denoiser with
+    """Noise after clean slots. z: ``[B, R, w]`` int64. told: ``[B, R, w]`` float64, the level that a denoiser with
     time conditioning is given at each token. behind: ``[B, R]`` int64, the clean slot of the pass that stands right
     before each canvas."""
 
@@ -91,7 +91,7 @@ def look_ahead(
 
 def _sees(group: Tensor, sees_to: Tensor) -> Tensor:
     """Who sees whom among the new slots, ``[B, Q, Q]`` bool. group: ``[B, Q]`` the canvas of each slot, −1 for clean
-    ones. sees_to: ``[B, Q]`` the last clean slot that each sees, so that none sees those behind the row's own."""
+    ones. sees_to: ``[B, Q]`` the last clean slot that each sees, so that none sees those after the row's own."""
     place = torch.arange(group.shape[1], device=group.device)
     of_clean = (group < 0)[:, None, :] & (place <= sees_to[..., None])
     of_canvas = (group[..., None] >= 0) & (group[..., None] == group[:, None, :])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PredictorCorrector(Corrector):
-    """``steps`` ancestral steps with ``corrections`` redrawn positions behind each but the last, a network call each:
+    """``steps`` ancestral steps with ``corrections`` redrawn positions after each but the last, a network call each:
     steps · (1 + corrections) − corrections calls in all.
 
     A sampler of p, as ``ancestral``: its distribution comes to p as the steps get finer, and at a given number of steps
@@ -28,7 +28,7 @@ class PredictorCorrector(Corrector):
     @dataclass
     class Options(Corrector.Options):
         corrections: Annotated[
-            int, Field(ge=0, le=2**16, description="positions redrawn behind each step but the last, a call each")
+            int, Field(ge=0, le=2**16, description="positions redrawn after each step but the last, a call each")
         ] = 4
 
     options: Options

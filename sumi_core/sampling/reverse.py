@@ -155,6 +155,6 @@ def only_allowed(clean: Tensor, probs: Tensor, where: Tensor) -> Tensor:
     """Reverse probabilities ``[B, L, S]`` that lead, ``where`` a position becomes clean, only to tokens that ``clean``
     ``[B, L, S]`` gives any probability: rounding leaves some to others. where: broadcastable to ``[B, L]``.
 
-    A state that the process cannot leave any more, a token behind absorbing noise, stays as it was written."""
+    A state that the process cannot leave any more, a token under absorbing noise, stays as it was written."""
     held = torch.where(clean > 0, probs, 0.0)
     return torch.where((where & (held.sum(-1) > 0)).unsqueeze(-1), held, probs)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a pass found. causal: predicts the first token behind what is settled and those behind each draft,
+    """What a pass found. causal: predicts the first token after what is settled and those after each draft,
     ``[B, k + 1, D]``. noisy: predicts the tokens of its canvases, ``[B, R·w, D]``. slots: ``[B]`` computed."""
 
     causal: DenoiserOutput
@@ -45,9 +45,9 @@ class _Read:
 class Speculative(Sampler):
     """Drafts tokens together, reads them with the autoregressive mode, and keeps those that this would have written.
 
-    ``linear`` takes two passes: the first reads the last token and denoises a canvas of ``width`` tokens behind it, of
+    ``linear`` takes two passes: the first reads the last token and denoises a canvas of ``width`` tokens after it, of
     which the first is drawn from the autoregressive mode itself; the second reads them. ``fan`` takes one: it reads
-    ``width`` drafts and denoises a canvas behind each of them, of which the one behind the last that stands gives the
+    ``width`` drafts and denoises a canvas after each of them, of which the one after the last that stands gives the
     next drafts. Slots cost time on a CPU and little on an idle accelerator: with q drafts a fan computes
     1 + q + (q + 1)² of them, and q + 1 more where a canvas begins with a copy of the token before it.
 
@@ -56,7 +56,7 @@ class Speculative(Sampler):
     temperature 0 both write the most probable tokens. Of the options that cut off improbable tokens it has none.
 
     draft_steps: passes that denoise a canvas before its tokens are drafts; each of them writes a token of the
-    autoregressive mode, too, and the canvas begins one later. recycle: the next canvas begins with the drafts behind
+    autoregressive mode, too, and the canvas begins one later. recycle: the next canvas begins with the drafts after
     one that does not stand, read at the level at which so many of its tokens survive. What is given within a text
     stands where it is.
     """
@@ -85,7 +85,7 @@ class Speculative(Sampler):
             float, Field(ge=0.0, description="divides the logits; 0: always the most probable token")
         ] = 1.0
         recycle: Annotated[
-            bool, Field(description="the next canvas begins with the drafts behind one that does not stand")
+            bool, Field(description="the next canvas begins with the drafts after one that does not stand")
         ] = False
         draft_steps: Annotated[
             int, Field(ge=1, le=1024, description="passes that denoise a canvas of shape linear; at most its width")

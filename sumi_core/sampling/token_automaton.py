@@ -28,8 +28,8 @@ MOST_ENTRIES = 2**25  # of the table [states, classes]
 class TokenAutomaton:
     """table: ``[N, C]`` int32, where each state leads with a token of each class, or ``DEAD``. classes: ``[V]`` int64,
     the class of each token; class 0 leads nowhere but from ``ended``. start: the first state, ``DEAD`` where the
-    language is empty. accepts: ``[N]`` bool, where a text may be complete. ended: the state behind an end-of-text
-    token, which only an accepting state has a way to and which any token leaves as it is: what stands behind the end of
+    language is empty. accepts: ``[N]`` bool, where a text may be complete. ended: the state after an end-of-text
+    token, which only an accepting state has a way to and which any token leaves as it is: what follows the end of
     a text is not part of it."""
 
     table: NDArray[np.int32]

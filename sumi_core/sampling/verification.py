@@ -1,7 +1,7 @@
 """How many drafted tokens stand, and which token follows them: speculative decoding that changes no text.
 
 A row drafts y_1 … y_k; p_i, i = 1 … k + 1, is what the autoregressive mode says after y_1 … y_{i−1}. The first token
-that does not stand is replaced by one of p_i, what was drafted behind it is dropped, and where all stand one more token
+that does not stand is replaced by one of p_i, what was drafted after it is dropped, and where all stand one more token
 is drawn from p_{k+1}. So k + 1 distributions give between 1 and k + 1 tokens.
 
 *Comparison*: the token that the autoregressive mode would have written is x_i = argmax_v [log p_i(v)/T + g_i(v)], by
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verdict:
-    """accepted: ``[B]`` int64, drafts that stand. token: ``[B]`` int64, what is written behind them."""
+    """accepted: ``[B]`` int64, drafts that stand. token: ``[B]`` int64, what is written after them."""
 
     accepted: Tensor
     token: Tensor

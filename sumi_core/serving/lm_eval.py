@@ -7,7 +7,7 @@
     text until a stop string         by ``generate()``, with the sampler of the model's evaluation
 
 A text is the tokens of the harness, without an end-of-text token; before its first token an autoregressive model reads
-one. Context and continuation are tokenized together and cut behind as many tokens as the context has by itself, as the
+one. Context and continuation are tokenized together and cut after as many tokens as the context has by itself, as the
 harness's own models do; spaces at the end of a context belong to the continuation.
 """
 
@@ -176,7 +176,7 @@ class HarnessModel(LM):
     # --- texts ------------------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """For each (context, options): what is written behind the context, up to the first stop string or the end of
+        """For each (context, options): what is written after the context, up to the first stop string or the end of
         the text. Options: ``until``, ``max_gen_toks`` (half the trained length), ``do_sample``, ``temperature``,
         ``top_k``, ``top_p``, ``min_p``; a sampler that lacks one goes without."""
         texts = [""] * len(requests)

@@ -14,7 +14,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Instance:
-    """A question and one right answer, in ASCII. The document of an instance is the one behind the other."""
+    """A question and one right answer, in ASCII. The document of an instance is the one after the other."""
 
     question: str
     answer: str

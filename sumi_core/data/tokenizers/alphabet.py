@@ -8,7 +8,7 @@ from typing import Any
 def byte_alphabet() -> list[str]:
     """The printable character that stands for each byte in byte-level vocabularies (GPT-2): ``[256]``.
 
-    Printable Latin-1 characters stand for themselves, the others are moved up behind U+00FF in order.
+    Printable Latin-1 characters stand for themselves, the others are moved up after U+00FF in order.
     """
     kept = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     moved = iter(range(0x100, 0x200))
