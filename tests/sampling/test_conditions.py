@@ -122,7 +122,7 @@ def test_the_language_is_what_all_keys_allow(
         ({"forbid": [""]}, "--forbid: the empty text is in every text; leave it out"),
         ({"require": ["a", ""]}, "--require: the empty text is in every text; leave it out"),
         ({"template": "a[[2]]", "prompt": "b"}, "--prompt: a template is the whole text; write it into the template"),
-        ({"template": "[[]]a[[2]]"}, "--template: has text behind a gap of a free length and gaps of a given one"),
+        ({"template": "[[]]a[[2]]"}, "--template: has text after a gap of a free length and gaps of a given one"),
         ({"template": "[[2]]a", "length": 9}, "--length: is 9, but the template has 3 tokens; leave the length out"),
         ({"template": "[[2]]a[[2]]", "regex": "b"}, "--regex: the template has 2 gaps; a language needs"),
         ({"regex": "("}, r"--regex: '\(' is not a regular expression"),
