@@ -18,6 +18,7 @@ from pydantic import Field
 from sumi_core.base.registry import Part
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
+from sumi_core.kernels.chunks import slices_of
 from sumi_core.kernels.row_loss import RowLoss, Rows, pick, put_add
 
 if TYPE_CHECKING:
@@ -142,10 +143,7 @@ class Clustered(ForwardProcess):
     def belief(self, logits: Tensor, z: Tensor, t: Tensor, token: Tensor) -> Tensor:
         # The evidence has three values, so the sums over all tokens and over z's cluster are enough.
         total = self.log_total(logits)
-        place, mates, _ = self._mates(z)
-        rows = logits.reshape(-1, logits.shape[-1])
-        of_mates = (rows[place, mates].to(total) - total.reshape(-1)[place]).double().exp()
-        together = of_mates.new_zeros(z.numel()).index_add_(0, place, of_mates).view(z.shape)
+        together = self._of_cluster(logits, z, total)
         p_z, p = ((pick(logits, state).to(total) - total).double().exp() for state in (z, token))
         kept, near, far = self.shares(t)
         inside, far = near / self._members_of(z), far / self.num_tokens
@@ -220,6 +218,16 @@ class Clustered(ForwardProcess):
         number = torch.arange(int(count.sum()), device=z.device) - (count.cumsum(0) - count).repeat_interleave(count)
         mates = self.members[self.first[own].repeat_interleave(count) + number]
         return torch.arange(len(own), device=z.device).repeat_interleave(count), mates, count
+
+    def _of_cluster(self, logits: Tensor, z: Tensor, total: Tensor) -> Tensor:
+        """Σ p(y) over the tokens y in z's cluster, float64 ``[B, L]``. total: log Σ exp of the logits, ``[B, L]``."""
+        rows, log_sum, states = logits.reshape(-1, logits.shape[-1]), total.reshape(-1), z.reshape(-1)
+        together = torch.zeros(z.numel(), dtype=torch.float64, device=z.device)
+        for part in slices_of(z.numel(), int(self.size.max()), z.device):
+            place, mates, _ = self._mates(states[part])
+            place += part.start
+            together.index_add_(0, place, (rows[place, mates].to(total) - log_sum[place]).double().exp())
+        return together.view(z.shape)
 
     def _same_cluster(self, z: Tensor) -> Tensor:
         """1[c(y) = c(z)] for every y: ``[B, L, V]``."""

@@ -142,7 +142,7 @@ def test_everything_is_written_and_the_summary_is_what_the_files_say(laboratory,
     assert not any(ord(c) < 32 and c != "\n" for c in page)
     plots = {path.name for path in (folder / "plots").iterdir()}
     of_noise = set() if exact else {"loss_by_level.png", "corruption.png"}
-    assert plots == {"bits_per_byte.png", "film.gif", "film.html", "sample_quality.png"} | of_noise
+    assert plots == {"bits_per_byte.png", "film.gif", "film.html", "revisions.png", "sample_quality.png"} | of_noise
 
 
 def test_cells_are_measured_on_the_same_texts_and_yardsticks(laboratory):
