@@ -40,8 +40,8 @@ def figure_of(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def style_of(index: int) -> tuple[str, str]:
-    """Colour and marker of the line of that number."""
-    return COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
+    """Colour and marker of the line of that number; where colours begin again, with another marker each."""
+    return COLOURS[index % len(COLOURS)], _MARKERS[(index + index // len(COLOURS)) % len(_MARKERS)]
 
 
 def tidy(axes: Axes) -> None:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib import image
 
+from sumi_core.evaluation.plot_style import style_of
 from sumi_core.evaluation.plots import (
     Bar,
     Gap,
@@ -102,3 +103,8 @@ def test_what_is_significant_is_filled(tmp_path):
     hollow = plot_differences([GAPS[1]], tmp_path / "hollow.png")
     filled = plot_differences([Gap("hybrid", 0.01, -0.02, 0.04, True, 2)], tmp_path / "filled.png")
     assert image.imread(filled)[..., :3].mean() < image.imread(hollow)[..., :3].mean()
+
+
+def test_no_two_of_many_lines_look_alike():
+    styles = [style_of(index) for index in range(64)]
+    assert len(set(styles)) == 64
