@@ -149,7 +149,6 @@ class Measurement(Part, ABC):
     declared is refused: the denoiser, the objective and the process belong to ``exported_model``, the sampler to that
     and the key ``sampler``, the text and the counts of tokens to ``token_shards``."""
 
-    version: ClassVar[str] = "1"
     reads: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[tuple[str, ...]] = ("token_shards", "exported_model")
 

@@ -119,8 +119,8 @@ def certainty(comparison: Comparison) -> list[str]:
         sentences.append(
             "Intervals and p-values are by Student's t; intervals are of each difference alone, p-values are "
             f"Holm-corrected over {over}. The bootstrap interval, over documents and seeds, stands beside them as a "
-            "check on their shape and decides nothing. That two are not told apart is no evidence that they are equal: "
-            "their interval says how far apart they may be."
+            "check on their shape and decides nothing. A difference that is not significant is no evidence that two "
+            "are equal: its interval says how large it may be."
         )
     return sentences
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from sumi_core.data import TOKENIZERS
 from sumi_core.data.shard_building import token_dtype
@@ -150,3 +151,8 @@ def trained(tmp_path: Path) -> Callable[..., tuple[StageContext, Denoiser]]:
         return StageContext(config, f"cell.{kind}", folder, inputs, fingerprints=fingerprints), denoiser
 
     return make
+
+
+def card_front(folder: Path) -> tuple[dict[str, Any], str]:
+    _, front, body = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(front), body

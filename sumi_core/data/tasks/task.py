@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from sumi_core.base.registry import Part
 
@@ -36,7 +36,6 @@ class Task(Part, ABC):
 
     Raise ``version`` whenever the code would make other instances."""
 
-    version: ClassVar[str] = "1"
     question_length: int
     answer_length: int
 
