@@ -14,7 +14,7 @@ from torch import Tensor
 from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.models.interface import DenoiserFunction
+from sumi_core.models.interface import DenoiserFunction, FromLogits
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.constraints import ForbiddenTokens
@@ -47,8 +47,16 @@ def corrected(world: World, sampler: Corrector, texts: Tensor, sweeps: int = SWE
     return canvas.tokens
 
 
-def kernel(world: World, sampler: Corrector, denoiser: DenoiserFunction, position: int, time: Tensor = TIME) -> Tensor:
-    """What redrawing one position makes of every text, ``[Z, Z]``, by the probabilities that the sampler draws from."""
+def kernel(
+    world: World,
+    sampler: Corrector,
+    denoiser: DenoiserFunction,
+    position: int,
+    time: Tensor = TIME,
+    canvas: Canvas | None = None,
+) -> Tensor:
+    """What redrawing one position makes of every text, ``[Z, Z]``, by the probabilities that the sampler draws from.
+    canvas: of every text; None: one on which nothing is given."""
     place, seen = torch.full((len(world.z), 1), position), []
 
     def capture(probs: Tensor, uniform: Tensor) -> Tensor:
@@ -59,7 +67,7 @@ def kernel(world: World, sampler: Corrector, denoiser: DenoiserFunction, positio
         patch("sumi_core.sampling.gibbs.draw_categorical", capture),
         patch.object(Corrector, "_chosen", lambda *_: (place, torch.ones_like(place, dtype=torch.bool))),
     ):
-        sampler.correct(denoiser, at_level(world, world.z), time, 0)
+        sampler.correct(denoiser, at_level(world, world.z) if canvas is None else canvas, time, 0)
     (probs,) = seen
     found = torch.zeros(len(world.z), len(world.z), dtype=torch.float64)
     for state in range(world.states):
@@ -81,6 +89,50 @@ def test_redrawing_a_position_keeps_the_distribution_of_the_level(noise: str, pa
         torch.testing.assert_close(redraw.sum(-1)[p > 0], torch.ones(int((p > 0).sum()), dtype=torch.float64))
         torch.testing.assert_close(p @ redraw, p, rtol=0, atol=1e-12)
         assert redraw.diagonal()[p > 0].max() < 1, "and not because nothing moves"
+
+
+def of_each_level(world: World, left_out: bool) -> DenoiserFunction:
+    """The exact denoiser of a level for every token, or of one for all: ``[B, L]`` or ``[B]``."""
+
+    def logits(z: Tensor, t: Tensor | None) -> Tensor:
+        assert t is not None
+        q = world.q(t.view(len(z), -1).expand(z.shape))  # [B, L, V, S]
+        each = q.gather(-1, z[..., None, None].expand(*z.shape, world.tokens, 1))[..., 0]  # [B, L, V]
+        evidence = each[:, torch.arange(world.length), world.x]  # [B, M, L]
+        columns = []
+        for i in range(world.length):
+            used = [j for j in range(world.length) if not (left_out and j == i)]
+            weight = world.p * evidence[:, :, used].prod(-1)
+            column = torch.zeros(len(z), world.tokens, dtype=torch.float64).index_add_(1, world.x[:, i], weight)
+            columns.append(column / column.sum(-1, keepdim=True))
+        return world._logits(torch.stack(columns, 1)).nan_to_num(0.0)  # of a text that cannot occur
+
+    return FromLogits(logits)
+
+
+@pytest.mark.parametrize("parameterisation", ["leave_one_out", "posterior"])
+@pytest.mark.parametrize("given", [1, 2])
+@pytest.mark.parametrize("noise", NOISES)
+def test_after_a_given_prefix_it_does_so_if_the_network_is_told_that_the_prefix_is_clean(
+    noise: str, given: int, parameterisation: str
+) -> None:
+    """p_t(z^k | x^{<k}) of every prefix at once, position by position. A network that is given one level for all takes
+    the prefix for noisy, and redraws beside other texts, unless noise would be a mask."""
+    world = World(noise, tokens=3, length=4, seed=1)
+    world.process.parameterisation = PARAMETERISATIONS.build(parameterisation, {})
+    left_out, sampler = parameterisation == "leave_one_out", build(world.process)
+    q = world.q(TIME.view(1))[0][world.x[:, given:, None], world.z[:, given:].T].prod(1)  # [M, Z]
+    stands = (world.x[:, None, :given] == world.z[None, :, :given]).all(-1)
+    p = world.p @ (q * stands)
+    frozen = (torch.arange(world.length) < given).expand(world.z.shape)
+    off = {True: 0.0, False: 0.0}
+    for told, position in itertools.product(off, range(given, world.length)):
+        canvas = dataclasses.replace(at_level(world, world.z), frozen=frozen, told=told)
+        redraw = kernel(world, sampler, of_each_level(world, left_out), position, canvas=canvas)
+        assert redraw.diagonal()[p > 0].max() < 1
+        off[told] = max(off[told], float((p @ redraw - p).abs().max()))
+    assert off[True] < 1e-15
+    assert (off[False] > 1e-3) == (noise != "absorbing")
 
 
 @pytest.mark.usefixtures("_fast")
