@@ -22,6 +22,7 @@ from sumi_core.sampling.generate import generate
 from sumi_core.sampling.gibbs import Corrector
 from tests.corruption.enumerable import World, build_process, chi_square
 from tests.models.stock import lively, small
+from tests.objectives.worlds import told_posterior
 from tests.sampling.worlds import ROWS, clean, drawn_from, empty, index_of, noise_floor, tabled, total_variation
 
 LEVEL, SWEEPS = 0.4, 20
@@ -96,16 +97,8 @@ def of_each_level(world: World, left_out: bool) -> DenoiserFunction:
 
     def logits(z: Tensor, t: Tensor | None) -> Tensor:
         assert t is not None
-        q = world.q(t.view(len(z), -1).expand(z.shape))  # [B, L, V, S]
-        each = q.gather(-1, z[..., None, None].expand(*z.shape, world.tokens, 1))[..., 0]  # [B, L, V]
-        evidence = each[:, torch.arange(world.length), world.x]  # [B, M, L]
-        columns = []
-        for i in range(world.length):
-            used = [j for j in range(world.length) if not (left_out and j == i)]
-            weight = world.p * evidence[:, :, used].prod(-1)
-            column = torch.zeros(len(z), world.tokens, dtype=torch.float64).index_add_(1, world.x[:, i], weight)
-            columns.append(column / column.sum(-1, keepdim=True))
-        return world._logits(torch.stack(columns, 1)).nan_to_num(0.0)  # of a text that cannot occur
+        found = told_posterior(world, z, t.view(len(z), -1), left_out=left_out)
+        return found.nan_to_num(0.0)  # of a text that cannot occur
 
     return FromLogits(logits)
 
