@@ -46,6 +46,7 @@ QUALITIES = Registry(
     "quality",
     "sumi_core.evaluation.quality:Quality",
     {
+        "own_cost": "sumi_core.evaluation.quality:OwnCost",
         "sample_figure": "sumi_core.evaluation.quality:SampleFigure",
         "task_accuracy": "sumi_core.evaluation.quality:TaskAccuracy",
     },

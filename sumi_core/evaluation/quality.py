@@ -16,19 +16,23 @@ from pydantic import Field
 
 from sumi_core.base.options import part
 from sumi_core.base.registry import Part
-from sumi_core.base.statistics import Estimate, binomial_estimate
+from sumi_core.base.statistics import Estimate, binomial_estimate, mean_estimate
 from sumi_core.data import TASKS
 from sumi_core.evaluation import METRICS
+from sumi_core.evaluation.audit import next_token
 from sumi_core.evaluation.measurement import Context, Model
 from sumi_core.evaluation.metrics import Reference
 from sumi_core.evaluation.samples import evenly, sample_set
 from sumi_core.evaluation.tasks import Asked, without_instances
+from sumi_core.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from sumi_core.data.tasks.task import Task
+
+_READ_AT_ONCE = 32  # texts whose probabilities are held together
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,39 @@ class TaskAccuracy(Quality):
             return binomial_estimate(sum(verdict.solved for verdict in verdicts), len(verdicts))
 
         return Order(len(given), asked.tokens.shape[1], given, (~frozen).sum(-1), component["name"], judge)
+
+
+class OwnCost(Quality):
+    """Nats a token of texts under the model's own autoregressive mode, beside those of validation text: whoever wrote
+    them, they are judged alike. Less is more probable and need not be better: a low temperature brings it down."""
+
+    @classmethod
+    def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
+        objective = others["objective"]
+        if "next_token" in OBJECTIVES.get(objective["name"]).modes(objective):
+            return None
+        problem = f"quality 'own_cost' reads texts token by token, which objective '{objective['name']}' does not train"
+        return "evaluation.measurements", f"{problem}; choose quality: sample_figure"
+
+    @property
+    def title(self) -> str:
+        return "own cost (nats a token)"
+
+    def order(self, model: Model, context: Context) -> Order:
+        import torch
+
+        count, length = context.config.samples, len(context.text[0])
+        eos_id, tokens = model.objective.eos_id, model.objective.num_tokens
+
+        def judge(texts: NDArray[np.int64]) -> Estimate:
+            nats = []
+            for own in torch.from_numpy(texts).to(model.device).split(_READ_AT_ONCE):
+                log_p = next_token(model.denoiser, own, eos_id, tokens)
+                nats.append(-log_p.gather(-1, own.unsqueeze(-1))[..., 0].mean(-1))
+            return mean_estimate(torch.cat(nats).cpu().numpy())
+
+        text = judge(np.stack(evenly(context.tokens, count)).astype(np.int64))
+        return Order(count, length, None, np.full(count, length), "texts", judge, text.value)
 
 
 class SampleFigure(Quality):

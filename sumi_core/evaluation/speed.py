@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from sumi_core.base.options import part, parts
+from sumi_core.base.options import later, part, parts
 from sumi_core.base.registry import Part
 from sumi_core.base.text import counted, markdown_table, short_count, with_error
 from sumi_core.data.vocabulary import Vocabulary
@@ -57,6 +57,9 @@ class Speed(Measurement):
             Any,
             Field(description="what writes; none: the evaluation's sampler, and others that are usual for the model"),
         ] = parts(SAMPLERS)
+        usual: Annotated[
+            bool, Field(description="without named samplers: whether those that are usual for the model write too")
+        ] = later(True)
         batches: Annotated[
             list[int], Field(max_length=8, description="numbers of texts at once that are timed; none: nothing is")
         ] = field(default_factory=lambda: [1, 32])
@@ -121,7 +124,8 @@ class Speed(Measurement):
         if not asked:
             samplers[context.config.sampler["name"]] = model.sampler
             two_modes = "autoregressive" in objective.readings
-            for name in usual_samplers(model.process, objective.layout, two_modes):
+            usual = usual_samplers(model.process, objective.layout, two_modes) if self.options.usual else ()
+            for name in usual:
                 if name not in samplers:
                     samplers[name] = SAMPLERS.build(name, {}, vocabulary=vocabulary, **kept)
         return [

@@ -36,7 +36,12 @@ def reference_writer(model: Model) -> tuple[Any, Any] | None:
     config = getattr(model.denoiser, "config", None)
     if not isinstance(model.denoiser, Denoiser) or not isinstance(config, ModelConfig):
         return None
-    plain: Mapping[str, Any] = {"attention": {"name": "causal"}, "time_conditioning": "none", "feedback": None}
+    plain: Mapping[str, Any] = {
+        "attention": {"name": "causal"},
+        "time_conditioning": "none",
+        "feedback": None,
+        "marker": False,
+    }
     vocabulary = Vocabulary(model.objective.num_tokens, model.objective.eos_id)
     network = Denoiser(dataclasses.replace(config, **plain, initialiser={"name": "random"}), vocabulary.size)
     sampler = SAMPLERS.build("left_to_right", {}, process=None, vocabulary=vocabulary)

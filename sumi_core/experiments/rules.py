@@ -58,6 +58,12 @@ def check(experiment: Experiment, where: str) -> None:
     if model.time_conditioning != "none" and experiment.process is None:
         refuse("model.time_conditioning", f"objective '{name}' has no noise level to condition on; write none")
 
+    if model.marker and not layout.reads_causally:
+        refuse(
+            "model.marker",
+            f"tells noise from the clean text beside it, and layout '{experiment.layout['name']}' shows none; leave it "
+            "out, or write layout: blocks",
+        )
     if training.warmup_steps > training.steps:
         refuse(
             "training.warmup_steps",

@@ -40,6 +40,8 @@ def why_not_stock(model: ModelConfig) -> str | None:
         return "model.qk_norm is on, and stock EuroBert and Llama blocks do not normalise queries and keys"
     if model.time_conditioning != "none":
         return f"model.time_conditioning is {model.time_conditioning}, and stock classes take no noise level"
+    if model.marker:
+        return "model.marker is on, and stock classes do not mark the slots in noise"
     if model.feedback and not FEEDBACK.get(model.feedback["name"]).stock:
         return f"model.feedback is {model.feedback['name']}, a module that stock classes do not have"
     return None

@@ -187,8 +187,11 @@ class Blocks(Layout):
 
     def times(self, uniform: Tensor, length: int) -> Tensor:
         """frac(u + k/K) for block k of K: the levels of a text's blocks are spread as those of a batch's texts are."""
-        block = torch.arange(length, device=uniform.device) // self.options.length
+        block = self.parts(length).to(uniform.device)
         return (uniform + block / (int(block[-1]) + 1)) % 1.0
+
+    def parts(self, length: int) -> Tensor:
+        return torch.arange(length) // self.options.length
 
     def slots(self, length: int) -> float:
         return _mean(length + self._noisy(length, n) for n in self.training_lengths)

@@ -62,6 +62,11 @@ class Layout(Part, ABC):
         number a text, ``[B, 1]`` float64. Each of them is uniform."""
 
     @abstractmethod
+    def parts(self, length: int) -> Tensor:
+        """Which part of a text each position is denoised with, numbers from 0 on that rise: ``[1]`` or ``[L]`` int64.
+        Parts are noised apart from each other."""
+
+    @abstractmethod
     def slots(self, length: int) -> float:
         """Slots of a forward pass over a text of ``length`` tokens, the mean over the steps of training."""
 
@@ -109,6 +114,9 @@ class Whole(Layout):
 
     def times(self, uniform: Tensor, length: int) -> Tensor:
         return uniform
+
+    def parts(self, length: int) -> Tensor:
+        return torch.zeros(1, dtype=torch.int64)
 
     def slots(self, length: int) -> float:
         return length

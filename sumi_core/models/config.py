@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sumi_core.base.options import part
+from sumi_core.base.options import later, part
 from sumi_core.models import ATTENTION_PATTERNS, FEEDBACK, INITIALISERS
 
 TIME_WIDTH = 128  # width of the embedded noise level, as in SEDD (2310.16834) and MDLM (2406.07524)
@@ -43,6 +43,10 @@ class ModelConfig:
         Literal["none", "adaln", "token"],
         Field(description="how the denoiser is given the noise level: not, by modulated norms, or by an extra token"),
     ] = "none"
+    marker: Annotated[
+        bool,
+        Field(description="add a vector of its own to the embeddings of slots in noise, beside those of clean text"),
+    ] = later(False)
     init_std: Annotated[float, Field(gt=0.0, le=10.0, description="standard deviation of random weights")] = 0.02
     initialiser: Annotated[Any, Field(description="where the weights start")] = part(INITIALISERS, "random")
     feedback: Annotated[

@@ -22,6 +22,7 @@ from sumi_core.models.layers import (
     Block,
     Embedding,
     Head,
+    Marker,
     Modulation,
     RMSNorm,
     Rotary,
@@ -49,6 +50,7 @@ class Transformer(nn.Module):
             self.time_embedding = TimeToken(config.hidden_size)
         elif self.conditioning == "adaln":
             self.time_embedding, self.modulation = TimeEmbedding(), Modulation(config.hidden_size, 2)
+        self.marker = Marker(config.hidden_size) if config.marker else None
         form: FeedbackForm | None = FEEDBACK.from_config(config.feedback) if config.feedback else None
         self.feedback = form.module(config) if form else None
         self.reading = form.reading if form else "own"
@@ -125,6 +127,8 @@ class Denoiser(nn.Module):
             x = model.feedback(x, given.feedback)
         if given.context is not None:
             x = x + given.context
+        if model.marker is not None and given.level is not None:  # without a level all slots are clean
+            x = x + model.marker(given.level > 0)
         if model.time_embedding is not None:
             if given.level is None:
                 raise ValueError(f"this denoiser is conditioned on time ({model.conditioning}): give the noise level")

@@ -171,6 +171,7 @@ def check_logits(folder: Path, stock: Mapping[str, Any], tensors: Tensors, model
         attention={"name": pattern},
         time_conditioning="none",
         feedback=None,
+        marker=False,
         qk_norm=any("q_norm" in name for name in tensors.names()),
         tie_embeddings=_HEAD not in tensors.names(),
     )

@@ -49,7 +49,7 @@ _DIMENSIONS = (
     "norm_epsilon",
 )
 #: Modules that a model may lack and its successor have.
-_ADDED = ("modulation", "time_embedding", "q_norm", "k_norm", "feedback")
+_ADDED = ("modulation", "time_embedding", "q_norm", "k_norm", "feedback", "marker")
 
 
 class Initialiser(Part, ABC):
@@ -144,8 +144,8 @@ class Exported(Initialiser):
     an autoregressive model becomes a denoiser.
 
     folder: an exported folder, or one of stock transformers with the same names. States that it lacks (a mask), and
-    time conditioning, QK-norm or self-conditioning that it has not, start as in a new model. A folder that Sumi did not
-    write is compared with stock transformers, logit by logit, before anything is trained.
+    time conditioning, QK-norm, self-conditioning or a marker that it has not, start as in a new model. A folder that
+    Sumi did not write is compared with stock transformers, logit by logit, before anything is trained.
     """
 
     @dataclass
@@ -176,8 +176,8 @@ class Cell(Initialiser):
     training goes on with other data, longer texts, or as a denoiser.
 
     of: the cell, or a group of seeds, of which that of the same seed is meant. Its dimensions and its tokenizer must be
-    this one's. A mask that only this model has, and time conditioning, QK-norm or self-conditioning that only this one
-    has, start as in a new model; a mask that only the other had is dropped.
+    this one's. A mask that only this model has, and time conditioning, QK-norm, self-conditioning or a marker that only
+    this one has, start as in a new model; a mask that only the other had is dropped.
     """
 
     @dataclass
@@ -196,6 +196,8 @@ class Cell(Initialiser):
                 return f"model.{key}", f"is {here}, and {was} in '{cell}', where the weights start; set it to {was}"
         if there["model"]["qk_norm"] and not others["model"]["qk_norm"]:
             return "model.qk_norm", f"is false, and true in '{cell}', where the weights start; set it to true"
+        if there["model"]["marker"] and not others["model"]["marker"]:
+            return "model.marker", f"is false, and true in '{cell}', where the weights start; set it to true"
         conditioning, was = others["model"]["time_conditioning"], there["model"]["time_conditioning"]
         if was not in ("none", conditioning):
             problem = f"is {conditioning}, and {was} in '{cell}', where the weights start; set it to {was}"

@@ -191,6 +191,19 @@ class TimeToken(TimeEmbedding):
         return self.token_proj(super().forward(t))
 
 
+class Marker(ZeroLinear):
+    """One vector, zero at first, that is added to the embeddings of slots in noise. Under noise that consists of tokens
+    such a slot holds what a clean one may hold too."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(1, width)
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """noisy: ``[B]``, ``[B, 1]`` or ``[B, L]`` bool → ``[B, 1 or L, width]``."""
+        noisy = noisy[:, None] if noisy.dim() == 1 else noisy
+        return noisy[..., None].to(self.weight.dtype) * self.weight[:, 0]
+
+
 class Modulation(nn.Module):
     """Shifts, scales and gates of adaptive layer norm (DiT, Peebles & Xie 2212.09748) from the embedded noise level.
 

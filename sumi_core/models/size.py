@@ -20,6 +20,8 @@ def num_parameters(model: ModelConfig, vocabulary: int) -> int:
         total += TIME_WIDTH * 2 * width
     elif model.time_conditioning == "token":
         total += TIME_WIDTH * width
+    if model.marker:
+        total += width
     if model.feedback:
         total += FEEDBACK.from_config(model.feedback).num_parameters(model)
     return total + model.num_layers * block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ from sumi_core.base.registry import Part
 from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.batch import Batch
-from sumi_core.kernels.row_loss import RowLoss
+from sumi_core.kernels.row_loss import RowLoss, cross_entropy_loss
 from sumi_core.layouts import LAYOUTS
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, DenoiserOutput
 from sumi_core.objectives import FEEDBACK_SOURCES
@@ -59,6 +59,11 @@ class Diffusion(Objective):
     probability, independent ones show a binomial number: of three tokens that are always equal the entropy and the
     bound are log 2, the independent figure is ¾ log 2. So ``likelihood`` always uses the process's own clock.
 
+    all_noise: this share of the blocks, or of whole texts, drawn by address, is pure noise, and its loss is the plain
+    cross-entropy of the text, nats per token: what one step from noise to text costs, which is how speculation drafts.
+    Diffusion weights teach next to nothing there: that of ``snr`` vanishes with α, in uniform noise as α². The others
+    have their own loss, so that it is the mean of both. (TiDAR, 2511.08923, trains drafts on masks alone.)
+
     loss_share: below 1, each position has a loss with this probability, drawn anew whenever a text is seen, and weighs
     1/loss_share; the others weigh nothing. The mean of the loss is the same. It is the control for noise that has a
     loss at some positions only, as that of span clocks.
@@ -88,6 +93,14 @@ class Diffusion(Objective):
             float,
             Field(gt=0.0, le=1.0, description="share of the positions that have a loss, others drawn for each text"),
         ] = later(1.0)
+        all_noise: Annotated[
+            float,
+            Field(
+                ge=0.0,
+                lt=1.0,
+                description="share of the blocks, or of whole texts, that are pure noise and trained by cross-entropy",
+            ),
+        ] = later(0.0)
         z_loss: Annotated[float, Field(ge=0.0, description="weight of the squared log-partition of the logits")] = 0.0
         feedback: Annotated[
             Any, Field(description="whose predictions a model with model.feedback is given; null: no model is")
@@ -142,7 +155,8 @@ class Diffusion(Objective):
         of_levels = PROCESSES.get(process["name"]).expected_supervision
         at_levels = sum(cls.supervision_at(of_levels(process, levels.noise_fraction_at(t))) for t in times) / _TIMES
         running = clock.running(others["shards"]["sequence_length"])
-        return float(own["loss_share"] * at_levels * (running + (1 - running) * own["token_levels"]))
+        of_levels = own["loss_share"] * at_levels * (running + (1 - running) * own["token_levels"])
+        return float((1 - own["all_noise"]) * of_levels + own["all_noise"])
 
     @classmethod
     def supervision_at(cls, bound: float) -> float:
@@ -198,12 +212,18 @@ class Diffusion(Objective):
         losses = [self.token_loss(noisy)]
         if self.options.z_loss:
             losses.append(SquaredLogPartition(self.num_tokens))
+        if noisy.pure is not None:
+            losses.append(cross_entropy_loss(noisy.x, self.num_tokens))
         found = output.apply_all(losses)
         token_loss = noisy.weight.to(found[0].dtype) * found[0]
-        value = token_loss.mean()
+        value, supervised = token_loss.mean(), self.supervised(noisy)
         metrics = self.metrics(token_loss.detach(), noisy)
         metrics["changed_tokens"] = (noisy.z != noisy.x).to(torch.float32).mean()
-        metrics["supervised_tokens"] = self.supervised(noisy).to(torch.float32).mean()
+        if noisy.pure is not None:
+            share, of_pure = self.options.all_noise, (noisy.pure * found[-1]).mean()
+            value, supervised = (1 - share) * value + of_pure, supervised | noisy.pure
+            metrics["draft_cross_entropy"] = of_pure.detach() / share  # by the expected share, as all that is logged
+        metrics["supervised_tokens"] = supervised.to(torch.float32).mean()
         if self.options.z_loss:
             squared = found[1].mean()
             value = value + self.options.z_loss * squared
@@ -233,7 +253,24 @@ class Diffusion(Objective):
         if options.loss_share < 1:
             has_loss = batch.noise("loss_share").uniform(x.shape[-1]) < options.loss_share
             weight = weight * has_loss / options.loss_share
-        return corrupt(self.process, batch, level, weight, conditioning_level, clocked, options.time_epsilon)
+        noisy = corrupt(self.process, batch, level, weight, conditioning_level, clocked, options.time_epsilon)
+        return self._some_pure(noisy, batch) if options.all_noise else noisy
+
+    def _some_pure(self, noisy: NoisyBatch, batch: Batch) -> NoisyBatch:
+        """The batch with pure noise in the share ``all_noise`` of its blocks; the others weigh more, so that the mean
+        of what they estimate is that of the whole batch."""
+        share, length = self.options.all_noise, noisy.x.shape[-1]
+        part = self.layout.at(batch.step).parts(length).to(noisy.x.device)
+        pure = batch.noise("all_noise").uniform(int(part[-1]) + 1)[:, part] < share
+        told = noisy.conditioning_level
+        return replace(
+            noisy,
+            z=torch.where(pure, self.process.sample_prior(batch.noise("pure"), length), noisy.z),
+            level=torch.where(pure, 1 - self.options.time_epsilon, noisy.level),
+            weight=torch.where(pure, 0.0, noisy.weight / (1 - share)),
+            conditioning_level=torch.where(pure, 1.0, told.unsqueeze(-1) if told.ndim == 1 else told),
+            pure=pure,
+        )
 
     def _drawn(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Uniform numbers as times in [0, 1] with the density in question, and one over that density there."""

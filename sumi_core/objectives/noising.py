@@ -20,7 +20,8 @@ class NoisyBatch:
     """A batch in noise. x, z: ``[B, L]`` int64. level: t of every position, in [ε, 1 − ε]; weight: the speed of its
     clock over the density that the time was drawn with, so that (1 − 2ε) E[weight · f(level)] = ∫_ε^{1−ε} f dt; both
     float64, ``[B, 1]`` or ``[B, L]``. conditioning_level: what the denoiser is given, ``[B]`` or ``[B, L]``. clocked:
-    whether a sequence's levels are those of the process's own clock, ``[B, 1]`` bool."""
+    whether a sequence's levels are those of the process's own clock, ``[B, 1]`` bool. pure: positions that hold pure
+    noise, by which nothing of the text is told, ``[B, 1]`` or ``[B, L]`` bool, and which weigh nothing; None: none."""
 
     x: Tensor
     z: Tensor
@@ -28,6 +29,7 @@ class NoisyBatch:
     weight: Tensor
     conditioning_level: Tensor
     clocked: Tensor
+    pure: Tensor | None = None
 
     @property
     def given(self) -> DenoiserInput:

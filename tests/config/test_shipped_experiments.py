@@ -20,6 +20,7 @@ from sumi_core.experiments.references import ancestors
 from sumi_core.experiments.schema import Experiment
 from sumi_core.experiments.size import experiment_size
 from sumi_core.experiments.sweeps import Cell, Sweep, load_sweep, load_sweeps
+from sumi_core.export.stock import why_not_stock
 from sumi_core.models.config import ModelConfig
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import FromLogits
@@ -146,6 +147,7 @@ def test_the_model_has_the_size_it_should(cell: Cell) -> None:
     expected = parameters(model, parts.num_states)
     if model.feedback and model.feedback["name"] == "self_conditioning":
         expected += 3 * model.hidden_size * model.intermediate_size + model.hidden_size
+    expected += model.hidden_size * model.marker
     if model.time_conditioning == "none":
         assert denoiser.num_parameters() == expected
     else:
@@ -205,8 +207,7 @@ def test_every_stage_runs_in_small(cell: Cell, store: Store, documents: Path) ->
     assert tuple(made) == stages_of(experiment)
     summary = made["evaluation"].summary
     assert 0.5 < summary["bits_per_byte"] < 30
-    modules = (experiment.model.feedback or {}).get("name") == "self_conditioning"
-    if experiment.model.time_conditioning == "none" and not modules:  # else there is no stock class to compare with
+    if why_not_stock(experiment.model) is None:
         assert made["exported_model"].summary["max_logit_difference"] < 1e-4
 
 

@@ -17,6 +17,7 @@ from sumi_core.base.hashing import flatten
 from sumi_core.base.options import ConfigError
 from sumi_core.base.progress import unwatched
 from sumi_core.data import TOKENIZERS
+from sumi_core.data.batch import Batch
 from sumi_core.data.tokenizers.tokenizer import Tokenizer
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.config import EvaluationConfig
@@ -42,6 +43,7 @@ from sumi_core.sampling.suitability import usual_samplers
 from tests.corruption.enumerable import build_process
 from tests.evaluation import test_tasks as tasks
 from tests.evaluation.fakes import EOS, Sequences
+from tests.evaluation.test_drafts import LENGTH, made
 from tests.layouts.exact import blocks
 from tests.models.stock import lively, small
 
@@ -290,3 +292,36 @@ def test_what_cannot_be_measured_is_refused(change: dict[str, Any], sentence: st
     with pytest.raises(ConfigError) as raised:
         resolve(config, "tests")
     assert str(raised.value) == sentence
+
+
+# --- judged by the model itself -------------------------------------------------------------------------------------
+
+
+def test_texts_are_judged_alike_whoever_wrote_them_by_the_model_s_own_autoregressive_mode(tmp_path: Path) -> None:
+    """The cost of the sampler's texts under the chain rule, counted here text by text; its own sampler alone writes."""
+    model = made(width=3)
+    text = Sequences(5, LENGTH, model.objective.num_tokens)
+    settings = EvaluationConfig(samples=40, sequences=5, seed=4, sampler={"name": "speculative", "width": 3})
+    context = Context(declared_settings(settings, Speed), text, tmp_path, source=lambda: {"name": "text"})
+    options = Speed.Options(quality={"name": "own_cost"}, usual=False, batches=[])
+    found = Speed(options).run(declared_model(model, Speed), context)
+    (row,) = found.tables["speed.parquet"].to_dict("records")
+    assert row["sampler"] == "speculative"
+    assert row["title"] == "own cost (nats a token)"
+    drawn = model.sampler.sample(model.denoiser, num=40, length=LENGTH, steps=1, seed=4)  # type: ignore[arg-type]
+    rule = model.objective.readings["autoregressive"]
+
+    def cost(texts: torch.Tensor) -> float:
+        batch = Batch(texts, torch.arange(len(texts)), torch.arange(len(texts)), len(texts), 0, 0)
+        return float(rule(model.denoiser, batch, 1e-3).total.mean()) / LENGTH
+
+    assert row["quality"] == pytest.approx(cost(drawn.tokens), abs=1e-9)
+    assert row["tokens_per_call"] == pytest.approx(40 * LENGTH / int(drawn.nfe.sum()))
+    rows = torch.from_numpy(np.stack([text[i] for i in range(5)]).astype(np.int64))
+    assert row["reference"] == pytest.approx(cost(rows), abs=1e-9)
+
+
+def test_a_model_that_reads_no_text_token_by_token_is_refused() -> None:
+    measured = {"measurements": [{"name": "speed", "quality": "own_cost"}]}
+    with pytest.raises(ConfigError, match="'own_cost' reads texts token by token, which objective 'nelbo' does not"):
+        resolve({"process": "uniform", "evaluation": measured}, "t.yaml")

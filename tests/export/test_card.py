@@ -218,7 +218,7 @@ def test_stock_code_runs_two_streams_as_the_card_says(kind: str, trained: Traine
     with torch.no_grad():
         given = DenoiserInput(torch.cat([ids[:, 1:], z], 1))
         wanted = layout.of(denoiser, torch.cat([ids[:, 1:], z], 1), int(ids[0, 0]))(given).logits()[:, n:]
-    torch.testing.assert_close(names["logits"], wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(names["logits"], wanted, rtol=0, atol=1e-5)
     generation = json.loads((context.folder / "generation_config.json").read_text())
     mask = exported.parts.mask_id
     assert generation.get("suppress_tokens") == (None if mask is None else [mask])

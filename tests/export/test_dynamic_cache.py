@@ -48,9 +48,9 @@ def test_a_canvas_beside_a_stock_cache_is_that_of_the_layout(
             places = torch.arange(seen, seen + slots).expand(2, -1)
             found = read(noisy, attention_mask=everything, position_ids=places)[:, :n]
             wanted = layout.canvas(denoiser, x, DenoiserInput(z), BEFORE // n, EOS).logits()
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
             assert cache.get_seq_length() == seen + slots
             cache.crop(-slots)
         text = torch.cat([torch.full((2, 1), EOS), x], 1)
         after = read(text[:, seen:])
-        torch.testing.assert_close(after, denoiser.logits(text)[:, seen:], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(after, denoiser.logits(text)[:, seen:], rtol=0, atol=1e-5)

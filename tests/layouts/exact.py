@@ -63,8 +63,9 @@ def two_streams(world: World, layout: Blocks) -> DenoiserFunction:
 
 
 def one_block(world: World, layout: Blocks) -> DenoiserFunction:
-    """Reads the slots ``[clean; canvas]`` of a sampler's call."""
+    """Reads the slots ``[clean; canvas]`` of a sampler's call, of the process's parameterisation."""
     n, own = layout.options.length, layout.options.read_out == "own"
+    left_out = world.process.parameterisation.reading == "leave_one_out"
 
     def denoiser(given: DenoiserInput) -> DenoiserOutput:
         tokens, level = given.tokens, given.level
@@ -76,7 +77,7 @@ def one_block(world: World, layout: Blocks) -> DenoiserFunction:
         z = torch.zeros(len(tokens), world.length, dtype=torch.int64)
         z[:, before : before + held.shape[1]] = held
         t = level.amax(-1) if n > 1 or own else torch.full((len(z),), 0.5, dtype=torch.float64)
-        logits = exact_logits(world, z, known, t, before, before + n)
+        logits = exact_logits(world, z, known, t, before, before + n, left_out=left_out)
         hidden = torch.zeros(*tokens.shape, world.states, dtype=torch.float64)
         hidden[:, seen : seen + n] = logits
         return FromLogits(lambda tokens, level: hidden)(given)

@@ -77,14 +77,15 @@ def integrated_loss(objective: Diffusion, world: World, logits: Any, epsilon: fl
     return float(sum(w * expected_loss(objective, world, logits, t) for t, w in pairs) / (1 - 2 * epsilon))
 
 
-def told_posterior(world: World, z: Tensor, level: Tensor) -> Tensor:
-    """The exact denoiser that is given a level for each token: logits of p(x_i | z_{−i}), ``[B, L, S]``."""
+def told_posterior(world: World, z: Tensor, level: Tensor, *, left_out: bool = True) -> Tensor:
+    """The exact denoiser that is given a level for each token: logits of p(x_i | z_{−i}), ``[B, L, S]``, or, not
+    ``left_out``, of p(x_i | z)."""
     q = world.q(level.expand(z.shape))  # [B, L, V, S]
     rows, places = torch.arange(len(z))[:, None, None], torch.arange(world.length)
     evidence = q[rows, places, world.x[None], z[:, None, :]]  # [B, M, L]
     logits = torch.zeros(*z.shape, world.states, dtype=torch.float64)
     for i in range(world.length):
-        weight = world.p * evidence[:, :, places != i].prod(-1)
+        weight = world.p * evidence[:, :, (places != i) | (not left_out)].prod(-1)
         column = torch.zeros(len(z), world.tokens, dtype=torch.float64).index_add_(1, world.x[:, i], weight)
         logits[:, i, : world.tokens] = (column / column.sum(-1, keepdim=True)).log()
     return logits

@@ -14,7 +14,7 @@ from torch import Tensor
 from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.denoiser import Denoiser
-from sumi_core.models.interface import DenoiserFunction
+from sumi_core.models.interface import DenoiserFunction, FromLogits
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.constraints import ForbiddenTokens
@@ -22,6 +22,7 @@ from sumi_core.sampling.generate import generate
 from sumi_core.sampling.gibbs import Corrector
 from tests.corruption.enumerable import World, build_process, chi_square
 from tests.models.stock import lively, small
+from tests.objectives.worlds import told_posterior
 from tests.sampling.worlds import ROWS, clean, drawn_from, empty, index_of, noise_floor, tabled, total_variation
 
 LEVEL, SWEEPS = 0.4, 20
@@ -47,8 +48,16 @@ def corrected(world: World, sampler: Corrector, texts: Tensor, sweeps: int = SWE
     return canvas.tokens
 
 
-def kernel(world: World, sampler: Corrector, denoiser: DenoiserFunction, position: int, time: Tensor = TIME) -> Tensor:
-    """What redrawing one position makes of every text, ``[Z, Z]``, by the probabilities that the sampler draws from."""
+def kernel(
+    world: World,
+    sampler: Corrector,
+    denoiser: DenoiserFunction,
+    position: int,
+    time: Tensor = TIME,
+    canvas: Canvas | None = None,
+) -> Tensor:
+    """What redrawing one position makes of every text, ``[Z, Z]``, by the probabilities that the sampler draws from.
+    canvas: of every text; None: one on which nothing is given."""
     place, seen = torch.full((len(world.z), 1), position), []
 
     def capture(probs: Tensor, uniform: Tensor) -> Tensor:
@@ -59,7 +68,7 @@ def kernel(world: World, sampler: Corrector, denoiser: DenoiserFunction, positio
         patch("sumi_core.sampling.gibbs.draw_categorical", capture),
         patch.object(Corrector, "_chosen", lambda *_: (place, torch.ones_like(place, dtype=torch.bool))),
     ):
-        sampler.correct(denoiser, at_level(world, world.z), time, 0)
+        sampler.correct(denoiser, at_level(world, world.z) if canvas is None else canvas, time, 0)
     (probs,) = seen
     found = torch.zeros(len(world.z), len(world.z), dtype=torch.float64)
     for state in range(world.states):
@@ -81,6 +90,42 @@ def test_redrawing_a_position_keeps_the_distribution_of_the_level(noise: str, pa
         torch.testing.assert_close(redraw.sum(-1)[p > 0], torch.ones(int((p > 0).sum()), dtype=torch.float64))
         torch.testing.assert_close(p @ redraw, p, rtol=0, atol=1e-12)
         assert redraw.diagonal()[p > 0].max() < 1, "and not because nothing moves"
+
+
+def of_each_level(world: World, left_out: bool) -> DenoiserFunction:
+    """The exact denoiser of a level for every token, or of one for all: ``[B, L]`` or ``[B]``."""
+
+    def logits(z: Tensor, t: Tensor | None) -> Tensor:
+        assert t is not None
+        found = told_posterior(world, z, t.view(len(z), -1), left_out=left_out)
+        return found.nan_to_num(0.0)  # of a text that cannot occur
+
+    return FromLogits(logits)
+
+
+@pytest.mark.parametrize("parameterisation", ["leave_one_out", "posterior"])
+@pytest.mark.parametrize("given", [1, 2])
+@pytest.mark.parametrize("noise", NOISES)
+def test_after_a_given_prefix_it_does_so_if_the_network_is_told_that_the_prefix_is_clean(
+    noise: str, given: int, parameterisation: str
+) -> None:
+    """p_t(z^k | x^{<k}) of every prefix at once, position by position. A network that is given one level for all takes
+    the prefix for noisy, and redraws beside other texts, unless noise would be a mask."""
+    world = World(noise, tokens=3, length=4, seed=1)
+    world.process.parameterisation = PARAMETERISATIONS.build(parameterisation, {})
+    left_out, sampler = parameterisation == "leave_one_out", build(world.process)
+    q = world.q(TIME.view(1))[0][world.x[:, given:, None], world.z[:, given:].T].prod(1)  # [M, Z]
+    stands = (world.x[:, None, :given] == world.z[None, :, :given]).all(-1)
+    p = world.p @ (q * stands)
+    frozen = (torch.arange(world.length) < given).expand(world.z.shape)
+    off = {True: 0.0, False: 0.0}
+    for told, position in itertools.product(off, range(given, world.length)):
+        canvas = dataclasses.replace(at_level(world, world.z), frozen=frozen, told=told)
+        redraw = kernel(world, sampler, of_each_level(world, left_out), position, canvas=canvas)
+        assert redraw.diagonal()[p > 0].max() < 1
+        off[told] = max(off[told], float((p @ redraw - p).abs().max()))
+    assert off[True] < 1e-15
+    assert (off[False] > 1e-3) == (noise != "absorbing")
 
 
 @pytest.mark.usefixtures("_fast")

@@ -9,11 +9,13 @@ import torch
 
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.models.denoiser import Denoiser
+from sumi_core.models.interface import DenoiserInput
 from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.constraints import ForbiddenTokens
 from sumi_core.sampling.generate import generate
 from sumi_core.sampling.sampler import Sampler
+from sumi_core.sampling.speculative import Speculative
 from tests.corruption.enumerable import build_process
 from tests.layouts.exact import blocks
 from tests.models.stock import lively, small
@@ -209,3 +211,39 @@ def test_what_it_cannot_do_is_refused() -> None:
     sampler, _, denoiser = both("uniform", "own")
     with pytest.raises(ValueError, match="NaN or all zero"):
         sampler.sample(denoiser, num=1, length=4, steps=1, seed=0, constraints=[ForbiddenTokens(range(V))])
+
+
+@read_outs
+@noises
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[3], SHAPES[4], SHAPES[5]], ids=str)
+def test_drafts_are_what_the_layout_predicts_of_that_canvas_alone(
+    shape: dict[str, Any], noise: str, read_out: str
+) -> None:
+    """Wherever a canvas begins: beside kept slots, unread drafts and other canvases, one of which may be a copy of the
+    last token, it is denoised as in a pass of its own."""
+    sampler, _, denoiser = both(noise, read_out, **shape)
+    assert isinstance(sampler, Speculative)
+    canvas, compared = sampler.start(Canvas.blank(PROMPTS, [24] * len(PROMPTS), seed=3, steps=1)), 0
+    with torch.no_grad():
+        while not bool(sampler.finished(canvas).all()):
+            before, plan = canvas.state, sampler.drafting.plan(canvas, canvas.state)
+            canvas = sampler.step(denoiser, canvas)
+            if plan is None:
+                continue
+            for row, begin in enumerate(before.settled.tolist()):
+                accepted = int(canvas.state.settled[row]) - begin - 1
+                if begin + accepted < 2 or bool(sampler.finished(canvas)[row]):
+                    continue
+                z, level = plan.z[row, accepted][None], plan.level[row, accepted][None]
+                text = canvas.tokens[row][None]
+                alone = blocks(begin + accepted, read_out)  # its second block begins there
+                asked = DenoiserInput(z, level)
+                predicted = sampler.process.predict(
+                    lambda given, text=text, alone=alone: alone.canvas(denoiser, text, given, 1, EOS),
+                    asked,
+                    level[:, None],
+                )
+                wanted = sampler.process.reverse(predicted, z, level[:, None], torch.zeros(1, 1).double())[0, 1:, :V]
+                torch.testing.assert_close(canvas.state.chances[row], wanted, rtol=0, atol=1e-12)
+                compared += 1
+    assert compared > 10

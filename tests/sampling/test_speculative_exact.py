@@ -32,6 +32,7 @@ LARGE: list[dict[str, Any]] = [  # where noise is of one kind
     {"shape": "linear", "width": 4, "draft_steps": 3},
     {"shape": "fan", "width": 2, "recycle": True},
 ]
+ALIKE = torch.tensor([0.45, 0.02, 0.01, 0.02, 0.02, 0.01, 0.02, 0.45], dtype=torch.float64)  # all tokens of a text
 CASES = [("uniform", shape) for shape in SHAPES] + [("absorbing", shape) for shape in SHAPES + LARGE]
 
 
@@ -123,7 +124,7 @@ def with_marginals(canvas: Canvas) -> Canvas:
 
 def test_judging_drafts_by_their_marginals_is_biased() -> None:
     causal, drafts = worlds("uniform")
-    drafts.p = torch.tensor([0.45, 0.02, 0.01, 0.02, 0.02, 0.01, 0.02, 0.45], dtype=torch.float64)  # all alike
+    drafts.p = ALIKE
     sampler, denoiser = build(causal, "own", width=3), two_modes(causal, drafts, True, trusts=0.95)
     assert variation(distribution(sampler, denoiser, causal), causal.p) < 1e-12
     assert variation(distribution(sampler, denoiser, causal, with_marginals), causal.p) > 0.01
@@ -165,6 +166,31 @@ def test_acceptance_and_tokens_of_a_pass_are_those_of_the_formula(shape: str) ->
     passes = 2 if shape == "linear" else 1
     mean = float((looked.weight * (looked.canvas.state.settled - (2 - passes))).sum()) / passes
     assert mean == pytest.approx(tokens_per_forward(shape, wanted), abs=1e-12)
+
+
+@pytest.mark.parametrize("noise", ["uniform", "absorbing"])
+def test_noise_that_tokens_are_drafted_from_costs_agreement_unless_it_is_of_one_kind(noise: str) -> None:
+    """E_z Σ min(p, d_z) ≤ Σ min(p, E_z d_z): what a canvas of random tokens happens to hold is irrelevant and moves its
+    drafts away from p; masks hold nothing."""
+    causal, drafts = worlds(noise)
+    drafts.p = ALIKE
+    sampler, denoiser = build(causal, "own", width=3), two_modes(causal, drafts, True, trusts=0.95)
+    drafted, lost = branched(sampler, denoiser, started(sampler, 3)), []
+    for first in range(2):
+        rows = drafted.canvas.tokens[:, 0] == first
+        state, weight = drafted.canvas.state, drafted.weight[rows] / drafted.weight[rows].sum()
+        assert isinstance(state, Standing)
+        p, d = chain_rule(causal, drafted.canvas.tokens[rows], 1), state.chances[rows, 0]
+        # A row's weight holds the chance of its own drafts; without it, of every noise.
+        noise_weight = weight / state.chances[rows].gather(-1, state.drafts[rows, :, None])[..., 0].prod(-1)
+        noise_weight = noise_weight / noise_weight.sum()
+        each, together = noise_weight @ overlap(p, d), overlap(p[0], noise_weight @ d)
+        lost.append(float(together - each))
+    if noise == "uniform":
+        assert max(lost) > 1e-3
+        assert min(lost) > -1e-12
+    else:
+        assert lost == pytest.approx([0.0, 0.0], abs=1e-12)
 
 
 def distributions(count: int, tokens: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,9 @@ def two_modes(causal: World, drafts: World, own: bool, trusts: float = 0.4) -> D
     """Predicts each slot's token from the slots that its mask lets it see, and from nothing else.
 
     causal: the joint distribution that clean slots know. drafts: that of noisy ones. They take pure
-    noise for a text of which the share ``trusts`` survives, so that what they predict depends on it."""
+    noise for a text of which the share ``trusts`` survives, so that what they predict depends on it; of their own token
+    as the parameterisation of ``causal`` says."""
+    left_out = causal.process.parameterisation.reading == "leave_one_out"
 
     def predicted(given: DenoiserInput) -> Tensor:
         tokens, positions, level = given.tokens, given.positions, given.level
@@ -57,7 +59,7 @@ def two_modes(causal: World, drafts: World, own: bool, trusts: float = 0.4) -> D
                     noise = world.evidence(tokens[rows, j, None].expand(-1, length), (1 - trusts) * level[rows, j])
                     told = torch.where(noisy[rows, j, None, None], noise, clean)
                     own_noise = noisy[rows, j, None] & (place == target[rows, None])
-                    weight *= torch.where((held & ~own_noise)[:, None], told, 1.0).prod(-1)
+                    weight *= torch.where((held & ~(own_noise & left_out))[:, None], told, 1.0).prod(-1)
                 wanted = target[rows].clamp(max=length - 1)
                 found = torch.zeros(len(weight), world.tokens, dtype=torch.float64)
                 found.scatter_add_(1, world.x.T[wanted], weight)
