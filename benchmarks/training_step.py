@@ -58,7 +58,7 @@ def ours(folder: Path, experiment: Experiment, inputs: dict[str, Path]) -> float
     from sumi_core.trainer.run import train
 
     folders = {name: str(own) for name, own in inputs.items()}
-    summary = train(Request("benchmark", experiment.to_dict(), folders, str(folder)))
+    summary = train(Request("benchmark", experiment.to_dict(), "benchmark", folders, {}, str(folder)))
     tokens = experiment.training.batch_size * experiment.shards.sequence_length
     return tokens / float(summary["tokens_per_second"])
 
