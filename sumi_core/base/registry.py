@@ -28,8 +28,10 @@ def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) 
     if close:
         return f"did you mean '{close[0]}'?"
     shown = sorted(set(known if show is None else show))
+    if not shown:
+        return "nothing can be set here"
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return f"known: {', '.join(shown[:_SHOWN]) or 'none'}{more}"
+    return f"known: {', '.join(shown[:_SHOWN])}{more}"
 
 
 class UnknownName(KeyError):
