@@ -1,15 +1,16 @@
-"""What drawing costs beside the network: a step's sampling arithmetic, under several noises and held to a JSON schema,
-at a large V.
+"""What drawing costs beside the network: a step's sampling arithmetic at a large V, under several noises, held to a
+language, and by the rules of adaptive samplers.
 
     python benchmarks/sampling_step.py [--vocab-size 50000] [--length 128] [--batch-size 4] [--rounds 5] [--threads 1]
-        [--processes uniform absorbing clustered] [--no-schema]
+        [--processes uniform absorbing clustered] [--samplers confidence entropy_bound threshold] [--no-languages]
 
 Times a denoiser of 12 layers of width 768 (``--layers``, ``--width``), and the third of four steps of the ancestral
 sampler, all places still in noise, with one that returns the logits which that network gave: probabilities, draws and,
-held to a schema, messages through the automaton. Tokens are random strings of one to eight printable characters, in 256
-clusters. Times are of the processor and not of the clock, so that what else the machine does counts for little. Prints
-the median over rounds of arithmetic / network, and the spread; and how long the automaton of the schema takes, once for
-all texts.
+held to a JSON schema or a regular expression, messages through the automaton. The adaptive samplers write whole texts
+under the first of the noises, as does what is held to a language. Tokens are random strings of one to eight printable
+characters, in 256 clusters. Times are of the processor and not of the clock, so that what else the machine does counts
+for little. Prints the median over rounds of arithmetic / network, and the spread; and how long each automaton takes,
+once for all texts.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SCHEMA = {
     },
     "required": ["name", "age", "tags"],
 }
+REGEX = r"[A-Z][a-z]{0,11}( [a-z]{1,12}){2,40}\."
 
 
 def random_tokens(count: int) -> list[bytes]:
@@ -60,7 +62,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", nargs="+", default=["uniform", "absorbing", "clustered"])
-    parser.add_argument("--no-schema", action="store_true", help="leave out the text that is held to a schema")
+    parser.add_argument("--samplers", nargs="*", default=["confidence", "entropy_bound", "threshold"])
+    parser.add_argument("--no-languages", action="store_true", help="leave out texts that are held to a language")
     arguments = parser.parse_args()
 
     import torch
@@ -87,28 +90,29 @@ def main() -> None:
     )  # fmt: skip
     denoiser = Denoiser(config, arguments.vocab_size).eval()
 
-    held = None
-    if not arguments.no_schema:
-        started = time.process_time()
-        language = byte_automaton(character_automaton(schema_expression(SCHEMA)))
-        automaton = token_automaton(language, random_tokens(arguments.vocab_size), vocabulary.eos_id)
-        states, classes = automaton.table.shape
-        built = time.process_time() - started
-        print(f"automaton: {states} states, {classes} classes of {arguments.vocab_size:,} tokens, {built:.1f} s, once")
-        held = Languages(dict.fromkeys(range(rows), Stretch(automaton, 0, length, open_ended=True)))
+    languages = {}
+    if not arguments.no_languages:
+        for kind, expression in (("JSON schema", schema_expression(SCHEMA)), ("regular expression", REGEX)):
+            started = time.process_time()
+            language = byte_automaton(character_automaton(expression))
+            automaton = token_automaton(language, random_tokens(arguments.vocab_size), vocabulary.eos_id)
+            states, classes = automaton.table.shape
+            size = f"{states} states, {classes} classes of {arguments.vocab_size:,} tokens"
+            print(f"automaton of the {kind}: {size}, {time.process_time() - started:.1f} s, once")
+            languages[kind] = Languages(dict.fromkeys(range(rows), Stretch(automaton, 0, length, open_ended=True)))
 
+    first = arguments.processes[0]
+    cases = [(name, "ancestral", name, None) for name in arguments.processes]
+    cases += [(f"{first}, held to a {kind}", "ancestral", first, held) for kind, held in languages.items()]
+    cases += [(f"{first}, sampler {name}", name, first, None) for name in arguments.samplers]
     steps = {}
-    for name in arguments.processes:
-        process = PROCESSES.build(name, {}, vocabulary=vocabulary, schedule=SCHEDULES.build("linear", {}))
-        sampler = SAMPLERS.build("ancestral", {}, process=process, vocabulary=vocabulary)
-        for kind, constraints in ((name, []), (f"{name}, held to a schema", [held] if held else None)):
-            if constraints is None or (constraints and name != arguments.processes[0]):
-                continue
-            blank = Canvas.blank(
-                [torch.zeros(0, dtype=torch.int64)] * rows, [length] * rows, seed=0, steps=4, constraints=constraints
-            )
-            sampler.check(blank)
-            steps[kind] = sampler, dataclasses.replace(sampler.start(blank), age=2)
+    for kind, name, noise, held in cases:
+        process = PROCESSES.build(noise, {}, vocabulary=vocabulary, schedule=SCHEDULES.build("linear", {}))
+        sampler = SAMPLERS.build(name, {}, process=process, vocabulary=vocabulary)
+        nothing = [torch.zeros(0, dtype=torch.int64)] * rows
+        blank = Canvas.blank(nothing, [length] * rows, seed=0, steps=4, constraints=[held] if held else [])
+        sampler.check(blank)
+        steps[kind] = sampler, dataclasses.replace(sampler.start(blank), age=2)
     with torch.no_grad():
         z = torch.randint(arguments.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
         logits = denoiser.logits(z, torch.ones(rows))

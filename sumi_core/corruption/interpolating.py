@@ -125,6 +125,14 @@ class Interpolating(ForwardProcess):
         standing = self.alpha(t) * pick(p, z).double() + by_noise
         return torch.where(by_noise > 0, by_noise / standing, 0.0)
 
+    def log_joint(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        by_noise = self.arrived(z, t, torch.zeros_like(t))
+        if not bool((by_noise > 0).all()):
+            return super().log_joint(logits, z, t)
+        table = self.token_logits(logits).to(torch.float64, copy=True)  # the evidence is 0 but at z
+        put_add(table, z, (self.alpha(t) / by_noise).log1p())
+        return table
+
     # --- the bound --------------------------------------------------------------------------------------------------
 
     def weight(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
@@ -171,6 +179,16 @@ class Interpolating(ForwardProcess):
         return own_divergence(alpha, by_noise, guess) - spread
 
     # --- reverse ----------------------------------------------------------------------------------------------------
+
+    def between(self, x: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        # One table, of which only the entries at x and z are more than noise.
+        alpha_s, arrived = self.alpha(s).expand(z.shape), self.arrived(z, t, s)
+        table = torch.zeros(*z.shape, self.num_states, dtype=torch.float64, device=z.device)
+        put_add(table, x, alpha_s)
+        self.add_noise(table, s, torch.ones_like(s))
+        at_z = pick(table, z) * (arrived + self.alpha(t) / alpha_s)
+        table.mul_(arrived.unsqueeze(-1))
+        return table.scatter_(-1, z.unsqueeze(-1), at_z.unsqueeze(-1))
 
     def reverse(self, logits: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
         # q_{t|s}(z|y) = arrived + survived·1[y = z] times q_s^θ(y) = α_s x_θ(y) + (1 − α_s) π(y), in one table:

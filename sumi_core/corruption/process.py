@@ -159,6 +159,12 @@ class ForwardProcess(Part, ABC):
         """log q_t(z|x) for every state x, up to a constant over x: ``[B, L, S]`` float64."""
         return self.transition(z, t, torch.zeros_like(t)).log()
 
+    def between(self, x: Tensor, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """q(z_s = y | z_t = z, x) for s < t, up to a factor: ``[B, L, S]`` float64, 0 everywhere where x cannot have
+        led to z."""
+        clean = torch.zeros(*x.shape, self.num_states, dtype=torch.float64, device=x.device)
+        return self.marginal(clean.scatter_(-1, x.unsqueeze(-1), 1.0), s).mul_(self.transition(z, t, s))
+
     # --- the denoiser -----------------------------------------------------------------------------------------------
 
     def predict(self, denoiser: DenoiserFunction, given: DenoiserInput, level: Tensor) -> Tensor:
@@ -186,7 +192,11 @@ class ForwardProcess(Part, ABC):
 
     def log_posterior(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """log p_θ(x_i | z): the leave-one-out prediction joined with its own token, ``[B, L, S]`` float64."""
-        return (self.token_logits(logits.double()) + self.log_evidence(z, t)).log_softmax(-1)
+        return self.log_joint(logits, z, t).log_softmax(-1)
+
+    def log_joint(self, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The same up to a constant over x_i, in a table of its own: ``[B, L, S]`` float64."""
+        return self.log_evidence(z, t).add_(self.token_logits(logits))
 
     def noise_chance(self, p: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """The chance that what stands at a position is noise, given all the others: 1 − α p(z)/q_θ(z) for leave-one-out

@@ -26,10 +26,12 @@ import torch
 from sumi_core.base.numerics import no_grad
 from sumi_core.base.statistics import Estimate, ratio_over_units
 from sumi_core.base.text import markdown_table, with_error
+from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import EVALUATION, Noise
 from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.likelihood import documents_of
 from sumi_core.evaluation.measurement import Context, Findings, Measurement, Model, named_estimates
+from sumi_core.kernels.chunks import Tile, by_tiles
 from sumi_core.kernels.row_loss import pick
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput
@@ -120,12 +122,33 @@ class Told:
         return [float(value) for value in (before * chances).mean((0, 1))]
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """What both modes say of texts x ``[B, L]``, a piece at a time. z, level: ``[B, L]``, the noise and its level.
+    logits: leave-one-out of the noise, ``[B, L, S]``. causal: of the next token, ``[B, L, S]``."""
+
+    process: ForwardProcess
+    sampler: Speculative
+    x: Tensor
+    z: Tensor
+    level: Tensor
+    logits: Tensor
+    causal: Tensor
+
+    def at(self, tile: Tile) -> tuple[Tensor, ...]:
+        """Cost, overlap, agreement and standing of the tokens of a piece."""
+        x, level, options, count = self.x[tile], self.level[tile], self.sampler.options, self.process.num_tokens
+        d = self.process.reverse(self.logits[tile], self.z[tile], level, torch.zeros_like(level))[..., :count].log()
+        p = self.causal[tile][..., :count].double().log_softmax(-1)
+        sharp = tempered(p, options.temperature), tempered(d, options.temperature)
+        return pick(p, x) - pick(d, x), overlap(*sharp), agreement(*sharp), standing(*sharp, x, options.verify)
+
+
 @no_grad
 def read_drafts(model: Model, sampler: Speculative, context: Context) -> Told:
     """One pass of two streams over each chosen sequence, its blocks in pure noise."""
     objective, process, n = model.objective, model.process, sampler.layout.options.length
     assert process is not None
-    temperature = sampler.options.temperature
     found: list[tuple[Tensor, ...]] = []
     tokens = torch.from_numpy(np.stack(context.tokens))
     for start in range(0, len(tokens), context.batch_size):
@@ -136,11 +159,8 @@ def read_drafts(model: Model, sampler: Speculative, context: Context) -> Told:
         both = sampler.layout.both(model.denoiser, x, objective.eos_id)
         of_noise, of_text = both(DenoiserInput(z, level[:, 0]))
         logits = process.predict(lambda _, output=of_noise: output, DenoiserInput(z, level[:, 0]), level)  # type: ignore[misc]
-        d = process.reverse(logits, z, level, torch.zeros_like(level))[..., : objective.num_tokens].log()
-        p = of_text.logits()[..., : objective.num_tokens].double().log_softmax(-1)
-        sharp = tempered(p, temperature), tempered(d, temperature)
-        kept = standing(*sharp, x, sampler.options.verify)
-        found.append((pick(p, x) - pick(d, x), overlap(*sharp), agreement(*sharp), kept))
+        compared = _Compared(process, sampler, x, z, level.expand(x.shape), logits, of_text.logits())
+        found.append(tuple(by_tiles(logits, compared.at)))
         context.progress(start + len(x), len(tokens), "sequences", "drafts")
     cost, together, same, kept = (
         torch.cat(part).unflatten(1, (-1, n)).cpu().numpy() for part in zip(*found, strict=True)

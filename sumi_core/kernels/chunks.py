@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Rows: TypeAlias = "slice | Tensor"  # a range of rows, or their indices
+Tile: TypeAlias = "tuple[slice, slice]"  # rows of a table, and places of them
 
 # Entries of one chunk. On a CPU, 4 MiB of float32 keeps the passes over it in cache without paying for many calls.
 _CHUNK_ENTRIES = {"cpu": 2**20}
@@ -34,7 +36,7 @@ def slices_of(count: int, width: int, device: torch.device) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
-def tiles_of(table: Tensor) -> list[tuple[slice, slice]]:
+def tiles_of(table: Tensor) -> list[Tile]:
     """The rows and places of a table ``[B, L, S]`` in pieces that fit the cache: whole rows, as many as do, or some
     places of one row."""
     (rows, length, width), device = table.shape, table.device
@@ -43,6 +45,18 @@ def tiles_of(table: Tensor) -> list[tuple[slice, slice]]:
         return [(slice(first, min(first + together, rows)), slice(0, length)) for first in range(0, rows, together)]
     parts = [slice(part.start, min(part.stop, length)) for part in slices_of(length, width, device)]
     return [(slice(row, row + 1), part) for row in range(rows) for part in parts]
+
+
+def by_tiles(table: Tensor, read: Callable[[Tile], Sequence[Tensor]]) -> list[Tensor]:
+    """What ``read`` finds in each piece of a table ``[B, L, S]``, tensors of the rows and places of the piece, put
+    together: ``[B, L]`` each."""
+    whole: list[Tensor] = []
+    for tile in tiles_of(table):
+        found = read(tile)
+        whole = whole or [part.new_empty(table.shape[:2]) for part in found]
+        for own, part in zip(whole, found, strict=True):
+            own[tile] = part
+    return whole
 
 
 def _rows_of(width: int, device: torch.device) -> int:

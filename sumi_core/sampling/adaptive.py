@@ -7,6 +7,7 @@ block beside nothing, each row at its own length.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.clocks import ClockReading
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
+from sumi_core.kernels.chunks import Tile, by_tiles
+from sumi_core.kernels.row_loss import pick
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.interface import DenoiserFunction, DenoiserInput, takes_feedback
 from sumi_core.sampling.ancestral import told
 from sumi_core.sampling.blockwise import Blockwise, Move, Place
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.memory import fed
-from sumi_core.sampling.rules import Belief, Rule
+from sumi_core.sampling.rules import Belief, Reading, Rule
 from sumi_core.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -105,11 +108,14 @@ class OfWholeTexts:
             asked = fed(denoiser, process, asked, level, canvas.predicted, where=~canvas.frozen)
         logits = process.predict(denoiser, asked, level)
         everywhere = torch.arange(canvas.length, device=canvas.device)
-        held = (lambda probs: canvas.allowed(probs, everywhere)) if canvas.constraints else None
+
+        def held(probs: Tensor, tile: Tile) -> Tensor:
+            rows, part = tile
+            return canvas.some(rows).allowed(probs, everywhere[part])
+
         noise = canvas.noise("sample", number + 1)
-        after, chance = decided(
-            self.rule, process, belief, ~belief.open, logits, level, number, canvas.steps, noise, held
-        )
+        posterior = Posterior(process, logits, belief.z, ~belief.open, level, held if canvas.constraints else None)
+        after, chance = decided(self.rule, posterior, belief, number, canvas.steps, noise)
         kept = ~belief.open | canvas.done[:, None] | belief.done[:, None]
         return dataclasses.replace(
             canvas.written(after.best),
@@ -140,28 +146,20 @@ class OfBlocks(Blockwise):
 
     def _move(self, canvas: Canvas, logits: Tensor, z: Tensor, place: Place) -> Move:
         belief = self.rule.first(z) if place.belief is None else place.belief
-        held = (lambda probs: self._allowed(canvas, probs, place.block)) if canvas.constraints else None
+        begin = place.block * self.layout.options.length
+
+        def held(probs: Tensor, tile: Tile) -> Tensor:
+            rows, part = tile
+            first = begin + part.start
+            places = torch.arange(first, max(first, min(canvas.length, begin + part.stop)), device=probs.device)
+            return torch.cat([canvas.some(rows).allowed(probs[:, : len(places)], places), probs[:, len(places) :]], 1)
+
         noise = self._noise(canvas, place.block, place.number + 1)
-        after, chance = decided(
-            self.rule, self.process, belief, place.given, logits, place.level, place.number, canvas.steps, noise, held
-        )
+        of_block = held if canvas.constraints else None
+        posterior = Posterior(self.process, logits, belief.z, place.given, place.level, of_block)
+        after, chance = decided(self.rule, posterior, belief, place.number, canvas.steps, noise)
         # A row that waits for others keeps what it had.
         return Move(after.z, after.best, torch.where(belief.done[:, None], torch.nan, chance), after.done, after)
-
-
-@dataclass(frozen=True)
-class _Addressed:
-    """A rule's draws by the address of a step."""
-
-    process: ForwardProcess
-    source: Noise
-    width: int
-
-    def tokens(self, probs: Tensor) -> Tensor:
-        return draw_categorical(probs, self.source.uniform(self.width, dtype=torch.float64))
-
-    def noise(self) -> Tensor:
-        return self.process.sample_prior(self.source, self.width)
 
 
 def level_of(process: ForwardProcess, settled: Tensor) -> Tensor:
@@ -169,34 +167,61 @@ def level_of(process: ForwardProcess, settled: Tensor) -> Tensor:
     return torch.where(settled > 0, process.time_of_alpha(settled), 1.0)
 
 
+@dataclass(frozen=True)
+class Posterior:
+    """log p(x_i | z) of a block, ``[B, n, V]`` float64, a piece at a time.
+
+    logits: leave-one-out, ``[B, n, S]``. z: ``[B, n]``. given: ``[B, n]`` bool, where z is certain. level: ``[B, 1]``
+    float64. held: probabilities ``[b, q, V]`` of a piece under the constraints."""
+
+    process: ForwardProcess
+    logits: Tensor
+    z: Tensor
+    given: Tensor
+    level: Tensor
+    held: Callable[[Tensor, Tile], Tensor] | None
+
+    def at(self, tile: Tile) -> Tensor:
+        """Of a piece. Raises ValueError where no token has a probability."""
+        z, given, level = self.z[tile], self.given[tile], self.level.expand(self.z.shape)[tile]
+        posterior = self.process.log_posterior(self.logits[tile], z, level)[..., : self.process.num_tokens]
+        if self.held is not None:
+            posterior = self.held(posterior.exp(), tile).log()
+        posterior[given] = -torch.inf
+        posterior[given, z[given]] = 0.0
+        top = posterior.amax(-1)  # NaN where any is
+        if bool(((top == -torch.inf) | top.isnan()).any()):
+            raise ValueError(
+                "cannot draw a state: the probabilities are NaN or all zero; does the denoiser give NaN logits?"
+            )
+        return posterior
+
+
 def decided(
-    rule: Rule,
-    process: ForwardProcess,
-    belief: Belief,
-    given: Tensor,
-    logits: Tensor,
-    level: Tensor,
-    number: int,
-    steps: int,
-    noise: Noise,
-    held: Callable[[Tensor], Tensor] | None = None,
+    rule: Rule, posterior: Posterior, belief: Belief, number: int, steps: int, noise: Noise
 ) -> tuple[Belief, Tensor]:
     """What a step makes of a block, and how probable each token of ``best`` is to the network, not to what the rule
-    sharpened: ``[B, n]`` float64, NaN where there is none.
+    sharpened: ``[B, n]`` float64, NaN where there is none; of rows that were done it means nothing.
 
-    given: ``[B, n]`` bool, where z is certain. logits: leave-one-out, ``[B, n, S]``. level: ``[B, 1]`` float64. held:
-    probabilities ``[B, n, V]`` under the constraints. Raises ValueError where no token has a probability."""
-    z, count = belief.z, process.num_tokens
-    posterior = process.log_posterior(logits, z, level)[..., :count]
-    if held is not None:
-        posterior = held(posterior.exp()).log()
-    certain = torch.where(torch.arange(count, device=z.device) == z[..., None], 0.0, -torch.inf)
-    posterior = torch.where(given[..., None], certain, posterior)
-    if bool((posterior.amax(-1) == -torch.inf).logical_or(posterior.isnan().any(-1)).any()):
-        raise ValueError(
-            "cannot draw a state: the probabilities are NaN or all zero; does the denoiser give NaN logits?"
-        )
-    after = rule.step(belief, posterior, number, steps, _Addressed(process, noise, z.shape[1]))
-    token = after.best < count
-    best = torch.where(token, after.best, 0)[..., None]
-    return after, torch.where(token, posterior.gather(-1, best)[..., 0].exp(), torch.nan)
+    Raises ValueError where no token has a probability."""
+    z = belief.z
+
+    @functools.cache
+    def uniform() -> Tensor:  # a rule that draws no token takes none of these numbers
+        return noise.uniform(z.shape[1], dtype=torch.float64)
+
+    def read(tile: Tile) -> tuple[Tensor, ...]:
+        log_p, stands = posterior.at(tile), z[tile]
+        found = rule.read(log_p, stands, number, steps, lambda probs: draw_categorical(probs, uniform()[tile]))
+        return found.best, found.drawn, found.sure, _chance(log_p, found.best), _chance(log_p, stands)
+
+    best, drawn, sure, of_best, of_z = by_tiles(posterior.logits, read)
+    reading = Reading(best, drawn, sure)
+    after = rule.decided(belief, reading, number, steps, lambda: posterior.process.sample_prior(noise, z.shape[1]))
+    return after, torch.where(after.best == best, of_best, of_z)
+
+
+def _chance(log_p: Tensor, state: Tensor) -> Tensor:
+    """Of states ``[b, q]`` by ``log_p`` ``[b, q, V]``: ``[b, q]``, NaN of one that is no token."""
+    count = log_p.shape[-1]
+    return torch.where(state < count, pick(log_p, state.clamp(max=count - 1)).exp(), torch.nan)

@@ -211,11 +211,6 @@ class Blockwise(Ancestral):
         part = whole[:, block * n : (block + 1) * n]
         return torch.nn.functional.pad(part, (0, n - part.shape[1]))
 
-    def _allowed(self, canvas: Canvas, probs: Tensor, block: int) -> Tensor:
-        begin, n = block * self.layout.options.length, probs.shape[1]
-        place = torch.arange(begin, min(canvas.length, begin + n), device=probs.device)
-        return torch.cat([canvas.allowed(probs[:, : len(place)], place), probs[:, len(place) :]], 1)
-
     @staticmethod
     def _open(canvas: Canvas) -> Tensor:
         """Positions that have to be written, or had to be, in rows that are not done: ``[B, L]`` bool."""

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from sumi_core.kernels.row_loss import pick
 from sumi_core.sampling.adaptive import Adaptive
-from sumi_core.sampling.rules import Belief, Draws, Rule, share_of
-from sumi_core.sampling.truncation import Sharpening, sharpened
+from sumi_core.sampling.rules import Belief, Reading, Rule, share_of
+from sumi_core.sampling.truncation import Sharpening, changes, sharpened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,15 +44,19 @@ class ConfidenceRule(Rule):
         """As many as steps have written so far, whether at different places or not."""
         return share_of(self._written(belief, number, steps), belief.count)
 
-    def step(self, belief: Belief, logits: Tensor, number: int, steps: int, draws: Draws) -> Belief:
-        probs, z = logits.softmax(-1), belief.z
-        sure = probs.amax(-1) - standing(probs, z)
+    def read(self, logits: Tensor, z: Tensor, number: int, steps: int, draw: Callable[[Tensor], Tensor]) -> Reading:
+        probs = logits.softmax(-1)
+        drawn = draw(sharpened(logits, self.options) if changes(self.options) else probs)
+        return Reading(drawn, drawn, probs.amax(-1) - standing(probs, z))
+
+    def decided(self, belief: Belief, reading: Reading, number: int, steps: int, noise: Callable[[], Tensor]) -> Belief:
+        sure = reading.sure
         wants = belief.open & (sure > 0)
         room = self._written(belief, number + 1, steps) - self._written(belief, number, steps)
         falling = torch.where(wants, sure, -1.0).argsort(dim=-1, descending=True, stable=True)
         written = wants & ((falling.argsort(-1) < room) | (number + 1 >= steps))
-        z = torch.where(written, draws.tokens(sharpened(logits, self.options)), z)
-        after = belief.after(z, z, logits, written)
+        z = torch.where(written, reading.drawn, belief.z)
+        after = belief.after(z, z, written)
         return replace(after, done=belief.done | ~wants.any(-1))
 
     def _written(self, belief: Belief, number: int, steps: int) -> Tensor:

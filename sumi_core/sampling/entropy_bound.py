@@ -3,6 +3,7 @@ with the re-noising and the stop of DiffusionGemma."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from sumi_core.base.registry import Part
 from sumi_core.sampling.adaptive import Adaptive
-from sumi_core.sampling.rules import Belief, Draws, Rule
+from sumi_core.sampling.rules import Belief, Reading, Rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,18 +37,24 @@ class EntropyBoundRule(Rule):
     def first(self, z: Tensor, open: Tensor | None = None) -> Belief:
         return Belief.of(z, open, self.stability)
 
-    def step(self, belief: Belief, logits: Tensor, number: int, steps: int, draws: Draws) -> Belief:
+    def sharpened(self, logits: Tensor, number: int, steps: int) -> Tensor:
+        """Logits of any shape at the temperature of a step."""
         left = torch.tensor(steps - number, dtype=logits.dtype, device=logits.device)
-        logits = logits / (self.t_min + (self.t_max - self.t_min) * (left / steps))
+        return logits / (self.t_min + (self.t_max - self.t_min) * (left / steps))
+
+    def read(self, logits: Tensor, z: Tensor, number: int, steps: int, draw: Callable[[Tensor], Tensor]) -> Reading:
+        logits = self.sharpened(logits, number, steps)
         probs = logits.softmax(-1)
-        drawn, best, entropy = draws.tokens(probs), logits.argmax(-1), torch.special.entr(probs).sum(-1)
+        return Reading(logits.argmax(-1), draw(probs), torch.special.entr(probs).sum(-1))
+
+    def decided(self, belief: Belief, reading: Reading, number: int, steps: int, noise: Callable[[], Tensor]) -> Belief:
+        entropy = reading.sure
         rising, order = entropy.sort(-1)  # what is certain comes first and costs nothing
         within = rising.cumsum(-1) - rising <= self.entropy_bound
         accepted = torch.zeros_like(within).scatter(-1, order, within)
-        after = belief.after(torch.where(accepted, drawn, draws.noise()), best, logits, accepted)
-        assert after.logits is not None
+        after = belief.after(torch.where(accepted, reading.drawn, noise()), reading.best, accepted)
         stable = (belief.history == after.best).all(-1).all(0)
-        mean = torch.special.entr(after.logits.softmax(-1)).sum(-1).sum(-1) / belief.count[:, 0]
+        mean = entropy.sum(-1) / belief.count[:, 0]
         history = torch.cat([belief.history, after.best[None]])[1:] if self.stability else belief.history
         return replace(after, history=history, done=belief.done | (stable & (mean < self.confidence)))
 

@@ -10,7 +10,8 @@ product is Π p_i(x_i) / β_0(start) on the language and 0 elsewhere (Rabiner, P
 hidden Markov models; here the chain of states is determined by the tokens).
 
 Logarithms throughout: a text of a language may be less probable than the smallest float. A table of V columns is only
-made of the places that fit a chunk; between the messages and the draw p_i is asked for twice.
+made of the places that fit a chunk. The draw looks at p_i once more after the messages: of a text whose tables together
+are small they are kept until then, of a longer one they are made twice.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 
 from sumi_core.corruption.categorical import draw_categorical
+from sumi_core.kernels.chunks import slices_of
 from sumi_core.sampling.regular import DEAD
 from sumi_core.sampling.token_automaton import TokenAutomaton
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     Log = NDArray[np.float64]
 
-_CHUNK_ENTRIES = 2**23  # float64 numbers of one table over the vocabulary
+_MOST_KEPT = 2**23  # float64 numbers of all tables of a text that are kept
 
 
 @dataclass(frozen=True)
@@ -44,27 +46,32 @@ class Marginals:
     width: int
 
 
-def chunks(begin: int, end: int, width: int) -> Iterator[slice]:
-    """The places from ``begin`` to ``end`` in runs whose tables of ``width`` columns stay small."""
-    size = max(1, _CHUNK_ENTRIES // width)
-    return (slice(first, min(first + size, end)) for first in range(begin, end, size))
+def chunks(begin: int, end: int, width: int, device: torch.device) -> Iterator[slice]:
+    """The places from ``begin`` to ``end`` in runs whose tables of ``width`` columns fit the cache."""
+    own = slices_of(end - begin, width, device)
+    return (slice(begin + part.start, min(begin + part.stop, end)) for part in own)
 
 
 class _Tables:
     """Probabilities at the places of a chunk, each scaled to a largest of 1, and the logarithms of the scales:
-    ``[q, V]`` and ``[q]`` float64. The last table is kept, so that a text of one chunk is computed once."""
+    ``[q, V]`` and ``[q]`` float64. places: of the text; its tables are kept if they are small together, else the last.
+    """
 
-    def __init__(self, marginals: Marginals, num_tokens: int) -> None:
+    def __init__(self, marginals: Marginals, num_tokens: int, places: int) -> None:
         self.marginals, self.num_tokens = marginals, num_tokens
-        self._last: tuple[slice, Tensor, Tensor] | None = None
+        self._keeps_all = places * marginals.width <= _MOST_KEPT
+        self._kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def at(self, place: slice) -> tuple[Tensor, Tensor]:
-        if self._last is None or self._last[0] != place:
+        key = place.start, place.stop
+        if key not in self._kept:
+            if not self._keeps_all:
+                self._kept.clear()
             log_p = self.marginals.at(place)[..., : self.num_tokens]
             top = log_p.amax(-1, keepdim=True)
             top = torch.where(top == -torch.inf, 0.0, top)
-            self._last = place, log_p.sub_(top).exp_(), top.squeeze(-1)
-        return self._last[1:]
+            self._kept[key] = log_p.sub_(top).exp_(), top.squeeze(-1)
+        return self._kept[key]
 
 
 def _log_class_weights(tables: _Tables, places: list[slice], automaton: TokenAutomaton) -> Log:
@@ -140,7 +147,8 @@ def draw_text(
     given those before it, ``[end − begin]`` float64. uniform: ``[end − begin, 2]`` float64 in [0, 1).
 
     Raises ValueError where the marginals are NaN or give no such text any probability."""
-    tables, places = _Tables(marginals, len(automaton.classes)), list(chunks(begin, end, marginals.width))
+    tables = _Tables(marginals, len(automaton.classes), end - begin)
+    places = list(chunks(begin, end, marginals.width, uniform.device))
     found = messages(automaton, _log_class_weights(tables, places, automaton), stops)
     if not found.log_probability(start) > -np.inf:
         raise ValueError(

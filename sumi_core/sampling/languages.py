@@ -144,7 +144,7 @@ def _each(marginals: Marginals, places: range, uniform: Tensor) -> tuple[Tensor,
     """Tokens drawn each by itself, and their probabilities."""
     tokens = [torch.zeros(0, dtype=torch.int64, device=uniform.device)]
     chances = [torch.zeros(0, dtype=torch.float64, device=uniform.device)]
-    for place in chunks(places.start, places.stop, marginals.width):
+    for place in chunks(places.start, places.stop, marginals.width, uniform.device):
         log_p = marginals.at(place)
         probs = (log_p - log_p.amax(-1, keepdim=True)).exp()  # not normalised, and of any size
         tokens.append(draw_categorical(probs, uniform[place.start - places.start : place.stop - places.start, 1]))

@@ -17,10 +17,10 @@ import torch
 from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.data.noise import Noise
-from sumi_core.kernels.chunks import tiles_of
+from sumi_core.kernels.chunks import slices_of, tiles_of
 from sumi_core.kernels.row_loss import pick
 from sumi_core.sampling.canvas import Canvas
-from sumi_core.sampling.forward_backward import Marginals, chunks
+from sumi_core.sampling.forward_backward import Marginals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,8 +125,7 @@ class ReverseStep:
         begin, process = self.predicted.places.start, self.predicted.process
         one, own = slice(row, row + 1), slice(place.start - begin, place.stop - begin)
         z = self.z[one, own]
-        log_p = process.log_evidence(z, self._levels(one, own)[0])
-        log_p += process.token_logits(self.predicted.at(one, own)[0])
+        log_p = process.log_joint(self.predicted.at(one, own)[0], z, self._levels(one, own)[0])
         given = self.given[row, own]
         log_p[0, given] = -torch.inf
         log_p[0, given, z[0, given]] = 0.0
@@ -135,18 +134,14 @@ class ReverseStep:
     def _back(self, row: int, clean: Tensor, uniform: Tensor) -> Tensor:
         """What a clean text ``[q]`` becomes at the level of the step's end: ``[q]``."""
         one, states, process = slice(row, row + 1), clean.clone(), self.predicted.process
-        width = self.predicted.logits.shape[-1]
-        for own in chunks(0, len(clean), width):
+        for own in slices_of(len(clean), self.predicted.logits.shape[-1], clean.device):
             now, then = self._levels(one, own)
             noisy = ((then[0] > 0) & ~self.given[row, own]).nonzero().squeeze(-1)
             if not len(noisy):
                 continue
             place = noisy + own.start
-            # q_{t|s}(z_t | z_s) q_s(z_s | x), section 7 of docs/mathematics.md with x known
-            x = torch.zeros(1, len(place), width, dtype=torch.float64, device=clean.device)
-            x.scatter_(-1, clean[place][None, :, None], 1.0)
-            probs = process.marginal(x, then[:, noisy])
-            probs *= process.transition(self.z[one, place], now[:, noisy], then[:, noisy])
+            # section 7 of docs/mathematics.md with x known
+            probs = process.between(clean[None, place], self.z[one, place], now[:, noisy], then[:, noisy])
             states[place] = draw_categorical(probs[0], uniform[place])
         return states
 

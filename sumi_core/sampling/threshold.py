@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from sumi_core.base.registry import Part
 from sumi_core.sampling.adaptive import Adaptive
-from sumi_core.sampling.rules import Belief, Draws, Rule
+from sumi_core.sampling.rules import Belief, Reading, Rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,12 +25,16 @@ class ThresholdRule(Rule):
 
     threshold: float
 
-    def step(self, belief: Belief, logits: Tensor, number: int, steps: int, draws: Draws) -> Belief:
+    def read(self, logits: Tensor, z: Tensor, number: int, steps: int, draw: Callable[[Tensor], Tensor]) -> Reading:
         chance, best = logits.softmax(-1).max(-1)
+        return Reading(best, best, chance)
+
+    def decided(self, belief: Belief, reading: Reading, number: int, steps: int, noise: Callable[[], Tensor]) -> Belief:
+        chance, best = reading.sure, reading.best
         falling = torch.where(belief.open, chance, -1.0).argsort(dim=-1, descending=True, stable=True)
         least = -(-belief.count * (number + 1) // steps)
         accepted = (chance >= self.threshold) | (falling.argsort(-1) < least) | ~belief.open
-        after = belief.after(torch.where(accepted, best, draws.noise()), best, logits, accepted)
+        after = belief.after(torch.where(accepted, best, noise()), best, accepted)
         return replace(after, done=after.accepted.all(-1))
 
 

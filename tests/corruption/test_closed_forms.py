@@ -49,6 +49,8 @@ def test_everything_else_agrees_with_the_general_forms(name, schedule, per_posit
         ("likelihood", (z, x, t)),
         ("reverse", (logits, z, t, 0.8 * t)),
         ("reverse", (logits, z, t, torch.zeros_like(t))),
+        ("between", (x, z, t, 0.8 * t)),
+        ("log_joint", (logits, z, t)),
     ]:
         shipped = getattr(process, method)(*arguments)
         assert shipped.shape[:2] == (B, L)

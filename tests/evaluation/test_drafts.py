@@ -14,6 +14,7 @@ from sumi_core.data.vocabulary import Vocabulary
 from sumi_core.evaluation.config import EvaluationConfig
 from sumi_core.evaluation.drafts import Drafts, read_drafts
 from sumi_core.evaluation.measurement import Context, Findings, Model, declared_model, declared_settings
+from sumi_core.kernels import chunks
 from sumi_core.layouts.blocks import Blocks
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import DenoiserInput
@@ -23,6 +24,7 @@ from tests.corruption.enumerable import World, build_process
 from tests.evaluation.fakes import EOS, Sequences
 from tests.layouts.exact import blocks
 from tests.models.stock import lively, small
+from tests.sampling.test_reverse import Largest
 from tests.sampling.two_modes import two_modes
 
 V, LENGTH, N, SEED = 9, 12, 4, 3
@@ -142,6 +144,19 @@ def test_what_decoding_shows_is_near_what_was_told_of_its_own_texts(tmp_path: Pa
     table = Drafts().run(model, Context(config, text, tmp_path, 64)).tables["drafts.parquet"]
     assert float(table["found"][1]) == pytest.approx(float(table["predicted"][1]), abs=0.04)
     assert 0.1 < float(table["found"][1]) < 0.9
+
+
+def test_no_float64_table_of_the_texts_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At a large vocabulary, of which a chunk holds 4 places, the modes are compared a chunk at a time."""
+    monkeypatch.setattr(f"{__name__}.V", 2000)
+    model: Any = made()
+    model.denoiser.float()
+    states = model.process.num_states
+    monkeypatch.setitem(chunks._CHUNK_ENTRIES, "cpu", 4 * states)
+    config = declared_settings(EvaluationConfig(sequences=4, seed=SEED), Drafts)
+    with Largest() as watched:
+        read_drafts(model, model.sampler, Context(config, Sequences(4, LENGTH, 2000), tmp_path, 4))
+    assert 0 < watched.found <= 4 * states, "of [B, L, S] = 48 places"
 
 
 def test_a_model_of_one_mode_has_no_drafts(tmp_path: Path) -> None:

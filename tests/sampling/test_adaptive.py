@@ -16,7 +16,7 @@ from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.constraints import ForbiddenTokens
 from sumi_core.sampling.generate import generate
-from sumi_core.sampling.rules import Belief
+from sumi_core.sampling.rules import Reading
 from sumi_core.sampling.sampler import Sampler
 from tests.corruption.enumerable import build_process
 from tests.layouts.exact import blocks
@@ -152,9 +152,9 @@ def test_what_is_accepted_last_is_revised_though_all_is_accepted(noise: str) -> 
     told: list[list[float]] = []
 
     class Recorded(type(sampler.writer.rule)):  # type: ignore[misc]
-        def step(self, belief: Belief, given: torch.Tensor, *rest: Any) -> Belief:
+        def read(self, given: torch.Tensor, *rest: Any) -> Reading:
             told.append(given.softmax(-1)[0, 3, [0, 3]].tolist())
-            return super().step(belief, given, *rest)
+            return super().read(given, *rest)
 
     sampler.writer.rule = Recorded(**vars(sampler.writer.rule))
     found = sampler.sample(network, num=50, length=4, steps=6, seed=0)

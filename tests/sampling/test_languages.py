@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sumi_core.corruption import CLOCKS, PROCESSES, SCHEDULES
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.kernels import chunks
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import FromLogits
 from sumi_core.sampling import SAMPLERS, forward_backward
@@ -72,7 +73,7 @@ def test_the_draw_is_the_enumerated_conditional(pattern: str, open_ended: bool) 
     """Every path through the automaton, times every token of its classes: the probability of each text to 1e-12."""
     log_p, automaton = random_marginals(3), automaton_of(pattern)
     x, wanted = conditional(log_p, pattern, open_ended)
-    weights = _log_class_weights(_Tables(marginals_of(log_p), V), [slice(0, 2), slice(2, 3)], automaton)
+    weights = _log_class_weights(_Tables(marginals_of(log_p), V, 3), [slice(0, 2), slice(2, 3)], automaton)
     found = messages(automaton, weights, automaton.complete(open_ended))
     assert found.log_probability(automaton.start) == pytest.approx(float(wanted.sum().log()), abs=1e-12)
     drawn = torch.zeros(len(x), dtype=torch.float64)
@@ -103,7 +104,8 @@ def test_draws_follow_it_and_know_their_probability() -> None:
 
 def test_texts_below_the_smallest_float_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The language has a probability of 1e-959, which two of its texts share 3 : 1; tables of one place at a time."""
-    monkeypatch.setattr(forward_backward, "_CHUNK_ENTRIES", 1)
+    monkeypatch.setattr(forward_backward, "_MOST_KEPT", 0)
+    monkeypatch.setitem(chunks._CHUNK_ENTRIES, "cpu", 1)
     log_p = torch.full((4, V), -552.0, dtype=torch.float64)
     log_p[:, [0, 3, 5]] = -torch.inf
     log_p[0, 4] = 0.0  # all of it on a token that no text begins with

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sumi_core.corruption import PARAMETERISATIONS, PROCESSES, SCHEDULES
+from sumi_core.corruption.categorical import draw_categorical
 from sumi_core.corruption.process import ForwardProcess
 from sumi_core.kernels import chunks
 from sumi_core.layouts.layout import Whole
@@ -22,6 +23,7 @@ from sumi_core.sampling.canvas import Canvas, Constraint
 from sumi_core.sampling.generate import generate
 from sumi_core.sampling.languages import Languages, Stretch
 from sumi_core.sampling.sampler import Sampler
+from sumi_core.sampling.token_automaton import TokenAutomaton
 from tests.corruption.enumerable import SETTINGS, vocabulary_of
 from tests.layouts.exact import blocks
 from tests.models.stock import lively, small
@@ -38,6 +40,10 @@ SAMPLERS_AND_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("blockwise", {"temperature": 0.7}),
     ("predictor_corrector", {"corrections": 2}),
     ("first_hitting", {"top_p": 0.8}),
+    ("confidence", {}),
+    ("confidence", {"temperature": 0.7, "top_k": 6}),
+    ("entropy_bound", {"entropy_bound": 1.5, "confidence": 0.9}),
+    ("threshold", {"threshold": 0.3}),
 ]
 
 
@@ -56,8 +62,8 @@ def process_of(noise: str, count: int = V, parameterisation: str = "leave_one_ou
     return PROCESSES.build(name, options, parameterisation=PARAMETERISATIONS.build(parameterisation, {}), **context)
 
 
-def sampler_of(name: str, options: dict[str, Any], process: ForwardProcess) -> Sampler:
-    layout = Whole() if "whole" in SAMPLERS.get(name).layouts else blocks(4, "previous")
+def sampler_of(name: str, options: dict[str, Any], process: ForwardProcess, block: int = 4) -> Sampler:
+    layout = Whole() if "whole" in SAMPLERS.get(name).layouts else blocks(block, "previous")
     vocabulary = vocabulary_of(process.num_tokens)
     sampler: Sampler = SAMPLERS.build(name, options, process=process, vocabulary=vocabulary, layout=layout)
     return sampler
@@ -122,7 +128,7 @@ def test_no_float64_table_of_a_text_is_made(noise: str, parameterisation: str, m
     process = process_of(noise, count, parameterisation)
     states = process.num_states
     monkeypatch.setitem(chunks._CHUNK_ENTRIES, "cpu", 4 * states)
-    monkeypatch.setattr(forward_backward, "_CHUNK_ENTRIES", 4 * states)
+    monkeypatch.setattr(forward_backward, "_MOST_KEPT", 4 * states)
     logits = torch.randn(rows, length, states, generator=torch.Generator().manual_seed(0))
     words = [*TOKENS, *(b"b" * (2 + number) for number in range(count - len(TOKENS)))]
     for options, constraints in [
@@ -139,3 +145,64 @@ def test_no_float64_table_of_a_text_is_made(noise: str, parameterisation: str, m
             with Largest() as watched, torch.no_grad():
                 canvas = sampler.step(FromLogits(lambda tokens, level: logits), canvas)
             assert 0 < watched.found <= 4 * states, "of [B, L, S] = 48 places"
+
+
+@pytest.mark.parametrize("noise", ["uniform", "absorbing"])
+@pytest.mark.parametrize("name", SAMPLERS.names())
+def test_no_sampler_makes_a_float64_table_of_a_text(name: str, noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole runs at a large vocabulary, of which a chunk holds 10 places: those that five drafts of two texts need."""
+    count, rows, length = 2000, 2, 24
+    process = process_of("absorbing" if name == "first_hitting" else noise, count)
+    monkeypatch.setitem(chunks._CHUNK_ENTRIES, "cpu", 10 * process.num_states)
+    monkeypatch.setattr(forward_backward, "_MOST_KEPT", 10 * process.num_states)
+    sampler = sampler_of(name, {}, process, block=12)
+    network = lively(Denoiser(small(attention="causal" if sampler.causal else "bidirectional"), process.num_states))
+    canvas = Canvas.blank([torch.zeros(0, dtype=torch.int64)] * rows, [length] * rows, seed=0, steps=2)
+    with Largest() as watched, torch.no_grad():
+        list(generate(sampler, network, canvas))
+    assert 0 < watched.found <= 10 * process.num_states, "of [B, L, S] = 48 places, 24 of a block"
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_step_held_to_a_language_is_the_plain_one(noise: str) -> None:
+    """Token for token: every table whole, every sum over states and tokens in a loop, and q(z_s | z_t, x) by Bayes."""
+    process, length = process_of(noise), 6
+    held = languages([length], WORDS)
+    automaton = held.stretches[0].automaton
+    logits = torch.randn(1, length, process.num_states, generator=torch.Generator().manual_seed(1))
+    sampler = sampler_of("ancestral", {}, process)
+    for seed in range(12):
+        blank = Canvas.blank([torch.zeros(0, dtype=torch.int64)], [length], seed=seed, steps=3, constraints=[held])
+        canvas = dataclasses.replace(sampler.start(blank), age=1)
+        found = sampler.step(FromLogits(lambda tokens, level: logits), canvas)
+        now, then = sampler.levels(3)[1:3].view(2, 1, 1)
+        uniform = canvas.noise("sample", 2).uniform(length, 3, dtype=torch.float64)[0]
+        p = (process.log_evidence(canvas.tokens, now) + process.token_logits(logits))[0, :, :V].softmax(-1)
+        clean = torch.tensor(plain_draw(p, automaton, uniform.tolist()))
+        one_hot = torch.nn.functional.one_hot(clean, process.num_states).double()[None]
+        back = process.marginal(one_hot, then) * process.transition(canvas.tokens, now, then)
+        assert torch.equal(found.tokens, draw_categorical(back, uniform[None, :, 2]))
+
+
+def plain_draw(p: Tensor, automaton: TokenAutomaton, uniform: list[list[float]]) -> list[int]:
+    """A text of p ``[n, V]`` given the language: of each token first the class, then which of the class it is."""
+
+    def after(state: int, token: int) -> int:
+        return int(automaton.table[state, automaton.classes[token]])
+
+    completes = [[float(stops) for stops in automaton.complete(True)]]
+    for own in reversed(p.tolist()):
+        later = completes[0]
+        moves = [[(chance, after(state, v)) for v, chance in enumerate(own)] for state in range(len(later))]
+        completes.insert(0, [sum(chance * later[to] for chance, to in row if to >= 0) for row in moves])
+    state, text = automaton.start, []
+    for own, later, numbers in zip(p, completes[1:], uniform, strict=True):
+        targets = [after(state, v) for v in range(V)]
+        weight = own * torch.tensor([later[to] if to >= 0 else 0.0 for to in targets])
+        group = torch.from_numpy(automaton.classes)
+        of_class = torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add_(0, group, weight)
+        chosen = draw_categorical(of_class, torch.tensor(numbers[0], dtype=torch.float64))
+        within = torch.where(group == chosen, own, 0.0)
+        text.append(int(draw_categorical(within, torch.tensor(numbers[1], dtype=torch.float64))))
+        state = after(state, text[-1])
+    return text

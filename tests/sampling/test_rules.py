@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sumi_core.sampling.entropy_bound import EntropyBoundRule
-from sumi_core.sampling.rules import Belief
+from sumi_core.sampling.rules import Belief, Rule
 from sumi_core.sampling.threshold import ThresholdRule
 
 STOCK = {"entropy_bound": 0.1, "t_min": 0.4, "t_max": 0.8, "stability": 1, "confidence": 0.005}
@@ -34,6 +34,12 @@ class Counted:
     shape: tuple[int, ...] = (1, 4)
 
 
+def step(rule: Rule, belief: Belief, logits: Tensor, number: int, steps: int, draws: Any) -> Belief:
+    """A step of a rule from the logits of p(x_i | z) at every place, ``[B, n, V]``."""
+    reading = rule.read(logits, belief.z, number, steps, draws.tokens)
+    return rule.decided(belief, reading, number, steps, draws.noise)
+
+
 def logits_of(chances: list[list[float]]) -> Tensor:
     """Rows of distributions over three tokens, each with the given probability of token 0."""
     return torch.tensor([[[p, (1 - p) / 2, (1 - p) / 2] for p in row] for row in chances], dtype=torch.float64).log()
@@ -49,12 +55,12 @@ def test_tokens_are_accepted_by_rising_entropy_while_those_before_add_up_to_litt
     bound = entropy(0.99) + entropy(0.97) + 1e-9  # what stands before the third by entropy
     rule = EntropyBoundRule(bound, 1.0, 1.0, 1, 0.005)
     draws = Counted()
-    after = rule.step(rule.first(torch.zeros(1, 4, dtype=torch.int64)), logits_of([chances]), 0, 5, draws)
+    after = step(rule, rule.first(torch.zeros(1, 4, dtype=torch.int64)), logits_of([chances]), 0, 5, draws)
     assert after.accepted.tolist() == [[False, True, True, True]]
     assert after.z.tolist() == [[-2, 0, 0, 0]]
     assert draws.calls == ["tokens", "noise"]
     tight = EntropyBoundRule(1e-9, 1.0, 1.0, 1, 0.005)
-    alone = tight.step(tight.first(torch.zeros(1, 4, dtype=torch.int64)), logits_of([chances]), 0, 5, Counted())
+    alone = step(tight, tight.first(torch.zeros(1, 4, dtype=torch.int64)), logits_of([chances]), 0, 5, Counted())
     assert alone.accepted.tolist() == [[False, True, False, False]], "the surest is always in"
 
 
@@ -71,7 +77,7 @@ def test_what_is_accepted_costs_no_more_nats_than_the_bound() -> None:
         rule = EntropyBoundRule(bound, 1.0, 1.0, 1, 0.005)
         draws = Counted()
         draws.shape = (1, 3)
-        after = rule.step(rule.first(torch.zeros(1, 3, dtype=torch.int64)), marginals.log()[None], 0, 1, draws)
+        after = step(rule, rule.first(torch.zeros(1, 3, dtype=torch.int64)), marginals.log()[None], 0, 1, draws)
         chosen = after.accepted[0].nonzero()[:, 0].tolist()
         index = sum((texts[:, i] * 3**place for place, i in enumerate(chosen)), torch.zeros(27, dtype=torch.int64))
         joint = torch.zeros(3 ** len(chosen), dtype=torch.float64).index_add_(0, index, p)
@@ -89,24 +95,24 @@ def test_a_row_stops_when_it_is_stable_and_sure_and_changes_no_more() -> None:
     belief = rule.first(torch.zeros(1, 4, dtype=torch.int64))
     seen = []
     for number, logits in enumerate([unsure, sure, other, sure, sure, other]):
-        belief = rule.step(belief, logits, number, 6, Counted())
+        belief = step(rule, belief, logits, number, 6, Counted())
         seen.append(bool(belief.done))
     assert seen == [False, True, True, True, True, True], "the same as the step before, and sure"
     assert belief.best.tolist() == [[0] * 4]
     fresh = rule.first(torch.zeros(1, 4, dtype=torch.int64))
-    assert not bool(rule.step(fresh, sure, 0, 6, Counted()).done), "there was no step before"
+    assert not bool(step(rule, fresh, sure, 0, 6, Counted()).done), "there was no step before"
     eager = EntropyBoundRule(0.1, 1.0, 1.0, 0, 0.1)
-    assert bool(eager.step(eager.first(torch.zeros(1, 4, dtype=torch.int64)), sure, 0, 6, Counted()).done)
+    assert bool(step(eager, eager.first(torch.zeros(1, 4, dtype=torch.int64)), sure, 0, 6, Counted()).done)
 
 
 def test_the_temperature_falls_to_its_least() -> None:
     rule = EntropyBoundRule(**STOCK)  # type: ignore[arg-type]
     logits = logits_of([[0.6] * 4])
-    belief = rule.first(torch.zeros(1, 4, dtype=torch.int64))
     for number, temperature in ((0, 0.8), (4, 0.4 + 0.4 / 5)):
-        found = rule.step(belief, logits, number, 5, Counted()).logits
-        assert found is not None
-        torch.testing.assert_close(found, logits / temperature)
+        torch.testing.assert_close(rule.sharpened(logits, number, 5), logits / temperature)
+        read = rule.read(logits, torch.zeros(1, 4, dtype=torch.int64), number, 5, Counted().tokens)
+        wanted = torch.special.entr((logits / temperature).softmax(-1)).sum(-1)
+        torch.testing.assert_close(read.sure, wanted)
 
 
 def test_the_threshold_accepts_what_is_sure_enough_and_enough_for_the_steps() -> None:
@@ -114,14 +120,14 @@ def test_the_threshold_accepts_what_is_sure_enough_and_enough_for_the_steps() ->
     logits = logits_of([[0.95, 0.5, 0.92, 0.4], [0.8, 0.5, 0.6, 0.7]])
     draws = Counted()
     draws.shape = (2, 4)
-    after = rule.step(rule.first(z), logits, 0, 4, draws)
+    after = step(rule, rule.first(z), logits, 0, 4, draws)
     assert after.accepted.tolist() == [[True, False, True, False], [True, False, False, False]]
     assert after.z.tolist() == [[0, -1, 0, -1], [0, -1, -1, -1]]
     for number, accepted in ((1, 2), (2, 3), (3, 4)):
-        after = rule.step(after, logits, number, 4, draws)
+        after = step(rule, after, logits, number, 4, draws)
         assert after.accepted.sum(-1).tolist() == [max(2, accepted), accepted]
     assert after.done.tolist() == [True, True]
-    still = rule.step(after, logits.flip(1), 3, 4, draws)
+    still = step(rule, after, logits.flip(1), 3, 4, draws)
     assert torch.equal(still.z, after.z)
 
 
@@ -258,15 +264,17 @@ def test_the_rule_is_that_of_stock_generate(stock: Any, changes: dict[str, Any])
     finished = torch.zeros(3, dtype=torch.bool)
     asked = iter(calls)
     while text.shape[1] < 3 + 3 * CANVAS and not bool(finished.all()):
-        belief = rule.first(draws.noise())
+        belief, sharp = rule.first(draws.noise()), None
         for number in range(steps):
             taken += ~(belief.done | finished)
             z, feedback, logits = next(asked)
             assert torch.equal(belief.z, z)
-            assert (feedback is None) == (belief.logits is None)
-            if belief.logits is not None:
-                assert torch.equal(belief.logits, feedback)  # type: ignore[arg-type]
-            belief = rule.step(belief, logits, number, steps, draws)
+            assert (feedback is None) == (sharp is None)
+            if sharp is not None:
+                assert torch.equal(sharp, feedback)  # type: ignore[arg-type]
+            own = rule.sharpened(logits, number, steps)
+            sharp = own if sharp is None else torch.where(belief.done[:, None, None], sharp, own)
+            belief = step(rule, belief, logits, number, steps, draws)
             if bool(belief.done.all()):
                 break
         ended = belief.best == eos
@@ -288,4 +296,4 @@ def test_some_rows_stop_early_in_that_comparison(stock: Any) -> None:
         torch.randn(3, CANVAS, V, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 1, 9])[:, None, None]
     )
     torch.manual_seed(0)
-    assert rule.step(belief, logits, 0, 2, StockDraws()).done.tolist() == [False, False, True]
+    assert step(rule, belief, logits, 0, 2, StockDraws()).done.tolist() == [False, False, True]

@@ -23,6 +23,7 @@ from sumi_core.sampling.truncation import Sharpening
 from tests.corruption.enumerable import build_process
 from tests.models.stock import lively, small
 from tests.sampling.test_generate import EOS, LENGTHS, PROMPTS, V, last
+from tests.sampling.test_rules import step
 
 NOISES = ["uniform", "absorbing", "hybrid", "clustered", "absorbing_uniform"]
 WRITERS: list[tuple[str, dict[str, Any]]] = [
@@ -123,7 +124,7 @@ def test_confidence_writes_the_surest_changes_by_hand() -> None:
     assert float(rule.settled(belief, 0, 8)) == 0
     seen = []
     for number in range(4):
-        belief = rule.step(belief, probs.log(), number, 8, Best())
+        belief = step(rule, belief, probs.log(), number, 8, Best())
         seen.append((belief.z.tolist()[0], bool(belief.done)))
     assert seen == [
         ([0, 0, 0, 0, 1], False),
@@ -132,9 +133,9 @@ def test_confidence_writes_the_surest_changes_by_hand() -> None:
         ([0, 0, 2, 1, 1], True),
     ]
     assert [float(rule.settled(belief, number, 8)) for number in (1, 3, 4, 7)] == [0.25, 0.75, 0.875, 0.875]
-    whole = rule.step(rule.first(z, open_), probs.log(), 7, 8, Best())
+    whole = step(rule, rule.first(z, open_), probs.log(), 7, 8, Best())
     assert whole.z.tolist() == [[0, 0, 2, 1, 1]], "the last step writes all that is to change"
-    assert rule.step(rule.first(torch.full_like(z, 3), open_), probs.log(), 0, 8, Best()).z.tolist() == [
+    assert step(rule, rule.first(torch.full_like(z, 3), open_), probs.log(), 0, 8, Best()).z.tolist() == [
         [0, 3, 3, 3, 3]
     ], "a mask has no probability of its own"
 
