@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pipelines.cli import app
 from sumi_core.experiments.sweeps import Cell
 from sumi_core.lineage.project import Project
 from sumi_core.stages.computation import Computation
@@ -74,3 +76,15 @@ class Here:
 
     def run(self, request: Path) -> None:
         train(Request.read(request))
+
+
+def sample(*arguments: str) -> tuple[str, str]:
+    """Standard output and standard error of `sumi sample`."""
+    result = CliRunner().invoke(app, ["sample", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout, result.stderr
+
+
+def texts(stdout: str) -> list[str]:
+    """The texts that `sumi sample` printed."""
+    return stdout.split("--- ")[1:]
