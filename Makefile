@@ -58,10 +58,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a minute or two and 2 GB, more where torch brings CUDA"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools uv \
-	    && $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-build-isolation -e '.[dev]' \
+	    && $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-build-isolation -e '.[dev,mauve]' \
 	    || { echo "uv could not install; going on with pip, which takes longer"; \
 	         $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools \
-	         && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'; }
+	         && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,mauve]'; }
 	@touch $@
 
 clean:  ## remove .venv and caches; what was computed (.sumi/) stays

