@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -102,6 +103,7 @@ def main() -> None:
             languages[kind] = Languages(dict.fromkeys(range(rows), Stretch(automaton, 0, length, open_ended=True)))
 
     first = arguments.processes[0]
+    cases: list[tuple[str, str, str, Languages | None]]
     cases = [(name, "ancestral", name, None) for name in arguments.processes]
     cases += [(f"{first}, held to a {kind}", "ancestral", first, held) for kind, held in languages.items()]
     cases += [(f"{first}, sampler {name}", name, first, None) for name in arguments.samplers]
@@ -117,12 +119,14 @@ def main() -> None:
         z = torch.randint(arguments.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
         logits = denoiser.logits(z, torch.ones(rows))
         beside = {logits.shape[-1] + more: torch.nn.functional.pad(logits, (0, more)) for more in (0, 1)}  # and a mask
-        network, arithmetic = [], {name: [] for name in steps}
+        network: list[float] = []
+        arithmetic: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(arguments.rounds):
             network.append(seconds(lambda: denoiser.logits(z, torch.ones(rows))))
             for name, (sampler, canvas) in steps.items():
-                known = FromLogits(lambda tokens, level, given=beside[sampler.num_states]: given)
-                arithmetic[name].append(seconds(lambda s=sampler, k=known, c=canvas: s.step(k, c)))
+                given = beside[sampler.num_states]
+                known = FromLogits(functools.partial(lambda given, tokens, level: given, given))
+                arithmetic[name].append(seconds(functools.partial(sampler.step, known, canvas)))
     print(f"network: {1000 * statistics.median(network):.0f} ms of the processor for {rows} x {length} tokens")
     for name, times in arithmetic.items():
         ratios = [own / beside for own, beside in zip(times, network, strict=True)]
