@@ -8,8 +8,8 @@ tested against.
 
 Shapes: x, z ``[B, L]`` int64; logits ``[B, L, S]``; t a float tensor broadcastable to ``[B, L]`` (a level per
 sequence is ``[B, 1]``, a level per position ``[B, L]``), 0 = clean, 1 = noise.
-Logits are those of the *leave-one-out* posterior p(x_i | z_{−i}) (docs/mathematics.md 2): ``predict`` gets
-them from a denoiser.
+Logits are those of the *leave-one-out* posterior p(x_i | z_{−i}) (docs/mathematics.md 2; 2605.22765): ``predict``
+gets them from a denoiser.
 """
 
 from __future__ import annotations

@@ -145,8 +145,9 @@ def _sensitivity(found: dict[str, Any]) -> str:
 
 
 def _what_sensitivity_is(found: dict[str, Any]) -> Iterator[str]:
-    yield "Own-token sensitivity is the total variation between the leave-one-out predictions at a position before and"
-    yield "after another draw of the noise replaces the token there, 0 for a prediction that leaves its own token out:"
+    yield "Own-token sensitivity is the total variation between the leave-one-out predictions (Gourevitch et al.,"
+    yield "2605.22765) at a position before and after another draw of the noise replaces the token there, 0 for a"
+    yield "prediction that leaves its own token out:"
     if found["sequences"]:
         yield f"the mean over {found['probes']} positions of each of {found['sequences']} validation sequences, ± over"
         yield "documents. The measurement `calibration` takes more sequences and levels."

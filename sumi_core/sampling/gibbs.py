@@ -9,8 +9,8 @@ depend on the text. So one position is redrawn in a network call, and it is chos
 network is least sure of is a different chain with a different distribution, and so is redrawing several at once from
 one call (``tests/sampling/test_gibbs.py`` measures both).
 
-Every parameterisation is read as leave-one-out. Posterior logits do not allow that where noise never leads to a state:
-under unigram noise without smoothing such a token is kept more often than it should.
+Every parameterisation is read as leave-one-out. Posterior logits do not allow that where noise never leads to a state,
+as under unigram noise without smoothing: such a token would be kept more often than it should, so this is refused.
 """
 
 from __future__ import annotations
@@ -53,13 +53,21 @@ class Corrector(Ancestral):
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
-        if others["process"] is None or others["process"]["name"] != "absorbing_uniform":
-            return None
-        return (
-            "evaluation.sampler",
-            f"sampler '{own['name']}' redraws any position, and a model of process 'absorbing_uniform' "
-            "learns nothing of those that are certain; choose ancestral",
-        )
+        process = others["process"] or {"name": None}
+        if process["name"] == "absorbing_uniform":
+            return (
+                "evaluation.sampler",
+                f"sampler '{own['name']}' redraws any position, and a model of process 'absorbing_uniform' "
+                "learns nothing of those that are certain; choose ancestral",
+            )
+        posterior = process["name"] is not None and others["parameterisation"]["name"] == "posterior"
+        if posterior and process["name"] == "unigram" and not process["smoothing"]:
+            return (
+                "evaluation.sampler",
+                f"sampler '{own['name']}' needs leave-one-out predictions, which posterior ones do not tell where "
+                "a token is never noise; set process.smoothing above 0, or choose ancestral",
+            )
+        return None
 
     def correct(self, denoiser: DenoiserFunction, canvas: Canvas, time: Tensor, number: int) -> Canvas:
         """The canvas with one position of each row redrawn given all others, at ``time`` ``[]`` float64: one network

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sumi_core.base.options import ConfigError
 from sumi_core.corruption import PARAMETERISATIONS
 from sumi_core.data.vocabulary import Vocabulary
+from sumi_core.experiments.resolve import resolve
 from sumi_core.models.denoiser import Denoiser
 from sumi_core.models.interface import DenoiserFunction, FromLogits
 from sumi_core.sampling import SAMPLERS
@@ -77,8 +79,10 @@ def kernel(
     return found
 
 
-@pytest.mark.parametrize("parameterisation", ["leave_one_out", "posterior"])
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(
+    ("noise", "parameterisation"),
+    [*itertools.product(NOISES, ["leave_one_out", "posterior"]), ("unseen", "leave_one_out")],
+)
 def test_redrawing_a_position_keeps_the_distribution_of_the_level(noise: str, parameterisation: str) -> None:
     """Exactly, position by position: so in any order that does not depend on the text."""
     world = World(noise, tokens=3, length=3, seed=1)
@@ -140,6 +144,17 @@ def test_texts_of_a_level_stay_so_for_twenty_sweeps_and_any_others_become_so(noi
     same = world.z[:1].expand(ROWS, -1)
     assert total_variation(index_of(world, same), p) > 0.5
     assert total_variation(index_of(world, corrected(world, sampler, same)), p) < 2 * floor
+
+
+def test_posterior_predictions_are_refused_where_a_token_is_never_noise() -> None:
+    """They do not tell what stands there without the token itself: the chain would be another one."""
+    plain: dict[str, Any] = {"process": {"name": "unigram", "smoothing": 0.0}, "parameterisation": "leave_one_out"}
+    sampler = {"evaluation": {"sampler": "predictor_corrector"}}
+    resolve(plain | sampler, "test.yaml")
+    plain["parameterisation"] = "posterior"
+    resolve(plain, "test.yaml")
+    with pytest.raises(ConfigError, match=r"evaluation\.sampler: .*set process\.smoothing above 0"):
+        resolve(plain | sampler, "test.yaml")
 
 
 @pytest.mark.parametrize("noise", ["uniform", "hybrid", "clustered"])
