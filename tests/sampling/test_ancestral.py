@@ -13,6 +13,9 @@ from sumi_core.sampling import SAMPLERS
 from sumi_core.sampling.canvas import Canvas
 from sumi_core.sampling.generate import generate
 from tests.corruption.enumerable import CASES, World, build_process, chi_square
+from tests.objectives.worlds import told_posterior
+from tests.sampling.worlds import clean, empty, index_of, noise_floor
+from tests.sampling.worlds import total_variation as total_variation_of
 
 
 def build(process, **options):
@@ -208,3 +211,23 @@ def test_under_a_staircase_a_row_is_the_same_text_in_any_company():
             clean = alone[12 // blocks * (done + 1)].tokens[0] < 6
             assert clean[: 3 * (done + 1)].all()
             assert not clean[3 * (done + 1) :].any()
+
+
+@pytest.mark.usefixtures("_fast")
+@pytest.mark.parametrize("process", ["uniform", "clustered"])
+def test_under_span_clocks_a_denoiser_that_is_told_the_levels_comes_to_p(process):
+    """Every text has clocks of its own, and every position a level. A denoiser that is told t alone does not know the
+    levels that a step needs, and comes to another distribution."""
+    world = World(process, tokens=3, length=3, seed=1)
+    p = clean(world)
+
+    def distance(steps, conditioned):
+        world.process.clock = CLOCKS.build("spans", {"mean_length": 1.5, "window": 0.4, "conditioned": conditioned})
+        denoiser = FromLogits(lambda z, level: told_posterior(world, z, level if level.ndim > 1 else level[:, None]))
+        *_, last = generate(build(world.process), denoiser, empty(world, steps))
+        return total_variation_of(index_of(world, last.tokens), p)
+
+    coarse, finer, finest = (distance(steps, True) for steps in (4, 16, 64))
+    assert coarse > finer > finest
+    assert finest < 2 * noise_floor(p)
+    assert distance(64, False) > 4 * noise_floor(p)

@@ -80,6 +80,15 @@ def test_texts_are_drawn_from_the_chain_of_blocks(process: str, n: int, read_out
         torch.testing.assert_close(expected, world.p)
 
 
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("process", ["uniform", "absorbing", "clustered", "hybrid"])
+def test_finer_steps_come_to_the_distribution_of_the_data(process: str, n: int) -> None:
+    world = World(process, "cosine", tokens=2, length=4, seed=1)
+    distances = [float((chain(world, n, steps) - world.p).abs().sum()) / 2 for steps in (4, 16, 64)]
+    assert all(fine < 0.35 * coarse for coarse, fine in itertools.pairwise(distances))
+    assert distances[-1] < 0.015
+
+
 @read_outs
 @pytest.mark.parametrize("process", ["uniform", "absorbing"])
 def test_a_prompt_of_whole_blocks_is_conditioned_on(process: str, read_out: str) -> None:

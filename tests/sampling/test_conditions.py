@@ -248,7 +248,7 @@ samplers_of_p = pytest.mark.parametrize(("name", "options"), TOLD, ids=[name for
 
 
 @samplers_of_p
-@pytest.mark.parametrize("process", ["uniform", "hybrid", "clustered"])
+@pytest.mark.parametrize("process", ["uniform", "hybrid", "clustered", "absorbing"])
 def test_a_denoiser_that_is_told_what_is_clean_fills_in_exactly(
     process: str, name: str, options: dict[str, Any]
 ) -> None:
@@ -261,7 +261,8 @@ def test_a_denoiser_that_is_told_what_is_clean_fills_in_exactly(
     coarse, finer, finest = (distance(steps, told=True) for steps in (4, 16, 64))
     assert coarse > finer > finest
     assert finest < 0.012
-    assert distance(64, told=False) > 5 * finest
+    if process != "absorbing":  # masks tell it by themselves, and at level 1 no token can stand
+        assert distance(64, told=False) > 5 * finest
 
 
 @samplers_of_p

@@ -222,6 +222,15 @@ def test_the_predictor_corrector_comes_to_p_and_sooner_with_corrections(noise: s
     assert distances[4][-1] < 0.6 * distances[0][-1]
 
 
+@pytest.mark.parametrize("noise", ["uniform", "hybrid", "clustered", "absorbing", "unigram"])
+def test_finer_steps_come_to_the_distribution_of_the_data(noise: str) -> None:
+    world = World(noise, tokens=3, length=3, seed=1)
+    sampler = build(world.process, corrections=3)
+    distances = [float((chain_distribution(world, sampler, n) - clean(world)).abs().sum()) / 2 for n in (4, 16, 64)]
+    assert all(fine < 0.25 * coarse for coarse, fine in itertools.pairwise(distances))
+    assert distances[-1] < 0.004
+
+
 @pytest.mark.usefixtures("_fast")
 @pytest.mark.parametrize("noise", ["uniform", "absorbing"])
 def test_the_sampler_draws_from_that_chain(noise: str) -> None:
