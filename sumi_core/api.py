@@ -168,6 +168,8 @@ class Model:
         (``sumi_core.sampling.conditions.Condition``). conditions: in their place, a mapping of such keys for each text,
         of which ``num`` are written. overlap: write what is longer than the trained length on several canvases of it,
         each given so many tokens before it. until_end: end each text at its first end-of-text token.
+        A model that is not given a noise level for every token trusts what it is given too little, unless its noise is
+        masks (docs/writing.md).
 
         Raises ConfigError for a condition that cannot be kept, for a prompt that leaves no room, for more than 16 times
         the trained length and for a mode that the model does not have, and ValueError for fewer than one text or

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +32,8 @@ from sumi_core.sampling.modes import MODES
 from sumi_core.sampling.suitability import unsuitable, usual_samplers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from sumi_core.evaluation.quality import Order, Quality
@@ -100,7 +102,7 @@ class Speed(Measurement):
             summary={"speed": _figures(table, times, areas, quality.title, order)},
             estimates=_estimates(table, areas),
             tables={"speed.parquet": table, **({} if times.empty else {"speed_times.parquet": times})},
-            plots=(_plot(table, quality.title, order.of, context),),
+            plots=tuple(_plots(table, times, f"{quality.title} of {order.of}", context)),
             texts=_texts(table, times, areas, quality.title, order),
             definitions=SPEED_NOTES,
         )
@@ -266,11 +268,15 @@ def _estimates(table: pd.DataFrame, areas: Mapping[str, float]) -> tuple[NamedEs
     return (*found, *(NamedEstimate("speed", f"{name}_aup", 0, area, float("nan")) for name, area in areas.items()))
 
 
-def _plot(table: pd.DataFrame, title: str, of: str, context: Context) -> Any:
-    from sumi_core.evaluation.speed_plot import plot_speed
+def _plots(table: pd.DataFrame, times: pd.DataFrame, title: str, context: Context) -> Iterator[Path]:
+    """That of the times is a file of its own, since it is another one whenever it is measured."""
+    from sumi_core.evaluation.speed_plot import plot_speed, timed_panels
 
     lines = {str(name): own for name, own in table.groupby("sampler", sort=False)}
-    return plot_speed({f"{title} of {of}": lines}, context.plot("speed.png"), "Quality against tokens per call")
+    yield plot_speed({title: lines}, context.plot("speed.png"), "Quality against tokens per call")
+    if not times.empty:
+        panels = timed_panels(lines, {name: times[times["sampler"] == name] for name in lines})
+        yield plot_speed(panels, context.plot("speed_times.png"), f"{title}, against time", "tokens_per_second")
 
 
 def _texts(

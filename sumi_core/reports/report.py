@@ -130,7 +130,7 @@ def write_plots(comparison: SweepComparison, folder: Path, suffix: str = ".png")
     if not described.empty:
         written.append(plots.plot_quality_against_steps(described, folder / f"sample_quality{suffix}", "Samples"))
     if lines := speed_lines(comparison):
-        written.append(plot_speed_lines(lines, labels, folder / f"speed{suffix}"))
+        written += plot_speed_lines(lines, labels, folder, suffix)
     if frontiers := {labels[name]: table for name, table in frontiers_of(comparison).items()}:
         from sumi_core.evaluation.frontier_plot import plot_frontier
 

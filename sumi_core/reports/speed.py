@@ -88,18 +88,17 @@ def _area(seeds: Sequence[pd.DataFrame], best: float) -> Estimate | None:
     return mean_estimate(areas) if areas else None
 
 
-def speed_panels(lines: Sequence[Line], labels: Mapping[str, str]) -> dict[str, dict[str, pd.DataFrame]]:
+def speed_panels(lines: Sequence[Line], labels: Mapping[str, str]) -> dict[str, dict[str, Line]]:
     """The lines by what was judged, then by name: the method's label without what all methods of the panel share, and
     the sampler where a method has several. labels: of methods."""
-    panels: dict[str, dict[str, pd.DataFrame]] = {}
+    panels: dict[str, dict[str, Line]] = {}
     for of in dict.fromkeys(line.of for line in lines):
         own = [line for line in lines if line.of == of]
         methods = {line.method: labels.get(line.method, line.method).split(".") for line in own}
         shared = _shared([*methods.values()])
         several = {line.method for line in own if sum(other.method == line.method for other in own) > 1}
         panels[of] = {
-            ".".join(methods[line.method][shared:])
-            + (f", {line.sampler}" if line.method in several else ""): line.points
+            ".".join(methods[line.method][shared:]) + (f", {line.sampler}" if line.method in several else ""): line
             for line in own
         }
     return panels
@@ -111,11 +110,23 @@ def _shared(names: Sequence[Sequence[str]]) -> int:
     return next((n for n in range(most) if len({name[n] for name in names}) > 1), most)
 
 
-def plot_speed_lines(lines: Sequence[Line], labels: Mapping[str, str], path: Path) -> Path:
-    """Draw quality against tokens per call, a panel for each thing that was judged; returns the file."""
-    from sumi_core.evaluation.speed_plot import plot_speed
+def plot_speed_lines(lines: Sequence[Line], labels: Mapping[str, str], folder: Path, suffix: str) -> list[Path]:
+    """Draw quality against tokens per call, a panel for each thing that was judged, and where cells were timed against
+    tokens per second, one for each number of texts at once too; returns the files."""
+    from sumi_core.evaluation.speed_plot import plot_speed, timed_panels
 
-    return plot_speed(speed_panels(lines, labels), path, "Quality against tokens per call")
+    panels = speed_panels(lines, labels)
+    points = {of: {name: line.points for name, line in own.items()} for of, own in panels.items()}
+    written = [plot_speed(points, folder / f"speed{suffix}", "Quality against tokens per call")]
+    timed: dict[str, dict[str, pd.DataFrame]] = {}
+    for of, own in panels.items():
+        known = {name: line.times for name, line in own.items() if len(line.times)}
+        found = timed_panels({name: points[of][name] for name in known}, known)
+        timed |= {f"{of}, {batch}" if len(panels) > 1 else batch: lines for batch, lines in found.items()}
+    if timed:
+        title = "Quality against time" if len(panels) > 1 else f"{next(iter(panels))}, against time"
+        written.append(plot_speed(timed, folder / f"speed_times{suffix}", title, "tokens_per_second"))
+    return written
 
 
 def speed_rows(lines: Sequence[Line]) -> list[dict[str, str]]:

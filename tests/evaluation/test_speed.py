@@ -30,7 +30,7 @@ from sumi_core.evaluation.measurement import (
     write_findings,
 )
 from sumi_core.evaluation.speed import REFERENCE, Speed
-from sumi_core.evaluation.speed_plot import draw_speed
+from sumi_core.evaluation.speed_plot import draw_speed, timed_panels
 from sumi_core.evaluation.timing import rate, reference_writer, seconds_of
 from sumi_core.experiments.resolve import resolve
 from sumi_core.layouts.layout import Whole
@@ -155,6 +155,7 @@ def test_only_times_differ_when_it_is_measured_again(tmp_path: Path) -> None:
     assert first.tables["speed.parquet"].equals(again.tables["speed.parquet"])
     assert repr(first.estimates) == repr(again.estimates)  # NaN where a figure has no error
     assert first.plots[0].read_bytes() == again.plots[0].read_bytes()
+    assert [file.name for file in first.plots] == ["speed.png", "speed_times.png"]
     compared = [{n: v for n, v in flatten(own.summary) if not is_clock(n)} for own in (first, again)]
     assert compared[0] == compared[1]
     assert not any(name.startswith("speed.times") for name in compared[0]), "every time is a clock's"
@@ -250,6 +251,23 @@ def test_a_line_has_its_colour_in_every_panel_and_what_is_beaten_is_hollow() -> 
     mark, diffusion, other = faces[0][0][0], faces[0][1], faces[1][0][0]
     assert diffusion == [white, other], "0.7 is beaten by the mark's 0.8 at as many tokens per call"
     assert mark not in (white, other)
+
+
+def test_times_have_a_panel_for_each_number_of_texts_and_a_mark_for_a_model_of_the_same_size() -> None:
+    line = pd.DataFrame({"steps": [2, 4], "tokens_per_call": [4.0, 2.0], "quality": [0.5, 0.6], "quality_stderr": 0.1})
+    line = line.assign(share=True, token_by_token=False, reference=float("nan"))
+    rows = [
+        {"steps": steps, "batch": batch, "tokens_per_second": 80.0 * batch / steps, "speedup": 4.0 / steps}
+        for batch in (1, 3)
+        for steps in (2, 4)
+    ]
+    panels = timed_panels({"ancestral": line}, {"ancestral": pd.DataFrame(rows)})
+    assert [*panels] == ["one text at a time", "3 texts at once"]
+    assert [*panels["3 texts at once"]["ancestral"]["tokens_per_second"]] == [120, 60]
+    figure = draw_speed(panels, along="tokens_per_second")
+    marks = [[*own.get_xdata()] for own in figure.axes[1].lines if own.get_label() == "autoregressive, same size"]
+    assert marks == [[60, 60]]
+    assert figure.axes[1].get_xlabel() == "tokens per second"
 
 
 @pytest.mark.parametrize(

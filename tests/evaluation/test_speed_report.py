@@ -109,7 +109,7 @@ def test_a_panel_names_its_lines_without_what_all_share(comparison: SweepCompari
     panels = speed_panels(lines, labels)
     assert list(panels) == ["accuracy of copy"]
     assert set(panels["accuracy of copy"]) == {"diffusion, ancestral", "diffusion, first_hitting", "ar"}
-    assert [bool(own["token_by_token"].all()) for own in panels["accuracy of copy"].values()].count(True) == 1
+    assert [bool(own.points["token_by_token"].all()) for own in panels["accuracy of copy"].values()].count(True) == 1
 
 
 def test_rows_show_the_steps_of_the_highest_quality_and_the_times_there(comparison: SweepComparison) -> None:
@@ -128,4 +128,5 @@ def test_the_page_and_the_plot_have_them(comparison: SweepComparison, tmp_path: 
     page = report_markdown(comparison, files)
     assert "## Speed against quality" in page
     assert "[speed](plots/speed.png)" in page
+    assert "[speed_times](plots/speed_times.png)" in page
     assert "2601.07568" in page

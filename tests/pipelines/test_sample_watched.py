@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -89,6 +91,27 @@ def test_the_terminal_shows_the_canvas_as_it_stands(project: Project) -> None:
     shown = "".join(token_text(int(token), exported.tokenizer, None) for token in drawn.tokens[0])
     assert seen[-1].split("\n", 1)[1].replace("\n", "") == shown
     assert "48;2;" in console.file.getvalue()  # type: ignore[attr-defined]  # a background colour
+
+
+def test_the_terminal_underlines_what_was_revised(project: Project) -> None:
+    exported = load_exported(exported_folder(project, find_target(project, "tiny.uniform", ())))
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
+    start = Canvas.of(torch.tensor([[65, 66, 67]]), torch.tensor([[False, False, True]]), seed=0, steps=2)
+    sure = torch.tensor([[0.9, 0.1, 0.9]])
+    later = [
+        dataclasses.replace(start, tokens=torch.tensor([tokens]), confidence=sure, nfe=torch.tensor([call]))
+        for call, tokens in enumerate([[65, 66, 67], [68, 69, 67]], 1)
+    ]
+    with LiveCanvas(console, exported.parts.sampler, exported.tokenizer) as live:
+        for canvas in (start, *later):
+            live(canvas)
+        shown = live.picture(later[-1])
+        live(start)
+        assert "revised" not in live.picture(start).plain, "another text begins"
+    assert shown.plain.split("\n")[0] == "2 network calls · 1 tokens revised, underlined"
+    styles = [str(span.style) for span in shown.spans]
+    assert [style.startswith("underline") for style in styles] == [True, False, True], "D was revised, C was given"
+    assert styles[2] == "underline"
 
 
 def test_colours_are_dark_for_what_is_unsure() -> None:

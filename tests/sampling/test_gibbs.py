@@ -146,6 +146,20 @@ def test_texts_of_a_level_stay_so_for_twenty_sweeps_and_any_others_become_so(noi
     assert total_variation(index_of(world, corrected(world, sampler, same)), p) < 2 * floor
 
 
+@pytest.mark.parametrize("order", ["random", "scan"])
+@pytest.mark.parametrize("noise", ["uniform", "clustered", "absorbing"])
+def test_which_position_is_redrawn_depends_on_no_token(noise: str, order: str) -> None:
+    """What makes redraws keep p_t: each row has the same choice, whatever all rows hold."""
+    world = World(noise, tokens=3, length=3, seed=1)
+    sampler, moves = build(world.process, order=order), torch.ones(len(world.z), 3, dtype=torch.bool)
+    canvas = dataclasses.replace(at_level(world, world.z), rows=[*range(len(world.z))])
+    chosen = [sampler._chosen(canvas, moves, number)[0] for number in range(6)]
+    for texts in (world.z.flip(0), torch.zeros_like(world.z)):
+        other = dataclasses.replace(canvas, tokens=texts, confidence=torch.rand(texts.shape))
+        assert all(torch.equal(sampler._chosen(other, moves, n)[0], own) for n, own in enumerate(chosen))
+    assert len(torch.stack(chosen).unique()) == 3, "every position is reached"
+
+
 def test_posterior_predictions_are_refused_where_a_token_is_never_noise() -> None:
     """They do not tell what stands there without the token itself: the chain would be another one."""
     plain: dict[str, Any] = {"process": {"name": "unigram", "smoothing": 0.0}, "parameterisation": "leave_one_out"}
