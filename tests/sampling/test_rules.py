@@ -211,7 +211,7 @@ def test_what_is_accepted_of_random_logits_is_what_stock_code_accepts() -> None:
         wanted = theirs.renoise_canvas(theirs.accept_canvas(before, tokens, logits, 3), 3)
         torch.manual_seed(number)
         rule = EntropyBoundRule(bound, 1.0, 1.0, 1, 0.005)
-        after = rule.step(rule.first(before), logits, 3, 12, StockDraws())
+        after = step(rule, rule.first(before), logits, 3, 12, StockDraws())
         assert torch.equal(after.accepted, theirs.accepted_token_mask)
         assert torch.equal(after.z, wanted)
         shares.append(float(after.accepted.double().mean()))
