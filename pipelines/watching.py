@@ -56,7 +56,12 @@ class LiveCanvas:
     def _note(self, canvas: Canvas) -> None:
         """Which tokens of the first text were revised so far."""
         before, self._before = self._before, canvas
-        if before is None or before.tokens.shape != canvas.tokens.shape or canvas.nfe[0] < before.nfe[0]:
+        if (
+            before is None
+            or self._revised is None
+            or before.tokens.shape != canvas.tokens.shape
+            or canvas.nfe[0] < before.nfe[0]
+        ):
             self._revised = canvas.frozen[0] & False  # another text begins
             return
         was, now = (self._sampler.shown(one.tokens[0]) for one in (before, canvas))
