@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from sumi_core.lineage.project import Project
 
 # Read when the libraries are first imported, which is later than this.
 os.environ.update(
@@ -35,3 +39,14 @@ def _no_home_is_left_behind() -> Iterator[None]:
     """Commands that a test runs in this process name their Dagster home in the environment: not for the next file."""
     yield
     os.environ.pop("DAGSTER_HOME", None)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The project with a computed cell, made once a session, as the current one of a file."""
+    from tests.pipelines.tiny import enter, tiny_project  # later than the environment above
+
+    project = tiny_project(tmp_path_factory)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(project, patch)
+        yield project

@@ -29,7 +29,7 @@ def nearest(name: str, known: Iterable[str], show: Iterable[str] | None = None) 
         return f"did you mean '{close[0]}'?"
     shown = sorted(set(known if show is None else show))
     if not shown:
-        return "nothing can be set here"
+        return "there are none here"
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return f"known: {', '.join(shown[:_SHOWN])}{more}"
 

@@ -1,6 +1,6 @@
 """What the autoregressive mode of a model says of the texts that its canvas mode writes: no scorer from outside.
 
-    E_{x ~ canvas}[−log p(x)]     beside H(p) = E_{x ~ p}[−log p(x)], in nats a token
+    E_{x ~ canvas}[−log p(x)]     beside H(p) = E_{x ~ p}[−log p(x)], in nats per token
 
     KL(d ‖ p) of a block drawn in one call = Σ_i E_{y_{<i} ~ d} KL(d_i ‖ p(· | x^{<k}, y_{<i}))
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from sumi_core.sampling.sampler import Sampler
 
 _DEFINITIONS = (
-    "own audit: nats a token of the model's texts under its autoregressive mode, ± over texts. entropy: of texts that "
-    "this mode writes itself, the mean of the entropies of its predictions. Texts of the canvas mode that cost more "
-    "are less probable than those. Texts that cost less lack variety, as under rules that emit the likeliest tokens: "
+    "own audit: nats per token of the model's texts under its autoregressive mode, ± over texts. entropy: of texts "
+    "that this mode writes itself, the mean of the entropies of its predictions. Texts of the canvas mode that cost "
+    "more are less probable than those. Texts that cost less lack variety, as under rules that emit the likeliest tokens: "
     "the difference is KL(canvas ‖ autoregressive) + H(canvas) − H(autoregressive), per token, of either sign.",
     "divergence: nats by which a block drawn in one call on pure noise, given that noise and the validation text "
     "before it, diverges from the autoregressive mode, KL(d ‖ p), by the offset of the token; ± over documents.",
@@ -190,7 +190,7 @@ def _rows(figures: dict[str, float]) -> list[dict[str, str]]:
     return [
         {
             "texts of": shown.get(name, f"its canvas mode, steps a block: {name.rpartition('_')[2]}"),
-            "nats a token": with_error(figures[name], figures.get(f"{name}_stderr")),
+            "nats per token": with_error(figures[name], figures.get(f"{name}_stderr")),
         }
         for name in names
     ]

@@ -117,8 +117,8 @@ class TaskAccuracy(Quality):
 
 
 class OwnCost(Quality):
-    """Nats a token of texts under the model's own autoregressive mode, beside those of validation text: whoever wrote
-    them, they are judged alike. Less is more probable and need not be better: a low temperature brings it down."""
+    """What generated texts cost, in nats per token, under the model's own autoregressive mode, beside validation text:
+    one measure for every sampler. Lower is more probable, not better: a low temperature lowers it."""
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -130,7 +130,7 @@ class OwnCost(Quality):
 
     @property
     def title(self) -> str:
-        return "own cost (nats a token)"
+        return "own cost (nats per token)"
 
     def order(self, model: Model, context: Context) -> Order:
         import torch

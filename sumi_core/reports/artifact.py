@@ -19,7 +19,7 @@ from sumi_core.reports.from_store import Question, ReportCell, SweepComparison, 
 from sumi_core.reports.report import build_ablation_report
 from sumi_core.stages.store import Artifact, Store
 
-REPORT_VERSION = "12"
+REPORT_VERSION = "13"
 _NAMED = 3  # experiments in a title
 
 

@@ -99,8 +99,8 @@ def certainty(comparison: Comparison) -> list[str]:
     else:
         range_ = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         sentences.append(
-            f"Figures are means over {range_} training seeds. ± joins two errors, over validation documents and over "
-            "seeds; what both do together is in each, so that ± errs on the large side."
+            f"Figures are means over {range_} training seeds. ± combines two errors, over validation documents and "
+            "over seeds; variation that they share is counted in both, so ± is conservative."
         )
         if alone := [row.name for row in measured if (row.seeds or 1) == 1]:
             sentences.append(
@@ -117,10 +117,10 @@ def certainty(comparison: Comparison) -> list[str]:
             these = "the one difference" if len(compared) == 1 else f"the {len(compared)} differences"
             over = f"{these} to {comparison.reference}, which was named beforehand; ranks are corrected over all pairs"
         sentences.append(
-            "Intervals and p-values are by Student's t; intervals are of each difference alone, p-values are "
-            f"Holm-corrected over {over}. The bootstrap interval, over documents and seeds, stands beside them as a "
-            "check on their shape and decides nothing. A difference that is not significant is no evidence that two "
-            "are equal: its interval says how large it may be."
+            "Intervals and p-values use Student's t. Each interval is for one difference alone; p-values are "
+            f"Holm-corrected over {over}. The bootstrap interval, resampled over documents and seeds, is shown as a "
+            "check on their shape; no verdict uses it. A difference that is not significant does not show that two "
+            "methods are equal: its interval shows how large the difference could be."
         )
     return sentences
 
@@ -135,9 +135,9 @@ def _supervision(measured: Sequence[Row]) -> list[str]:
         return []
     fewest, fullest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     return [
-        f"They differ in supervision: {short_count(least)} tokens had a loss for {fewest}, {short_count(most)} for "
-        f"{fullest}. A difference may be one of supervised tokens rather than of what the cells are named after; "
-        "budget: {supervised_tokens: …} makes them equal."
+        f"The cells differ in supervision: {short_count(least)} tokens had a loss for {fewest}, {short_count(most)} "
+        f"for {fullest}. A difference may come from the number of supervised tokens rather than from what the cells "
+        "are named after; budget: {supervised_tokens: …} makes the numbers equal."
     ]
 
 

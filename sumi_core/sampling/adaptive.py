@@ -222,6 +222,6 @@ def decided(
 
 
 def _chance(log_p: Tensor, state: Tensor) -> Tensor:
-    """Of states ``[b, q]`` by ``log_p`` ``[b, q, V]``: ``[b, q]``, NaN of one that is no token."""
+    """The probability of each state ``[b, q]`` under ``log_p`` ``[b, q, V]``: ``[b, q]``, NaN where it is no token."""
     count = log_p.shape[-1]
     return torch.where(state < count, pick(log_p, state.clamp(max=count - 1)).exp(), torch.nan)

@@ -53,14 +53,16 @@ class Corrector(Ancestral):
 
     @classmethod
     def incompatibility(cls, own: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, str] | None:
-        process = others["process"] or {"name": None}
+        process = others["process"]
+        if process is None:
+            return None
         if process["name"] == "absorbing_uniform":
             return (
                 "evaluation.sampler",
                 f"sampler '{own['name']}' redraws any position, and a model of process 'absorbing_uniform' "
                 "learns nothing of those that are certain; choose ancestral",
             )
-        posterior = process["name"] is not None and others["parameterisation"]["name"] == "posterior"
+        posterior = others["parameterisation"]["name"] == "posterior"
         if posterior and process["name"] == "unigram" and not process["smoothing"]:
             return (
                 "evaluation.sampler",

@@ -157,7 +157,7 @@ def test_a_preset_is_a_label_and_its_dimensions_written_out_are_the_same_experim
             {"process": "unifrom"},
             "a.yaml: process: no corruption process is called 'unifrom'; did you mean 'uniform'?",
         ),
-        ({"process": {"name": "uniform", "rows": 2}}, "a.yaml: process.rows: unknown key; nothing can be set here"),
+        ({"process": {"name": "uniform", "rows": 2}}, "a.yaml: process.rows: unknown key; there are none here"),
         (
             {"process": None},
             "a.yaml: process: objective 'nelbo' needs a corruption process; one of "

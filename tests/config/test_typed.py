@@ -100,7 +100,7 @@ def test_texts_are_read_as_the_numbers_they_hold() -> None:
         ({"maker": None}, "a.yaml: maker: expected the name of a part (fake, plain), got None"),
         ({"maker": {"size": 3}}, "a.yaml: maker: expected the name of a part (fake, plain), got {'size': 3}"),
         ({"maker": "plane"}, "a.yaml: maker: no part is called 'plane'; did you mean 'plain'?"),
-        ({"maker": {"name": "plain", "size": 3}}, "a.yaml: maker.size: unknown key; nothing can be set here"),
+        ({"maker": {"name": "plain", "size": 3}}, "a.yaml: maker.size: unknown key; there are none here"),
         ({"helper": "fake"}, "a.yaml: helper.path: is missing; write text"),
         (
             {"helper": {"name": "fake", "path": "x", "level": 10}},

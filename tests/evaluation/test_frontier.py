@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from sumi_core.stages.computation import Computation
 from sumi_core.stages.identity import refresh_source_identities
 from sumi_core.stages.store import Artifact
 from tests.evaluation.test_scorer import TABLE, Letters, bigram
-from tests.pipelines.tiny import Here, enter, tiny_project
+from tests.pipelines.tiny import Here
 
 LENGTH = 6
 
@@ -107,11 +106,8 @@ def test_its_error_is_that_of_a_linear_figure() -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = tiny_project(tmp_path_factory)
-    with pytest.MonkeyPatch.context() as patch:
-        enter(project, patch)
-        yield project
+def project(tiny: Project) -> Project:
+    return tiny
 
 
 MEASURED = "{name: frontier, texts: 4, temperatures: [0.5, 1.0], scorer: {name: cell, of: tiny.left}}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -29,18 +29,15 @@ from sumi_core.stages.evaluation import MEASURED, STAGE
 from sumi_core.stages.identity import refresh_source_identities, stage_fingerprint
 from sumi_core.stages.measurements import is_measurement, measurement_identity, measurement_kind
 from sumi_core.stages.store import Artifact
-from tests.pipelines.tiny import Here, enter, tiny_project
+from tests.pipelines.tiny import Here
 
 DEFAULT = ["likelihood", "gradient_noise", "yardsticks", "samples", "film", "corruption_picture"]
 OTHERS = ["likelihood", "gradient_noise", "samples", "film", "corruption_picture"]  # those that depend on the model
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = tiny_project(tmp_path_factory)
-    with pytest.MonkeyPatch.context() as patch:
-        enter(project, patch)
-        yield project
+def project(tiny: Project) -> Project:
+    return tiny
 
 
 @pytest.fixture

@@ -325,7 +325,7 @@ def test_texts_are_judged_alike_whoever_wrote_them_by_the_model_s_own_autoregres
     found = Speed(options).run(declared_model(model, Speed), context)
     (row,) = found.tables["speed.parquet"].to_dict("records")
     assert row["sampler"] == "speculative"
-    assert row["title"] == "own cost (nats a token)"
+    assert row["title"] == "own cost (nats per token)"
     drawn = model.sampler.sample(model.denoiser, num=40, length=LENGTH, steps=1, seed=4)  # type: ignore[arg-type]
     rule = model.objective.readings["autoregressive"]
 

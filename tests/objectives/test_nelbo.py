@@ -84,7 +84,7 @@ def test_training_loss_is_unbiased_for_the_diffusion_term(process, schedule):
 @pytest.mark.parametrize("weighting", ["elbo", "snr"])
 def test_knowing_nothing_costs_log_v(process, schedule, weighting):
     """Regression: a validation figure that is no bound (a published code showed 1.8 nats at initialisation where
-    log V = 6.2). Guessing uniformly, every text costs log V nats a token, exactly, all three terms together."""
+    log V = 6.2). Guessing uniformly, every text costs log V nats per token, exactly, all three terms together."""
     process = build_process(process, schedule, 50)
     tokens = torch.randint(50, (2000, 4), generator=torch.Generator().manual_seed(0))
     likelihood = build(process, weighting=weighting).likelihood(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from typer.testing import CliRunner
@@ -13,15 +12,11 @@ from pipelines.commands.reproduce import print_reproduction
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.reproduction import Figure, Reproduction
 from tests.lineage.fakes import PLAIN_STAGES
-from tests.pipelines.tiny import enter, tiny_project
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = tiny_project(tmp_path_factory)
-    with pytest.MonkeyPatch.context() as patch:
-        enter(project, patch)
-        yield project
+def project(tiny: Project) -> Project:
+    return tiny
 
 
 def test_a_real_cell_is_reproduced_exactly(project: Project) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -23,17 +22,14 @@ from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import LineageError, find_target
 from sumi_core.stages.identity import stage_fingerprint
 from sumi_core.stages.store import Store
-from tests.pipelines.tiny import compute, enter, sample, texts, tiny_project
+from tests.pipelines.tiny import compute, sample, texts
 
 CONTROL = set(map(chr, [*range(32), *range(127, 160)])) - {"\n"}
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = tiny_project(tmp_path_factory)
-    with pytest.MonkeyPatch.context() as patch:
-        enter(project, patch)
-        yield project
+def project(tiny: Project) -> Project:
+    return tiny
 
 
 def test_the_seed_alone_decides_the_texts(project: Project) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,12 @@ from sumi_core.export.loading import load_exported
 from sumi_core.lineage.project import Project
 from sumi_core.lineage.targets import find_target
 from sumi_core.sampling.canvas import Canvas
-from tests.pipelines.tiny import enter, sample, texts, tiny_project
+from tests.pipelines.tiny import sample, texts
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = tiny_project(tmp_path_factory)
-    with pytest.MonkeyPatch.context() as patch:
-        enter(project, patch)
-        yield project
+def project(tiny: Project) -> Project:
+    return tiny
 
 
 @pytest.mark.parametrize("name", ["film.html", "film.GIF"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,11 @@ from pipelines.cli import app
 from sumi_core.api import open_model
 from sumi_core.base.options import ConfigError
 from sumi_core.lineage.project import Project
-from tests.pipelines.tiny import enter, tiny_project
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = tiny_project(tmp_path_factory)
-    with pytest.MonkeyPatch.context() as patch:
-        enter(project, patch)
-        yield project
+def project(tiny: Project) -> Project:
+    return tiny
 
 
 def score(*arguments: str) -> str:
