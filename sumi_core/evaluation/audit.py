@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 _DEFINITIONS = (
     "own audit: nats per token of the model's texts under its autoregressive mode, ± over texts. entropy: of texts "
     "that this mode writes itself, the mean of the entropies of its predictions. Texts of the canvas mode that cost "
-    "more are less probable than those. Texts that cost less lack variety, as under rules that emit the likeliest tokens: "
-    "the difference is KL(canvas ‖ autoregressive) + H(canvas) − H(autoregressive), per token, of either sign.",
+    "more are less probable than those. Texts that cost less lack variety, as under rules that emit the likeliest "
+    "tokens: the difference is KL(canvas ‖ autoregressive) + H(canvas) − H(autoregressive), per token, of either sign.",
     "divergence: nats by which a block drawn in one call on pure noise, given that noise and the validation text "
     "before it, diverges from the autoregressive mode, KL(d ‖ p), by the offset of the token; ± over documents.",
 )
